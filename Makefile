@@ -1,0 +1,80 @@
+# Everything a user or a developer runs. `make help` lists it. Needs Python 3.11 or newer, nothing else installed.
+# Another Python: make PYTHON=/path/to/python3.12 test
+
+PYTHON ?= python3
+PYTHON312 ?= python3.12
+VENV ?= .venv
+BIN := $(VENV)/bin
+SHELL := /bin/bash
+.NOTPARALLEL:
+
+# What is type-checked: train.py and every folder of code but tests/, whose functions carry no types.
+CODE := $(wildcard train.py) $(filter-out tests,$(patsubst %/,%,$(sort $(dir $(wildcard */*.py)))))
+# As many test processes as there are cores, up to 4: each one emulates 8 devices.
+PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+
+# "3.11", or empty where $(PYTHON) does not run. The stamps carry it, so another PYTHON means a new environment.
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+RUN := $(VENV)/.installed-$(VERSION)
+DEV := $(VENV)/.installed-$(VERSION)-dev
+
+.PHONY: help quickstart test test-fast test-312 lint format install install-dev clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+quickstart: $(RUN)  ## generate data, train a small model on the CPU, evaluate it, write a report (minutes)
+	$(BIN)/python train.py --config=configs/quickstart.py
+
+test: lint test-312 $(DEV)  ## every check there is: format, lint, types, spelling, tests, the second Python
+	$(PYTEST)
+
+test-fast: $(DEV)  ## the everyday tests, without those marked slow
+	$(PYTEST) -m "not slow"
+
+test-312:  ## the everyday tests under python3.12, where there is one
+	@if [ "$(VERSION)" = 3.12 ]; then \
+		echo "$(PYTHON) is Python 3.12 itself: no second run"; \
+	elif $(PYTHON312) -c '' 2>/dev/null; then \
+		$(MAKE) --no-print-directory PYTHON="$(PYTHON312)" VENV=.venv312 test-fast; \
+	else \
+		echo "python3.12 not found: that run is skipped"; \
+	fi
+
+lint: $(DEV)  ## format check, lint, types, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(CODE)
+	$(BIN)/codespell
+
+format: $(DEV)  ## rewrite the code in the project's format and mend what lint can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(RUN)  ## only the environment: .venv with what train.py needs
+install-dev: $(DEV)  ## the same and what the tests need
+
+clean:  ## remove environments and caches; runs/ and data/ stay
+	rm -rf .venv .venv312 .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+$(RUN): requirements.txt constraints.txt
+	$(call environment,requirements.txt)
+
+$(DEV): requirements-dev.txt requirements.txt constraints.txt
+	$(call environment,requirements-dev.txt)
+
+# Makes $(VENV) if it is missing or another Python's, and installs the pinned packages of the file $(1).
+define environment
+	@[ -n "$(VERSION)" ] || { echo "error: '$(PYTHON)' does not run: install Python 3.11 or newer," \
+		"or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: '$(PYTHON)' is Python $(VERSION):" \
+		"3.11 or newer is needed, name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "error: '$(PYTHON)' cannot make environments:" \
+		"install its venv module (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	@echo "installing $(1) for Python $(VERSION) into $(VENV) (once, a few minutes, 1.4 GB) ..."
+	@$(BIN)/python -c 'import pip, sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null \
+		|| $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --use-pep517 -r $(1)
+	@touch $@
+endef

@@ -1,0 +1,68 @@
+"""Bytes of a picture file -> arrays, with what files in the wild need."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+from jaxtyping import Integer, UInt8
+from PIL import Image
+
+from larvseg_jax.errors import UserError
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """Decode a photo to 8-bit RGB, as the original does: by OpenCV, turned as its EXIF tag says.
+
+    Grey becomes three equal channels, transparency is dropped, CMYK converted, 16 bits cut to 8.
+
+    Args:
+      data: the bytes of the file (JPEG, PNG, ...).
+      name: file name for the error message.
+
+    Raises:
+      UserError: not a picture, or cut short.
+    """
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    except cv2.error:
+        image = None
+    if image is None:
+        raise UserError(
+            f"{name}: no readable picture in these {len(data)} bytes (broken or cut short?): "
+            "replace the file or take it out of the split"
+        )
+    return image
+
+
+def decode_mask(data: bytes, name: str) -> Integer[np.ndarray, "h w"]:
+    """Decode a mask of class ids by Pillow: uint8, uint16, or int32 if values need it.
+
+    Palette pictures (PASCAL VOC) give the indices, not the colours; 1-, 2- and 4-bit ones the
+    stored numbers. Never turned by EXIF.
+
+    Raises:
+      UserError: not a picture, cut short, or with several channels.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            mode = picture.mode
+            mask = np.asarray(picture)
+    except Exception as error:  # whatever Pillow's plugins trip over: OSError, SyntaxError, struct.error, ...
+        raise UserError(
+            f"{name}: no readable mask in these {len(data)} bytes ({error}): "
+            "replace the file or take it out of the split"
+        ) from error
+    if mask.ndim != 2 or mask.dtype.kind == "f":
+        raise UserError(f"{name}: a mask needs one channel of class ids, this one is {mode}: convert it")
+    if mask.dtype == np.bool_:
+        return mask.astype(np.uint8)
+    if mask.dtype == np.int32 and mask.min(initial=0) >= 0 and mask.max(initial=0) < 2**16:
+        return mask.astype(np.uint16)
+    if data.startswith(_PNG) and data[25] == 0 and data[24] in (2, 4):
+        # Pillow stretches grey levels of 2 and 4 bits to 0..255; class ids must not be.
+        return mask // np.uint8(255 // (2 ** data[24] - 1))
+    return mask.astype(mask.dtype.newbyteorder("="), copy=False)

@@ -1,0 +1,205 @@
+"""Checkpoints: all that a run needs to go on, and to be understood without it. The only user of Orbax.
+
+A checkpoint holds the train state, an exact digest of it (Orbax has no checksum: a changed byte would be
+restored silently), and a record: config, class names, shapes and dtypes, data settings, versions, commit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import logging
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from larvseg_jax.errors import UserError
+from larvseg_jax.train_state import TrainState, abstract_state
+
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy", "opencv-python-headless")
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a checkpoint says about itself.
+
+    Attributes:
+      settings: the config, as plain values.
+      classes: class names in row order.
+      data: what makes the batch of step i: seed, streams, batch sizes, number of pictures.
+      arrays: path -> "dtype[shape]" of every leaf of the state.
+      versions: of Python's packages, and the commit of the code.
+    """
+
+    settings: Mapping[str, Any]
+    classes: tuple[str, ...]
+    data: Mapping[str, Any]
+    arrays: Mapping[str, str]
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, settings: Mapping[str, Any], classes: tuple[str, ...], data: Mapping[str, Any], state: TrainState
+    ) -> Self:
+        """The record of a run as it is now."""
+        return cls(_plain(settings), classes, _plain(data), describe(state), versions())
+
+    @classmethod
+    def from_json(cls, text: Mapping[str, Any]) -> Self:
+        """Reads what `dataclasses.asdict` wrote."""
+        return cls(**{**text, "classes": tuple(text["classes"])})
+
+
+class Checkpoints:
+    """The checkpoints of one run: the last few and the one with the best mIoU. Use as a context manager."""
+
+    def __init__(self, workdir: Path, keep_last: int = 2) -> None:
+        self._folder = (workdir / "checkpoints").absolute()
+        policies = checkpoint_managers
+        keep = policies.AnyPreservationPolicy(
+            [policies.LatestN(keep_last), policies.BestN(get_metric_fn=lambda m: m["mIoU"], n=1)]
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+        )
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Leaving without waiting would lose the save that is under way.
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def steps(self) -> list[int]:
+        """Steps of which there is a checkpoint, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: TrainState, record: Record, step: int, miou: float) -> None:
+        """Starts writing in the background; a step that is there already is left as it is."""
+        if step in self._manager.all_steps():
+            return
+        digests = [int(v) for v in jax.device_get(jax.tree.leaves(digest(state)))]
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            digest=ocp.args.JsonSave({"leaves": digests}),
+            record=ocp.args.JsonSave(dataclasses.asdict(record)),
+        )
+        self._manager.save(step, args=items, metrics={"mIoU": miou})
+
+    def record(self, step: int) -> Record:
+        """The record of a checkpoint; UserError if it cannot be read."""
+        try:
+            item = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
+            return Record.from_json(item["record"])
+        except Exception as error:
+            raise UserError(
+                f"{self._folder / str(step)} has no readable record ({type(error).__name__}): "
+                "not a checkpoint of larvseg_jax, or damaged; remove it or use another --step"
+            ) from error
+
+    def restore(self, step: int, template: TrainState) -> TrainState:
+        """The state of a step, laid out like `template` (arrays or ShapeDtypeStructs with shardings).
+
+        UserError if its arrays differ in name, shape or dtype (all differences at once), or are damaged.
+        """
+        self._check_arrays(step, template)
+        try:
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(template), digest=ocp.args.JsonRestore())
+            restored = self._manager.restore(step, args=items)
+        except Exception as error:
+            raise UserError(f"{self._folder / str(step)} cannot be read ({type(error).__name__}): {error}") from error
+        digests = [int(v) for v in jax.device_get(jax.tree.leaves(digest(restored["state"])))]
+        if digests != restored["digest"]["leaves"]:
+            raise UserError(f"{self._folder / str(step)} is damaged: its digest does not match; use another step")
+        return restored["state"]
+
+    def restore_latest(self, template: TrainState, expected: Record) -> TrainState | None:
+        """The newest undamaged state, or None if there is no checkpoint at all.
+
+        UserError if the newest readable one belongs to another vocabulary, model or data order.
+        """
+        problems = []
+        for step in reversed(self.steps()):
+            try:
+                record = self.record(step)
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            _check_same_run(record, expected, self._folder)
+            try:
+                return self.restore(step, abstract_state(template))
+            except UserError as error:
+                logging.warning("%s", error)
+                problems.append(str(error))
+        if problems:
+            raise UserError(f"no usable checkpoint: {problems[0]}; move the folder away to start afresh")
+        return None
+
+    def _check_arrays(self, step: int, template: TrainState) -> None:
+        found, wanted = self.record(step).arrays, describe(template)
+        differences = [
+            f"{path}: checkpoint {found.get(path, 'has none')}, run {wanted.get(path, 'has none')}"
+            for path in sorted(found.keys() | wanted.keys())
+            if found.get(path) != wanted.get(path)
+        ]
+        if differences:
+            raise UserError(f"{self._folder / str(step)} does not fit this model: {'; '.join(differences)}")
+
+
+def _check_same_run(found: Record, expected: Record, folder: Path) -> None:
+    remedy = "give this run another workdir, or move the folder away"
+    if found.classes != expected.classes:
+        ours, theirs = set(expected.classes), set(found.classes)
+        example = sorted(ours ^ theirs)[:3] or "the same names in another order"
+        raise UserError(
+            f"{folder} was trained with another vocabulary ({len(theirs)} classes, here {len(ours)}; "
+            f"differing: {example}): {remedy}"
+        )
+    for key in sorted(found.data.keys() | expected.data.keys()):
+        was, is_now = found.data.get(key), expected.data.get(key)
+        if was != is_now:
+            raise UserError(f"{folder} was trained with {key}={was}, here {is_now}: {remedy}, or change it back")
+
+
+def describe(state: TrainState) -> dict[str, str]:
+    """Path -> dtype[shape] of every leaf."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+
+
+@jax.jit
+def digest(tree: Any) -> Any:
+    """One uint32 per leaf, the wrap-around sum of bits times position: exact, whatever the sharding."""
+
+    def one(x: jax.Array) -> jax.Array:
+        unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
+        bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32).reshape(-1)
+        weights = jnp.arange(bits.size, dtype=jnp.uint32) * jnp.uint32(2654435761) + jnp.uint32(1)
+        return jnp.sum(bits * weights, dtype=jnp.uint32)
+
+    return jax.tree.map(one, tree)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that the numbers depend on, and the commit of this code."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=10"]
+    try:
+        found["commit"] = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        found["commit"] = "unknown"
+    return found
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back: tuples become lists, so that records compare equal."""
+    return json.loads(json.dumps(settings))

@@ -1,0 +1,39 @@
+"""The border to the command line: flags in, exit codes out (0 done, 2 bad input)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+
+from larvseg_jax.errors import UserError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags and calls main; bad input becomes one line on stderr and exit code 2."""
+    logging.set_verbosity(logging.WARNING)  # Orbax tells at length of every save
+    app.run(lambda _: _guarded(main), flags_parser=_parse)
+
+
+def _guarded(main: Callable[[], None]) -> None:
+    try:
+        main()
+    except UserError as error:
+        _fail(error)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+    except (flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        _fail(error)
+    if len(rest) > 1:
+        _fail(f"unexpected argument {rest[1]!r}: options start with --")
+    return rest
+
+
+def _fail(problem: object) -> None:
+    text = " ".join(str(problem).split())
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(2)

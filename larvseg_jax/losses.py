@@ -1,0 +1,123 @@
+"""L_seg, L_cls and L_aux as pure functions (spec 5 and 6.6, design 2).
+
+Letters: b images, l label slots of an image, p = h*w patches, H x W loss grid, d feature width,
+n classes of the stream. Tags are columns, -1 where an image has fewer.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from larvseg_jax.models.head import STANDARDISE_EPSILON, ClassTable, standardised_logits
+from larvseg_jax.precision import einsum
+from larvseg_jax.resize import bilinear_matrix, resize_bilinear
+from larvseg_jax.vocabulary import IGNORE_LABEL
+
+NEVER = -1e30
+"""A logit that never counts; finite, because log-sum-exp over nothing but -inf has no gradient."""
+
+
+def segmentation_loss(
+    patches: Float[Array, "b h w d"],
+    table: ClassTable,
+    label: Int[Array, "b H W"],
+    valid: Bool[Array, " b"],
+    mean_over: str = "all",
+) -> Float[Array, ""]:
+    """L_seg: pixel cross entropy of the classifier's logits (spec 5.2)."""
+    return pixel_cross_entropy(standardised_logits(patches, table), table.multiplicity, label, valid, mean_over)
+
+
+def pixel_cross_entropy(
+    logits: Float[Array, "b h w n"],
+    multiplicity: Float[Array, " n"],
+    label: Int[Array, "b H W"],
+    valid: Bool[Array, " b"],
+    mean_over: str = "all",
+) -> Float[Array, ""]:
+    """Softmax cross entropy of the logits, upsampled to the loss grid.
+
+    `Original:` divided by all pixels, ignored ones included; mean_over="valid" divides by the labelled
+    ones. Images with valid=False are padding and count in neither.
+    """
+    upsampled = resize_bilinear(logits, label.shape[1:])
+    log_sum = jax.nn.logsumexp(upsampled + log_count(multiplicity[None, None, None]), axis=-1)
+    losses = log_sum - _pick(upsampled, label)
+    counted = (label != IGNORE_LABEL) & valid[:, None, None]
+    if mean_over == "all":
+        pixels = jnp.sum(valid) * (label.shape[1] * label.shape[2])
+    else:
+        pixels = jnp.sum(counted)
+    return jnp.sum(jnp.where(counted, losses, 0.0)) / jnp.maximum(pixels, 1).astype(losses.dtype)
+
+
+def pooled_logits(
+    patches: Float[Array, "b p d"], pooling: Float[Array, "b l p"], table: ClassTable
+) -> Float[Array, "b l n"]:
+    """Logits averaged over the loss grid without ever building them per pixel (design 2, exact).
+
+    `pooling` holds the weights of the loss grid carried back to the patches, see `pooling_weights`.
+    Everything between p and the pooled logit is linear in the classes once the standard deviation
+    of each pixel's scores is known, and that is a quadratic form: var_n s(p) = p^T G p.
+    """
+    share = table.multiplicity / jnp.sum(table.multiplicity)
+    mean = einsum("n,nd->d", share, table.vectors)
+    centred = jnp.where(share[:, None] > 0, table.vectors - mean[None], 0.0)
+    gram = einsum("nd,n,ne->de", centred, share, centred)
+    variance = jnp.sum(einsum("bpd,de->bpe", patches, gram) * patches, axis=-1)
+    inverse_std = lax.rsqrt(jnp.maximum(variance, 0.0) + STANDARDISE_EPSILON)
+    pooled_patch = einsum("blp,bp,bpd->bld", pooling, inverse_std, patches)
+    mean_weight = jnp.sum(pooling, axis=-1, keepdims=True)
+    return table.gamma * einsum("bld,nd->bln", pooled_patch, centred) + table.beta * mean_weight
+
+
+def pooling_weights(
+    weights: Float[Array, "b l H W"], grid: tuple[int, int]
+) -> Float[Array, "b l p"]:
+    """w = U^T a / (H W): weights on the loss grid carried back through the bilinear upsampling."""
+    size = weights.shape[-2:]
+    rows, columns = bilinear_matrix(grid[0], size[0]), bilinear_matrix(grid[1], size[1])
+    narrow = einsum("Hh,blHW,Ww->blhw", rows, weights, columns) / (size[0] * size[1])
+    return narrow.reshape(*weights.shape[:2], grid[0] * grid[1])
+
+
+def image_label_losses(
+    pooled: Float[Array, "b k n"], tags: Int[Array, "b l"], multiplicity: Float[Array, " n"]
+) -> Float[Array, "b l"]:
+    """Cross entropy of every (image, label) pair, the image's other labels left out (spec 5.4).
+
+    `pooled` has one row per label slot (L_aux) or one for all of them (L_cls). A label's column that
+    stands for m identical ones leaves m - 1 of them in the denominator. Empty slots give 0.
+    """
+    present = tags != IGNORE_LABEL
+    columns = jnp.arange(multiplicity.shape[0], dtype=tags.dtype)
+    in_image = jnp.any(tags[:, :, None] == columns[None, None], axis=1)
+    negatives = pooled + log_count(multiplicity[None] - in_image.astype(multiplicity.dtype))[:, None]
+    negative_log_sum = jax.nn.logsumexp(negatives, axis=-1)
+    target = _pick(jnp.broadcast_to(pooled, (*tags.shape, pooled.shape[-1])), tags)
+    return jnp.where(present, jnp.logaddexp(negative_log_sum, target) - target, 0.0)
+
+
+def mean_over_pairs(losses: Float[Array, "b l"], tags: Int[Array, "b l"]) -> Float[Array, ""]:
+    """Sum over the pairs / number of pairs; pairs still warming up count with loss 0 (spec 5.5).
+
+    `Original:` the mean is taken per GPU (2 images) and these means averaged; here over the whole batch.
+    """
+    pairs = jnp.sum(tags != IGNORE_LABEL)
+    return jnp.sum(losses) / jnp.maximum(pairs, 1).astype(losses.dtype)
+
+
+def log_count(multiplicity: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+    """ln m, NEVER where m is 0: added to a logit it makes one column count m times in a log-sum-exp."""
+    return jnp.where(multiplicity > 0, jnp.log(jnp.maximum(multiplicity, 1e-6)), NEVER)
+
+
+def _pick(logits: Float[Array, "*batch n"], label: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """logits[..., label]; 0 where ignored. A masked sum, which stays local when n is sharded."""
+    columns = jnp.arange(logits.shape[-1], dtype=label.dtype)
+    own = label[..., None] == columns.reshape((1,) * label.ndim + (-1,))
+    return jnp.sum(jnp.where(own, logits, 0.0), axis=-1)
+

@@ -1,0 +1,87 @@
+"""The memory bank: pixel features of every class, one mean vector per slot (spec 6.3, design 3 and 5).
+
+Eq. 3 averages the cosine of a pixel with all M*K stored features. Cosine with a unit vector is linear,
+so a slot keeps the mean of its K unit features and nothing is lost.
+
+Letters: c classes of the vocabulary, m slots per class, d feature width, q (image, label) pairs of a step.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+
+@struct.dataclass
+class MemoryBank:
+    """A ring of slots per class.
+
+    Attributes:
+      slots: mean of K unit features each; zero while never written. `Original:` random unit vectors,
+        whose average cosine is zero in expectation.
+      cursor: next slot to be written.
+      wraps: how often the ring has been filled.
+      class_mean: float32 mean over the slots, all that scoring needs; kept in step with `slots`.
+    """
+
+    slots: Float[Array, "c m d"]
+    cursor: Int[Array, " c"]
+    wraps: Int[Array, " c"]
+    class_mean: Float[Array, "c d"]
+
+    @classmethod
+    def from_slots(cls, slots: Float[Array, "c m d"]) -> MemoryBank:
+        """A bank whose rings start at slot 0 with the given contents."""
+        counts = jnp.zeros(slots.shape[0], jnp.int32)
+        return cls(slots, counts, counts, jnp.mean(slots, axis=1, dtype=jnp.float32))
+
+    @classmethod
+    def empty(cls, classes: int, size: int, width: int, dtype: str = "float32") -> MemoryBank:
+        """A bank in which nothing was written yet."""
+        return cls.from_slots(jnp.zeros((classes, size, width), dtype))
+
+    def is_warm(self, rows: Int[Array, "*pairs"], warmup: int) -> Bool[Array, "*pairs"]:
+        """Whether the rings of the classes have been filled `warmup` times (spec 6.4)."""
+        return self.wraps[rows] >= warmup
+
+
+def region_features(
+    patches: Float[Array, "b p d"], tag_scores: Float[Array, "b l p"], topk: int
+) -> tuple[Float[Array, "b l d"], Int[Array, "b l k"]]:
+    """Mean feature of the K patches that score highest for a label, and which ones, best first."""
+    _, chosen = lax.top_k(tag_scores, topk)
+    features = jnp.take_along_axis(patches[:, None], chosen[..., None], axis=2)
+    return jnp.mean(features, axis=2), chosen
+
+
+def write(
+    bank: MemoryBank, rows: Int[Array, " q"], vectors: Float[Array, "q d"], valid: Bool[Array, " q"]
+) -> MemoryBank:
+    """Writes all pairs of a step at once, as if one after the other in the order given (design 5).
+
+    The k-th pair of a class takes the k-th next slot; of more than M pairs of one class only the last M
+    are stored, and cursor and wraps advance as if all had been. No two pairs write to the same place, so
+    the result does not depend on the order of the scatter, hence not on the number of devices.
+    """
+    classes, size, _ = bank.slots.shape
+    rows = jnp.where(valid, rows, classes)  # out of range: dropped by every scatter below
+    occurrence, count = _occurrences(rows)
+    safe_rows = jnp.minimum(rows, classes - 1)
+    slot = (bank.cursor[safe_rows] + occurrence) % size
+    kept_rows = jnp.where(occurrence >= count - size, rows, classes)
+    slots = bank.slots.at[kept_rows, slot].set(vectors.astype(bank.slots.dtype), mode="drop")
+    class_mean = bank.class_mean.at[rows].set(jnp.mean(slots[safe_rows], axis=1, dtype=jnp.float32), mode="drop")
+    advanced = bank.cursor.at[rows].add(1, mode="drop")
+    return MemoryBank(slots, advanced % size, bank.wraps + advanced // size, class_mean)
+
+
+def _occurrences(rows: Int[Array, " q"]) -> tuple[Int[Array, " q"], Int[Array, " q"]]:
+    """For each pair: how many earlier pairs have its class, and how many pairs have it in all."""
+    order = jnp.argsort(rows, stable=True)
+    ordered = rows[order]
+    first = jnp.searchsorted(ordered, rows, side="left")
+    last = jnp.searchsorted(ordered, rows, side="right")
+    place = jnp.zeros_like(rows).at[order].set(jnp.arange(rows.shape[0], dtype=rows.dtype))
+    return place - first.astype(rows.dtype), (last - first).astype(rows.dtype)

@@ -1,0 +1,80 @@
+"""Cosine classifier with per-pixel standardisation over the classes (spec 3).
+
+Letters: b images, h x w patch grid, p patches, d feature width, n classes of a stream (columns).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from larvseg_jax.precision import einsum
+
+STANDARDISE_EPSILON = 1e-5
+
+
+class ClassTable(NamedTuple):
+    """The classes that take part, and the scale of their logits.
+
+    Attributes:
+      vectors: unit-norm projected class embeddings.
+      multiplicity: how many identical columns each stands for; 0 = padding, which never wins anything.
+      gamma, beta: learned scale and shift of the standardised score.
+    """
+
+    vectors: Float[Array, "n d"]
+    multiplicity: Float[Array, " n"]
+    gamma: Float[Array, ""]
+    beta: Float[Array, ""]
+
+
+class CosineHead(nn.Module):
+    """Parameters of the classifier: one embedding per class of the vocabulary and two projections."""
+
+    num_classes: int
+    width: int
+    gamma_init: float = 1.0
+
+    def setup(self) -> None:
+        d = self.width
+        projection = nn.initializers.normal(d**-0.5)
+        self.proj_patch = self.param("proj_patch", projection, (d, d))
+        self.proj_classes = self.param("proj_classes", projection, (d, d))
+        self.class_embeddings = self.param("class_embeddings", nn.initializers.normal(0.02), (self.num_classes, d))
+        self.gamma = self.param("gamma", nn.initializers.constant(self.gamma_init), ())
+        self.beta = self.param("beta", nn.initializers.zeros, ())
+
+    def patches(self, features: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
+        """Unit-norm projected patch features."""
+        return unit(einsum("bhwd,de->bhwe", features, self.proj_patch))
+
+    def classes(self, rows: Int[Array, " n"], multiplicity: Float[Array, " n"]) -> ClassTable:
+        """The table of the classes whose embeddings lie in `rows`."""
+        projected = einsum("nd,de->ne", self.class_embeddings[rows], self.proj_classes)
+        return ClassTable(unit(projected), multiplicity, self.gamma, self.beta)
+
+
+def unit(vectors: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    """Vectors divided by their Euclidean norm. `Original:` no epsilon either."""
+    return vectors / jnp.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def cosine_scores(patches: Float[Array, "*batch d"], vectors: Float[Array, "n d"]) -> Float[Array, "*batch n"]:
+    """Raw scores s = p . c."""
+    return einsum("...d,nd->...n", patches, vectors)
+
+
+def standardised_logits(patches: Float[Array, "*batch d"], table: ClassTable) -> Float[Array, "*batch n"]:
+    """z = gamma (s - mean_n s) / sqrt(var_n s + 1e-5) + beta, per pixel, over the classes that take part."""
+    scores = cosine_scores(patches, table.vectors)
+    share = table.multiplicity / jnp.sum(table.multiplicity)
+    centred = scores - _weighted_sum(scores, share)
+    variance = _weighted_sum(jnp.square(centred), share)
+    return table.gamma * centred / jnp.sqrt(variance + STANDARDISE_EPSILON) + table.beta
+
+
+def _weighted_sum(scores: Float[Array, "*batch n"], share: Float[Array, " n"]) -> Float[Array, "*batch 1"]:
+    return einsum("...n,n->...", scores, share)[..., None]

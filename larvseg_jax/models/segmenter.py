@@ -1,0 +1,41 @@
+"""Backbone and head joined: pictures in, unit patch features and a class table out."""
+
+from __future__ import annotations
+
+from flax import linen as nn
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from larvseg_jax.config import Experiment
+from larvseg_jax.models.head import ClassTable, CosineHead
+from larvseg_jax.models.vit import ViTConfig, VisionTransformer
+
+
+class Segmenter(nn.Module):
+    """The whole network. Logits are left to the caller, who knows which classes take part."""
+
+    vit: ViTConfig
+    num_classes: int
+    gamma_init: float = 1.0
+
+    def setup(self) -> None:
+        self.backbone = VisionTransformer(self.vit)
+        self.head = CosineHead(self.num_classes, self.vit.width, self.gamma_init)
+
+    def __call__(
+        self,
+        images: Float[Array, "b height width 3"],
+        rows: Int[Array, " n"],
+        multiplicity: Float[Array, " n"],
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, "b h w d"], ClassTable]:
+        """Unit patch features of the pictures and the table of the classes in `rows`."""
+        features = self.backbone(images, train=train)
+        return self.head.patches(features), self.head.classes(rows, multiplicity)
+
+
+def make_model(run: Experiment, mesh: Mesh) -> Segmenter:
+    """The network of a run; its class rows are filled up to what the mesh's `model` axis divides."""
+    classes = len(run.vocabulary.classes)
+    return Segmenter(run.vit, classes + -classes % mesh.shape["model"], run.gamma_init)

@@ -1,0 +1,217 @@
+"""Vision transformer (spec 2). The parameter tree has the names of the AugReg checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from larvseg_jax.precision import einsum
+from larvseg_jax.resize import bicubic_matrix
+
+LAYER_NORM_EPSILON = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTConfig:
+    """Sizes of the backbone; see `configs/common.py` for what each one means."""
+
+    width: int
+    depth: int
+    num_heads: int
+    mlp_dim: int
+    patch_size: int
+    image_size: int
+    stem: str = "patch"
+    drop_path: float = 0.0
+    dtype: str = "float32"
+    remat: bool = False
+
+    @property
+    def stored_grid(self) -> tuple[int, int]:
+        """Patch grid that the position embedding is stored for."""
+        side = -(-self.image_size // self.patch_size)
+        return side, side
+
+
+class VisionTransformer(nn.Module):
+    """Images to final-normed patch tokens, the class token dropped."""
+
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "b height width 3"], *, train: bool = False
+    ) -> Float[Array, "b h w d"]:
+        """Any picture size: padded at the bottom and right with zeros (= the mean colour) to whole patches.
+
+        With train=True a "drop_path" random key is needed. Returns float32 whatever the compute dtype.
+        """
+        cfg = self.config
+        dtype = jnp.dtype(cfg.dtype)
+        tokens = Embedding(cfg, name="embedding" if cfg.stem == "patch" else "stem")(
+            _pad_to_patches(images, cfg.patch_size).astype(dtype)
+        )
+        b, h, w, d = tokens.shape
+        cls = self.param("cls", nn.initializers.zeros, (1, 1, d))
+        tokens = jnp.concatenate([jnp.broadcast_to(cls.astype(dtype), (b, 1, d)), tokens.reshape(b, h * w, d)], 1)
+        tokens = Encoder(cfg, name="Transformer")(tokens, (h, w), train)
+        return tokens[:, 1:].reshape(b, h, w, d).astype(jnp.float32)
+
+
+class Embedding(nn.Module):
+    """Pictures to patch tokens: the patch convolution, or a stack of 3x3 ones that halve the grid."""
+
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "b height width 3"]) -> Float[Array, "b h w d"]:
+        cfg = self.config
+        dtype = jnp.dtype(cfg.dtype)
+        if cfg.stem == "patch":
+            p = cfg.patch_size
+            b, height, width, c = images.shape
+            kernel = self.param("kernel", nn.initializers.lecun_normal(), (p, p, c, cfg.width))
+            bias = self.param("bias", nn.initializers.zeros, (cfg.width,))
+            # A convolution whose stride is its size is a matrix product over unfolded patches.
+            patches = images.reshape(b, height // p, p, width // p, p, c).transpose(0, 1, 3, 2, 4, 5)
+            flat = patches.reshape(b, height // p, width // p, p * p * c)
+            return flat @ kernel.reshape(p * p * c, cfg.width).astype(dtype) + bias.astype(dtype)
+        halvings = cfg.patch_size.bit_length() - 1
+        x = images
+        for i in range(halvings):
+            features = cfg.width >> (halvings - 1 - i)
+            x = nn.Conv(features, (3, 3), (2, 2), dtype=dtype, name=f"conv_{i}")(x)
+            x = nn.LayerNorm(LAYER_NORM_EPSILON, dtype=dtype, name=f"norm_{i}")(x)
+            x = nn.gelu(x, approximate=False)
+        return nn.Dense(cfg.width, dtype=dtype, name="out")(x)
+
+
+class Encoder(nn.Module):
+    """Position embedding, the blocks, the final norm."""
+
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(
+        self, tokens: Float[Array, "b n d"], grid: tuple[int, int], train: bool
+    ) -> Float[Array, "b n d"]:
+        cfg = self.config
+        x = PositionEmbedding(cfg, name="posembed_input")(tokens, grid)
+        block = nn.remat(EncoderBlock, static_argnums=(2,)) if cfg.remat else EncoderBlock
+        for i in range(cfg.depth):
+            rate = cfg.drop_path * i / max(cfg.depth - 1, 1)
+            x = block(cfg, rate, name=f"encoderblock_{i}")(x, train)
+        return nn.LayerNorm(LAYER_NORM_EPSILON, dtype=jnp.dtype(cfg.dtype), name="encoder_norm")(x)
+
+
+class PositionEmbedding(nn.Module):
+    """Adds the learned embedding, resized whenever the grid is not the stored one.
+
+    `Original:` resized only when the number of tokens differs, so a 4x6 embedding serves a 6x4 picture.
+    """
+
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self, tokens: Float[Array, "b n d"], grid: tuple[int, int]) -> Float[Array, "b n d"]:
+        stored = self.config.stored_grid
+        shape = (1, 1 + stored[0] * stored[1], tokens.shape[-1])
+        embedding = self.param("pos_embedding", nn.initializers.normal(0.02), shape)
+        return tokens + resize_position_embedding(embedding, stored, grid).astype(tokens.dtype)
+
+
+def resize_position_embedding(
+    embedding: Float[Array, "1 n d"], old: tuple[int, int], new: tuple[int, int]
+) -> Float[Array, "1 m d"]:
+    """Bicubic, a = -0.75, no antialiasing (spec 2); the class token's entry is kept as it is."""
+    if old == new:
+        return embedding
+    grid = embedding[0, 1:].reshape(*old, -1)
+    rows, columns = bicubic_matrix(old[0], new[0]), bicubic_matrix(old[1], new[1])
+    grid = einsum("Hh,hwd,Ww->HWd", rows, grid, columns)
+    return jnp.concatenate([embedding[:, :1], grid.reshape(1, -1, embedding.shape[-1])], 1)
+
+
+class EncoderBlock(nn.Module):
+    """Pre-norm block: x += DropPath(attention(LN(x))); x += DropPath(MLP(LN(x)))."""
+
+    config: ViTConfig
+    drop_path: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"], train: bool) -> Float[Array, "b n d"]:
+        cfg = self.config
+        dtype = jnp.dtype(cfg.dtype)
+        y = nn.LayerNorm(LAYER_NORM_EPSILON, dtype=dtype, name="LayerNorm_0")(x)
+        y = SelfAttention(cfg, name="MultiHeadDotProductAttention_1")(y)
+        x = x + DropPath(self.drop_path)(y, train)
+        y = nn.LayerNorm(LAYER_NORM_EPSILON, dtype=dtype, name="LayerNorm_2")(x)
+        y = Mlp(cfg, name="MlpBlock_3")(y)
+        return x + DropPath(self.drop_path)(y, train)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention; kernels (d, heads, head_dim) as in AugReg files."""
+
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        cfg = self.config
+        head_dim = cfg.width // cfg.num_heads
+
+        def project(name: str) -> Float[Array, "b n k e"]:
+            init = nn.initializers.xavier_uniform()
+            return nn.DenseGeneral(
+                (cfg.num_heads, head_dim), dtype=jnp.dtype(cfg.dtype), kernel_init=init, name=name
+            )(x)
+
+        mixed = dot_product_attention(project("query"), project("key"), project("value"))
+        return nn.DenseGeneral(
+            cfg.width, axis=(-2, -1), dtype=jnp.dtype(cfg.dtype), kernel_init=nn.initializers.xavier_uniform(), name="out"
+        )(mixed)
+
+
+def dot_product_attention(
+    query: Float[Array, "b n k e"], key: Float[Array, "b n k e"], value: Float[Array, "b n k e"]
+) -> Float[Array, "b n k e"]:
+    """softmax(q k^T / sqrt(e)) v per head, softmax in float32."""
+    return jax.nn.dot_product_attention(query, key, value)
+
+
+class Mlp(nn.Module):
+    """Two dense layers with the exact (erf) GELU between."""
+
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        dense = {
+            "dtype": jnp.dtype(self.config.dtype),
+            "kernel_init": nn.initializers.xavier_uniform(),
+            "bias_init": nn.initializers.normal(1e-6),
+        }
+        y = nn.Dense(self.config.mlp_dim, name="Dense_0", **dense)(x)
+        return nn.Dense(x.shape[-1], name="Dense_1", **dense)(nn.gelu(y, approximate=False))
+
+
+class DropPath(nn.Module):
+    """Drops a whole residual branch per sample with probability `rate`; kept ones are scaled up."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"], train: bool) -> Float[Array, "b n d"]:
+        if not train or self.rate == 0.0:
+            return x
+        keep = jax.random.bernoulli(self.make_rng("drop_path"), 1.0 - self.rate, (x.shape[0], 1, 1))
+        return jnp.where(keep, x / jnp.asarray(1.0 - self.rate, x.dtype), jnp.zeros_like(x))
+
+
+def _pad_to_patches(images: Float[Array, "b height width 3"], patch: int) -> Float[Array, "b H W 3"]:
+    _, height, width, _ = images.shape
+    return jnp.pad(images, ((0, 0), (0, -height % patch), (0, -width % patch), (0, 0)))

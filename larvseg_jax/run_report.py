@@ -1,0 +1,2 @@
+def report_run(run, mesh, state, record):
+    return "x"

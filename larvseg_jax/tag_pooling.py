@@ -1,0 +1,74 @@
+"""Where on an image each of its tags pools its logits: the CA-Classifier and its single-image variants."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from larvseg_jax.ca_classifier import (
+    CAConfig,
+    attention_map,
+    attention_weights,
+    mine_background,
+    pseudo_region,
+    tag_scores,
+)
+from larvseg_jax.losses import pooling_weights
+from larvseg_jax.memory_bank import MemoryBank, region_features
+from larvseg_jax.models.head import ClassTable
+from larvseg_jax.precision import einsum
+from larvseg_jax.vocabulary import IGNORE_LABEL
+
+
+class TagPooling(NamedTuple):
+    """Attributes:
+    weights: pooling weights of every (image, label) pair on the patch grid.
+    active: pairs that take part in L_aux: present, and their bank warm.
+    features: what each pair writes to the memory bank.
+    attention: the map before upsampling and sigmoid (zeros for the region variant).
+    """
+
+    weights: Float[Array, "b l p"]
+    active: Bool[Array, "b l"]
+    features: Float[Array, "b l d"]
+    attention: Float[Array, "b l p"]
+
+
+def pool_tags(
+    patches: Float[Array, "b h w d"],
+    table: ClassTable,
+    tags: Int[Array, "b l"],
+    rows: Int[Array, " n"],
+    bank: MemoryBank,
+    config: CAConfig,
+    size: tuple[int, int],
+) -> TagPooling:
+    """All pairs of a stream at once, reading the bank as it stood at the start of the step (design 5).
+
+    `rows` are the bank rows of the stream's columns, `size` is the loss grid. Inputs must carry no
+    gradient (stop_gradient): attention is a constant of the loss.
+    """
+    b, h, w, d = patches.shape
+    flat = patches.reshape(b, h * w, d)
+    present = tags != IGNORE_LABEL
+    scores = tag_scores(flat, table, tags)
+    features, _ = region_features(flat, scores, config.foreground_topk)
+    if config.variant == "region":
+        weights, exists = pseudo_region(scores, (h, w), size)
+        return TagPooling(pooling_weights(weights, (h, w)), present & exists, features, jnp.zeros_like(scores))
+    tag_rows = rows[jnp.maximum(tags, 0)]
+    if config.variant == "own_bank":
+        # Spec 7b, written before it is read. Original: one pair at a time, so that a label sees the
+        # image's other labels fresh only if their column is smaller; here all of them are.
+        label_means, active = features, present
+    else:
+        label_means = bank.class_mean[tag_rows]
+        active = present & bank.is_warm(tag_rows, config.warmup)
+    foreground = einsum("bpd,bld,bl->bp", flat, label_means, present.astype(flat.dtype))
+    only_tag = jnp.max(tags, axis=1)
+    mined = mine_background(flat, table, bank.class_mean[rows], only_tag, foreground, config)
+    attention = attention_map(flat, label_means, present, mined)
+    weights = pooling_weights(attention_weights(attention, (h, w), size), (h, w))
+    return TagPooling(weights, active, features, attention)

@@ -1,0 +1,191 @@
+"""Training, from a config to a report. Reads from top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+from jax.sharding import Mesh
+
+from data_pipelines.streams import iterate, step_batches
+from larvseg_jax import data
+from larvseg_jax.checkpoint import Checkpoints, Record
+from larvseg_jax.config import Experiment
+from larvseg_jax.errors import UserError
+from larvseg_jax.evaluator import Evaluator
+from larvseg_jax.metric_log import MetricLog
+from larvseg_jax.models.segmenter import Segmenter, make_model
+from larvseg_jax.optimizer import learning_rate, make_optimizer
+from larvseg_jax.pretrained import load_augreg
+from larvseg_jax.progress import TrainProgress, console, stage
+from larvseg_jax.run_report import report_run
+from larvseg_jax.sharding import make_mesh, state_shardings
+from larvseg_jax.train_state import TrainState, create_sharded_state
+from larvseg_jax.train_step import TrainStep, make_train_step
+
+
+def train(run: Experiment) -> TrainState:
+    """Trains a run to its last step, or goes on where it was stopped; returns the final state."""
+    with stage("devices"):
+        mesh = make_mesh(*run.mesh)
+        console.print(f"  {jax.device_count()} x {jax.devices()[0].device_kind}, mesh {dict(mesh.shape)}")
+    with stage("data"):
+        streams = data.open_streams(run)
+        place = data.BatchPlacer(run, mesh)
+        evaluator = Evaluator(run, mesh)
+        for name, stream in streams.items():
+            console.print(f"  {name}: {len(stream.source)} pictures, {len(stream.label_set)} classes")
+    with stage("model"):
+        model = make_model(run, mesh)
+        optimizer = make_optimizer(run.optimizer, run.total_steps)
+        ca = run.ca_classifier
+        state = create_sharded_state(model, optimizer, ca.memory_bank_size, ca.bank_dtype, run.seed, mesh)
+        console.print(f"  {sum(x.size for x in jax.tree.leaves(state.params)):,} parameters")
+    facts = data.data_settings(run, streams)
+    record = Record.of(run.settings, run.vocabulary.classes, facts, state)
+    with Checkpoints(run.workdir, run.keep_last) as checkpoints:
+        with stage("weights"):
+            state = first_state(run, state, checkpoints, record)
+            start = int(state.step)
+        run.workdir.mkdir(parents=True, exist_ok=True)
+        (run.workdir / "config.json").write_text(json.dumps(record.settings, indent=2) + "\n")
+        batches = map(place, batches_from(run, streams, start))
+        state = run_steps(run, mesh, model, state, start, batches, evaluator, checkpoints, record)
+    if int(state.step) == run.total_steps:
+        with stage("report"):
+            path = report_run(run, mesh, state, record)
+        console.print(f"report: {path}")
+    return state
+
+
+def first_state(run: Experiment, fresh: TrainState, checkpoints: Checkpoints, record: Record) -> TrainState:
+    """Where the weights come from: this run's own checkpoint; else the pretrained file; else the fresh ones."""
+    restored = checkpoints.restore_latest(fresh, record)
+    if restored is not None:
+        console.print(f"  resumed at step {int(restored.step)}")
+        return restored
+    if run.pretrained:
+        backbone, report = load_augreg(run.pretrained, fresh.params["backbone"], run.vit.stored_grid)
+        console.print(f"  {report}")
+        params = jax.device_put({**fresh.params, "backbone": backbone}, jax.tree.map(lambda x: x.sharding, fresh.params))
+        return fresh.replace(params=params)
+    console.print("  from scratch")
+    return fresh
+
+
+def batches_from(run: Experiment, streams: dict[str, data.Stream], start: int) -> Iterator[dict]:
+    """Host batches of the steps start, start + 1, ...: the data order is a function of seed and step alone."""
+    dataset = step_batches(
+        streams,
+        seed=run.seed,
+        total_steps=run.total_steps,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    return iterate(dataset, start, run.data_threads)
+
+
+def run_steps(
+    run: Experiment,
+    mesh: Mesh,
+    model: Segmenter,
+    state: TrainState,
+    start: int,
+    batches: Iterator[dict],
+    evaluator: Evaluator,
+    checkpoints: Checkpoints,
+    record: Record,
+) -> TrainState:
+    """The loop. A checkpoint and an evaluation of step n describe the weights after n steps."""
+    train_step = jitted_step(run, mesh, model, state)
+    rate = learning_rate(run.optimizer, run.total_steps)
+    pictures = sum(s.batch_size for s in run.streams.values())
+    metrics, logged, miou, step = {}, {}, -math.inf, start
+    clock = Clock()
+    with (
+        MetricLog(run.workdir, start) as log,
+        TrainProgress(run.total_steps, start) as progress,
+        stop_requested() as stopping,
+    ):
+        while True:
+            # Keep this order: log, evaluate, save, and only then touch the next batch.
+            if step > start and (step % run.log_every == 0 or step == run.total_steps):
+                logged = {name: float(value) for name, value in jax.device_get(metrics).items()}
+                check_finite(logged, step)
+                logged |= {"learning_rate": float(rate(step - 1)), "images_per_second": clock.rate(step, pictures)}
+                log.write(step, "train", logged)
+            progress.update(step, logged)
+            if step > start and (step % run.eval.every == 0 or step == run.total_steps):
+                with clock.paused():
+                    summary, _ = evaluator(state.params)
+                log.write(step, "eval", summary.scalars())
+                console.print(f"step {step}: {summary.text()}")
+                miou = summary.scalars()["mIoU"]
+            last = step == run.total_steps or stopping()
+            if step > start and (step % run.checkpoint_every == 0 or last):
+                with clock.paused():
+                    checkpoints.save(state, record, step, miou)
+            if last:
+                break
+            state, metrics = train_step(state, next(batches))
+            step += 1
+    return state
+
+
+def jitted_step(run: Experiment, mesh: Mesh, model: Segmenter, state: TrainState) -> TrainStep:
+    """The compiled train step: state in and out with the same layout, its memory reused."""
+    step = make_train_step(
+        model,
+        make_optimizer(run.optimizer, run.total_steps),
+        data.stream_losses(run, mesh),
+        run.ca_classifier,
+        seg_loss_mean=run.seg_loss_mean,
+        seed=run.seed,
+    )
+    shardings = state_shardings(state, mesh)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+
+
+def check_finite(metrics: dict[str, float], step: int) -> None:
+    """Stops a run that has diverged; its last checkpoint stays as it is."""
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise UserError(f"{name} is {value} at step {step}: lower optimizer.learning_rate, or look at the data")
+
+
+class Clock:
+    """Images per second since the last reading, evaluations and checkpoints left out."""
+
+    def __init__(self) -> None:
+        self._since, self._step = time.monotonic(), None
+
+    def rate(self, step: int, pictures_per_step: int) -> float:
+        """Images/s; 0 at the first reading, which holds the compilation."""
+        now = time.monotonic()
+        steps = 0 if self._step is None else step - self._step
+        rate = steps * pictures_per_step / (now - self._since)
+        self._since, self._step = now, step
+        return rate
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent inside does not count."""
+        begin = time.monotonic()
+        yield
+        self._since += time.monotonic() - begin
+
+
+@contextlib.contextmanager
+def stop_requested() -> Iterator[Callable[[], bool]]:
+    """Turns SIGTERM (preemption) into a wish to save and stop after the current step."""
+    asked = []
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGTERM, before)

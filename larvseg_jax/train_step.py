@@ -1,0 +1,142 @@
+"""One training step: L = sum over streams of weight * (L_seg | lambda_cls L_cls + lambda_aux L_aux)   (Eq. 6)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from larvseg_jax import memory_bank
+from larvseg_jax.ca_classifier import CAConfig
+from larvseg_jax.losses import (
+    image_label_losses,
+    mean_over_pairs,
+    pooled_logits,
+    pooling_weights,
+    segmentation_loss,
+)
+from larvseg_jax.memory_bank import MemoryBank
+from larvseg_jax.models.head import ClassTable
+from larvseg_jax.models.segmenter import Segmenter
+from larvseg_jax.tag_pooling import pool_tags
+from larvseg_jax.train_state import TrainState
+from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
+
+Batch = dict[str, dict[str, jax.Array]]
+Metrics = dict[str, Float[Array, ""]]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamLoss:
+    """What one stream adds to the loss."""
+
+    name: str
+    kind: str
+    label_set: LabelSet
+    weight: float
+    lambda_cls: float
+    lambda_aux: float
+    loss_size: int
+
+
+class Pairs(NamedTuple):
+    """The (image, label) pairs that a step writes to the bank, in order: image, then label slot."""
+
+    rows: Int[Array, " q"]
+    features: Float[Array, "q d"]
+    present: Bool[Array, " q"]
+
+
+def make_train_step(
+    model: Segmenter,
+    optimizer: optax.GradientTransformation,
+    streams: tuple[StreamLoss, ...],
+    ca_config: CAConfig,
+    *,
+    seg_loss_mean: str,
+    seed: int,
+) -> TrainStep:
+    """The pure function (state, batch) -> (state, metrics); jit it with the state's shardings."""
+    attends = any(s.kind == "tags" and s.lambda_aux > 0 for s in streams)
+
+    def total_loss(
+        params: PyTree, bank: MemoryBank, batch: Batch, key: jax.Array
+    ) -> tuple[Float[Array, ""], tuple[Metrics, list[Pairs]]]:
+        total, metrics, written = jnp.zeros(()), {}, []
+        for index, stream in enumerate(streams):
+            data, rows = batch[stream.name], np.asarray(stream.label_set.rows)
+            patches, table = model.apply(
+                {"params": params},
+                data["image"],
+                jnp.asarray(rows),
+                jnp.asarray(stream.label_set.multiplicity),
+                train=True,
+                rngs={"drop_path": jax.random.fold_in(key, index)},
+            )
+            if stream.kind == "masks":
+                losses = {"L_seg": segmentation_loss(patches, table, data["label"], data["valid"], seg_loss_mean)}
+                total += stream.weight * losses["L_seg"]
+            else:
+                losses, pairs = tag_losses(patches, table, data["tags"], bank, stream, ca_config, attends)
+                total += stream.weight * (stream.lambda_cls * losses["L_cls"] + stream.lambda_aux * losses["L_aux"])
+                written.append(pairs)
+            metrics |= {f"{stream.name}/{name}": value for name, value in losses.items()}
+        return total, (metrics | {"loss": total}, written)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        gradient = jax.grad(total_loss, has_aux=True)
+        grads, (metrics, written) = gradient(state.params, state.bank, batch, key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        bank = state.bank
+        if attends:
+            # One transaction per step: every pair has read the old bank, now all write in a fixed order.
+            bank = memory_bank.write(bank, *jax.tree.map(lambda *x: jnp.concatenate(x), *written))
+        metrics["gamma"] = params["head"]["gamma"]
+        return TrainState(state.step + 1, params, opt_state, bank), metrics
+
+    return train_step
+
+
+def tag_losses(
+    patches: Float[Array, "b h w d"],
+    table: ClassTable,
+    tags: Int[Array, "b l"],
+    bank: MemoryBank,
+    stream: StreamLoss,
+    config: CAConfig,
+    attends: bool,
+) -> tuple[Metrics, Pairs]:
+    """L_cls and L_aux of a tagged stream, and what it writes to the bank.
+
+    `attends` is whether the run uses the bank at all: a stream with lambda_aux = 0 still writes to it.
+    """
+    b, h, w, d = patches.shape
+    flat, size = patches.reshape(b, h * w, d), (stream.loss_size, stream.loss_size)
+    rows = jnp.asarray(stream.label_set.rows)
+
+    def mean_loss(pooling: Float[Array, "b k p"], active: Bool[Array, "b l"]) -> Float[Array, ""]:
+        pooled = pooled_logits(flat, pooling, table)
+        losses = image_label_losses(pooled, tags, table.multiplicity)
+        return mean_over_pairs(jnp.where(active, losses, 0.0), tags)
+
+    present = tags != IGNORE_LABEL
+    everywhere = jnp.broadcast_to(pooling_weights(jnp.ones((1, 1, *size)), (h, w)), (b, 1, h * w))
+    losses = {"L_cls": mean_loss(everywhere, present), "L_aux": jnp.zeros(())}
+    features = jnp.zeros((*tags.shape, d))
+    if attends:
+        where = pool_tags(*lax.stop_gradient((patches, table)), tags, rows, bank, config, size)
+        features = where.features
+        losses["attended"] = jnp.sum(where.active) / jnp.maximum(jnp.sum(present), 1).astype(jnp.float32)
+        if stream.lambda_aux > 0:
+            losses["L_aux"] = mean_loss(where.weights, where.active)
+    return losses, Pairs(rows[jnp.maximum(tags, 0)].reshape(-1), features.reshape(-1, d), present.reshape(-1))

@@ -1,0 +1,50 @@
+"""The world all tests run in: strict JAX on 8 emulated CPU devices, annotations checked, no TensorFlow."""
+
+import os
+import sys
+from pathlib import Path
+
+# JAX reads these once, when it is imported.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+from absl import flags
+from jaxtyping import install_import_hook
+
+# From here on every module of these packages has its signatures checked at each call.
+install_import_hook(["larvseg_jax", "data_pipelines"], "beartype.beartype")
+
+# Grain's worker processes read absl flags, which only absl.app.run would have parsed.
+flags.FLAGS.mark_as_parsed()
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config):
+    """Keeps compiled programs between runs, and shares them between the test processes of one run."""
+    import jax
+
+    cache = getattr(config, "cache", None)
+    if cache is not None:
+        jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("xla")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_tensorflow():
+    """Nothing that was tested may have brought TensorFlow or PyTorch in."""
+    yield
+    assert not {"tensorflow", "torch"} & sys.modules.keys(), "something imported TensorFlow or PyTorch"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with goldens/ and realdata/ (docs say how to get them): LARVSEG_SHARED, else ../shared."""
+    folder = Path(os.environ.get("LARVSEG_SHARED") or REPOSITORY.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"no goldens and photographs here: set LARVSEG_SHARED to their folder ({folder} is none)")
+    return folder

@@ -1,0 +1,205 @@
+"""The generated scenes: same pixels everywhere, honest annotations, and the trap they promise."""
+
+import hashlib
+import io
+import itertools
+import sys
+
+import matplotlib.path
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from data_pipelines import scenes, scenes_builder
+from data_pipelines.scenes_drawing import Dice, frame, polygon
+from data_pipelines.scenes_objects import STAR, THINGS
+from larvseg_jax.errors import UserError
+
+# SHA-256 over pixels, masks and tags of the first 12 pictures. If a change of the drawing is meant: new
+# values here, a new scenes_builder.VERSION, and every number measured on the scenes measured again.
+DIGESTS = {
+    "train_masks": "",
+    "train_tags": "",
+    "train_objects": "",
+    "val": "",
+}
+
+
+@pytest.fixture(scope="module")
+def tagged():
+    """Masks behind the first pictures of train_tags, which the part itself does not publish."""
+    return np.stack([scenes.truth("train_tags", i)[1] for i in range(250)])
+
+
+@pytest.mark.parametrize("part", scenes.SIZES)
+def test_digest(part):
+    digest = hashlib.sha256()
+    for index in range(12):
+        picture = scenes.render(part, index)
+        digest.update(picture.image.tobytes())
+        if picture.mask is not None:
+            digest.update(picture.mask.astype("<u2").tobytes())
+        digest.update(np.array(picture.tags, "<i4").tobytes())
+    assert digest.hexdigest() == DIGESTS[part]
+
+
+@pytest.mark.parametrize("part", scenes.SIZES)
+def test_picture_is_a_function_of_part_and_index(part):
+    forwards = [scenes.render(part, i).image for i in (0, 1, 17)]
+    backwards = [scenes.render(part, i).image for i in (17, 1, 0)][::-1]
+    np.testing.assert_array_equal(forwards, backwards)
+    for a, b in itertools.combinations(forwards, 2):
+        assert (a != b).mean() > 0.5
+    other = next(p for p in scenes.SIZES if p != part)
+    assert scenes.render(other, 0).image.tobytes() != forwards[0].tobytes()
+
+
+@pytest.mark.parametrize(("part", "size"), [("val", 64), ("train_tags", 64), ("train_objects", 48)])
+def test_sizes_and_ids(part, size):
+    picture = scenes.render(part, 7)
+    assert picture.id == f"{part}_00007"
+    assert picture.image.shape == (size, size, 3)
+    assert (picture.mask is not None) == (part == "val")
+
+
+def test_classes_are_split_into_base_and_novel():
+    assert len(scenes.CLASSES) == len(set(scenes.CLASSES)) == 26
+    assert (len(scenes.BASE), len(scenes.NOVEL)) == (16, 10)
+    assert set(scenes.CLASSES) == set(THINGS) | set(scenes.BASE[:8]) | {"ice"}
+    for name in scenes.NOVEL:
+        assert len(scenes.HABITAT[name]) == 1
+        assert scenes.HABITAT[name][0] in scenes.BASE
+
+
+def test_tags_are_the_classes_of_the_mask():
+    for index in range(60):
+        picture = scenes.render("val", index)
+        classes, pixels = np.unique(picture.mask, return_counts=True)
+        assert picture.tags == tuple(classes)
+        assert pixels.min() >= scenes.MIN_PIXELS
+    tags = scenes.render("train_tags", 3).tags
+    assert tags == tuple(np.unique(scenes.truth("train_tags", 3)[1]))
+
+
+def test_masks_hide_novel_classes_and_nothing_else():
+    hidden_pictures = 0
+    for index in range(60):
+        picture = scenes.render("train_masks", index)
+        truth = scenes.truth("train_masks", index)[1]
+        novel = np.isin(truth, [scenes.CLASSES.index(n) for n in scenes.NOVEL])
+        assert (picture.mask[novel] == 65535).all()
+        np.testing.assert_array_equal(picture.mask[~novel], truth[~novel])
+        assert {scenes.CLASSES[t] for t in picture.tags} <= set(scenes.BASE)
+        assert set(picture.tags) == set(truth[~novel].tolist())
+        hidden_pictures += novel.any()
+    assert hidden_pictures > 20
+
+
+def test_object_pictures_show_the_one_class_they_name():
+    for index in range(len(scenes.OBJECTS)):
+        picture = scenes.render("train_objects", index)
+        assert [scenes.CLASSES[t] for t in picture.tags] == [scenes.OBJECTS[index]]
+        shown = scenes.truth("train_objects", index)[1] == picture.tags[0]
+        assert shown.mean() > 0.04
+    assert set(scenes.NOVEL) < set(scenes.OBJECTS)
+
+
+def test_novel_classes_come_with_their_ground(tagged):
+    """The trap: the ground is in all pictures of the novel class, and larger; but not the reverse."""
+    present = np.stack([(tagged == c).any((1, 2)) for c in range(len(scenes.CLASSES))])
+    pixels = np.stack([(tagged == c).sum((1, 2)) for c in range(len(scenes.CLASSES))])
+    for name in scenes.NOVEL:
+        novel, ground = scenes.CLASSES.index(name), scenes.CLASSES.index(scenes.HABITAT[name][0])
+        with_novel = present[novel]
+        assert 0.04 < with_novel.mean() < 0.25, name
+        assert present[ground][with_novel].all(), name
+        assert 0.1 < with_novel[present[ground]].mean() < 0.7, name
+        if name != "ice":
+            assert pixels[ground][with_novel].mean() > 2 * pixels[novel][with_novel].mean(), name
+
+
+def test_novel_objects_are_surrounded_by_their_ground(tagged):
+    for name in ("fish", "kite", "window", "clock", "starfish"):
+        novel, ground = scenes.CLASSES.index(name), scenes.CLASSES.index(scenes.HABITAT[name][0])
+        inside = tagged == novel
+        border = inside.copy()
+        for axis, step in itertools.product((1, 2), (-1, 1)):
+            border |= np.roll(inside, step, axis)
+        border &= ~inside
+        assert (tagged[border] == ground).mean() > 0.6, name
+
+
+def test_colour_does_not_name_the_class(tagged):
+    """Even the best guess from a pixel's colour (512 bins, classes equally likely) is mostly wrong."""
+    images = np.stack([scenes.truth("train_tags", i)[0] for i in range(len(tagged))])
+    bins = (images.astype(int) >> 5) @ [64, 8, 1]
+    histograms = np.zeros((len(scenes.CLASSES), 512))
+    np.add.at(histograms, (tagged.ravel(), bins.ravel()), 1)
+    histograms /= histograms.sum(1, keepdims=True)
+    assert histograms.max(0).sum() / len(scenes.CLASSES) < 0.4
+    for a, b in [("fish", "kite"), ("sheep", "cow"), ("ice", "snow"), ("bus", "car"), ("clock", "sign")]:
+        shared = np.minimum(histograms[scenes.CLASSES.index(a)], histograms[scenes.CLASSES.index(b)]).sum()
+        assert shared > 0.4, (a, b, shared)
+
+
+@pytest.mark.parametrize(("a", "b"), [("sheep", "cow"), ("fish", "bird"), ("clock", "sign"), ("bus", "car")])
+def test_outline_does_not_name_the_class(a, b):
+    """Some object of one class has nearly the outline of some object of the other."""
+    u, v = frame(65, 65, (32, 32), (32, 32), 0)
+
+    def outlines(name):
+        return [np.any([m for m, _ in THINGS[name].draw(Dice(i), u, v)], axis=0) for i in range(24)]
+
+    overlap = [(p & q).sum() / (p | q).sum() for p, q in itertools.product(outlines(a), outlines(b))]
+    assert max(overlap) > (0.85 if a == "sheep" else 0.5)
+
+
+def test_dice_are_splitmix64():
+    dice = Dice()
+    dice._state = 1234567
+    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    assert dice.words(3).tolist() + dice.words(1).tolist() == expected
+
+
+def test_polygon_agrees_with_matplotlib():
+    grid = np.arange(-70, 71, dtype=np.int32)
+    v, u = np.meshgrid(grid, grid, indexing="ij")
+    points = np.stack([u.ravel(), v.ravel()], 1)
+    for corners in (STAR, ((0, -60), (41, -13), (7, 5), (55, 66))):
+        path = matplotlib.path.Path([*corners, corners[0]], closed=True)
+        inside, outside = (path.contains_points(points, radius=r) for r in (1e-6, -1e-6))
+        clear = inside == outside  # the others lie exactly on an edge
+        assert clear.mean() > 0.98
+        np.testing.assert_array_equal(polygon(u, v, *corners).ravel()[clear], inside[clear])
+
+
+def test_prepared_data_set_holds_the_same_pixels(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scenes, "SIZES", dict.fromkeys(scenes.SIZES, 5))
+    folder = scenes_builder.prepare(tmp_path)
+    for part in scenes.SIZES:
+        builder = tfds.builder_from_directory(str(folder / part / scenes_builder.VERSION))
+        skip = {n: tfds.decode.SkipDecoding() for n in ("image", "mask") if n in builder.info.features}
+        assert ("mask" in skip) == (part in scenes.MASKED)
+        assert tuple(builder.info.features["tags"].feature.names) == scenes.CLASSES
+        source = builder.as_data_source(scenes_builder.split_of(part), decoders=skip)
+        assert len(source) == 5
+        for index in range(5):
+            example, picture = source[index], scenes.render(part, index)
+            assert example["id"].decode() == picture.id
+            assert tuple(example["tags"]) == picture.tags
+            np.testing.assert_array_equal(Image.open(io.BytesIO(example["image"])), picture.image)
+            if "mask" in skip:
+                np.testing.assert_array_equal(Image.open(io.BytesIO(example["mask"])), picture.mask)
+    assert "tensorflow" not in sys.modules
+
+    capsys.readouterr()
+    monkeypatch.delattr(scenes, "render")  # nothing is drawn twice
+    assert scenes_builder.prepare(tmp_path) == folder
+    assert capsys.readouterr().out.count("prepared already") == 4
+
+
+def test_unwritable_folder_is_a_user_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file.*choose another --data_dir"):
+        scenes_builder.prepare(tmp_path / "file")
