@@ -15,12 +15,12 @@ VIT_SIZES = {
 
 def mask_stream(**changes) -> ml_collections.ConfigDict:
     """A stream of photos with masks: weight * L_seg."""
-    return _stream(kind="masks", weight=0.5, **changes)
+    return _stream(kind="masks", **changes)
 
 
 def tag_stream(**changes) -> ml_collections.ConfigDict:
     """A stream of photos with image labels: weight * (lambda_cls * L_cls + lambda_aux * L_aux)."""
-    return _stream(kind="tags", weight=0.5, **changes)
+    return _stream(kind="tags", **changes)
 
 
 def _stream(**changes) -> ml_collections.ConfigDict:
@@ -30,7 +30,7 @@ def _stream(**changes) -> ml_collections.ConfigDict:
             source=source(),
             classes=(),  # class names this stream knows, = its logit columns; () = the whole vocabulary
             batch_size=8,  # images of this stream in every step, over all devices
-            weight=1.0,  # of this stream's loss. Original: gradients are averaged over ranks, so 4:4 is 1/2 each
+            weight=0.5,  # of this stream's loss. Original: gradients are averaged over ranks, so 4:4 is 1/2 each
             lambda_cls=0.1,  # tags: weight of the image-level loss L_cls
             lambda_aux=0.1,  # tags: weight of the CA-Classifier loss L_aux; 0 switches the attention off
             always_tags=(),  # tags every photo of the stream has besides its own, e.g. ("background",)
@@ -42,6 +42,7 @@ def _stream(**changes) -> ml_collections.ConfigDict:
             category_ratio=0.75,  # redraw a crop that one class fills beyond this share; 1.0 = never
         )
     )
+    stream.lock()  # a mistyped option is an error
     stream.update(changes)
     return stream
 
@@ -55,6 +56,7 @@ def source(**changes) -> ml_collections.ConfigDict:
             split="train",  # TFDS split, or key of splits.json ("suggested.train_masks" for nested keys)
         )
     )
+    where.lock()
     where.update(changes)
     return where
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NotRequired, Protocol, SupportsIndex, TypedDict, runtime_checkable
+from typing import Any, NotRequired, Protocol, SupportsIndex, TypedDict, runtime_checkable
 
 import cv2
 import numpy as np
@@ -98,12 +98,14 @@ class LabelMap:
             self._refuse(mask, label == _INVALID, name)
         return label
 
-    def tags(self, ids: Sequence[int], name: str) -> Int32[np.ndarray, " k"]:
-        """Ascending columns of a photo's class ids, those the stream does not know left out."""
-        wrong = [i for i in ids if not 0 <= i < len(self.columns)]
+    def tags(self, ids: Any, name: str) -> Int32[np.ndarray, " k"]:
+        """Ascending columns of a photo's list of class ids, those the stream does not know left out."""
+        if not isinstance(ids, list):
+            raise UserError(f"{name}: image labels are {ids!r}: give a list of class ids")
+        wrong = [i for i in ids if not isinstance(i, int | np.integer) or not 0 <= i < len(self.columns)]
         if wrong:
             raise UserError(
-                f"{name}: image label {wrong[0]} is not among the classes 0..{len(self.columns) - 1} of "
+                f"{name}: image label {wrong[0]!r} is not among the classes 0..{len(self.columns) - 1} of "
                 f"{self.where}: correct one of the two"
             )
         columns = np.unique(self.columns[np.asarray(ids, np.int64)])

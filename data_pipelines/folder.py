@@ -69,6 +69,10 @@ class FolderSource:
 
     def _read_tags(self, splits: dict[str, Any], file: Path) -> list:
         labels = splits.get("image_labels", {})
+        if not isinstance(labels, dict):
+            raise UserError(
+                f"{file}: `image_labels` is a {type(labels).__name__}: it must map photos to class ids"
+            )
         missing = [stem for stem in self._stems if stem not in labels]
         if missing:
             raise UserError(
@@ -123,13 +127,13 @@ def _find(folder: Path, stems: list[str], extensions: tuple[str, ...], splits_fi
         raise UserError(f"{folder} does not exist: {splits_file} refers to files in it")
     files: dict[str, str] = {}
     wanted = set(stems)
-    for entry in os.scandir(folder):
-        stem, extension = os.path.splitext(entry.name)
+    for name in sorted(os.listdir(folder)):
+        stem, extension = os.path.splitext(name)
         if extension.lower() not in extensions or stem not in wanted:
             continue
         if stem in files:
-            raise UserError(f"{entry.path} and {files[stem]} are both photo {stem!r}: remove one")
-        files[stem] = entry.path
+            raise UserError(f"{files[stem]} and {folder / name} are both photo {stem!r}: remove one")
+        files[stem] = str(folder / name)
     missing = [stem for stem in stems if stem not in files]
     if missing:
         raise UserError(

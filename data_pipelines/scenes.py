@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, UInt8, UInt16
 
 from data_pipelines.scenes_drawing import Colours, Dice, Layers, Mask, Noise, ellipse, frame, pattern, stuff
-from data_pipelines.scenes_objects import COLOURS, THINGS
+from data_pipelines.scenes_objects import COLOURS, THINGS, Thing
 
 HABITAT = {
     # base stuff: its own ground
@@ -123,80 +123,74 @@ class _Canvas:
 
     def lay(self, dice: Dice, name: str, where: Mask) -> None:
         """Covers pixels with a ground class."""
-        self.colours = np.where(where[:, :, None], stuff(name, dice, self.side, self.side), self.colours)
+        np.copyto(self.colours, stuff(name, dice, self.side, self.side), where=where[:, :, None])
         self.classes[where] = CLASSES.index(name)
 
     def pixels_of(self, names: tuple[str, ...]) -> Mask:
         """Where one of the classes shows."""
-        return np.isin(self.classes, [CLASSES.index(n) for n in names])
+        wanted = np.array([c in names for c in CLASSES])
+        return wanted[self.classes]
 
-    def place(self, dice: Dice, name: str, radius: int, home: Mask, crowded: bool = False) -> bool:
-        """Tries to put an object into its home; False if there was no room.
+    def place(self, dice: Dice, name: str, radius: int, home: Mask, *, alone: bool = False) -> bool:
+        """Puts an object somewhere into its home; False if there is no room.
 
-        `crowded` allows it to hide what is there entirely.
+        `alone`: it may be cut by the picture's edge and hide all there is.
         """
         thing = THINGS[name]
-        spots = np.flatnonzero(home)
-        if not len(spots):
-            return False
-        y, x = divmod(int(dice.pick(spots)), self.side)
+        y, x = divmod(int(dice.pick(np.flatnonzero(home))), self.side)
         height = radius * dice.between(*thing.height) // 100
-        centre = (y - height, x) if thing.stands else (y, x)
-        if not crowded and not (
-            _within(centre[0], height, self.side) and _within(centre[1], radius, self.side)
-        ):
+        y -= height if thing.stands else 0
+        turn, mirror = dice.between(-thing.turn, thing.turn), dice.chance(1, 2)
+        if not alone and not (_within(y, height, self.side) and _within(x, radius, self.side)):
             return False
-        u, v = frame(self.side, self.side, centre, (height, radius), dice.between(-thing.turn, thing.turn))
-        if dice.chance(1, 2):
-            u = -u
+        u, v = frame(self.side, self.side, (y, x), (height, radius), turn)
+        u = -u if mirror else u
         layers = thing.draw(dice, u, v)
         outline = np.logical_or.reduce([where for where, _ in layers])
-        drawn = self._painted(dice, name, layers, u, v)
-        classes = np.where(outline, np.int32(CLASSES.index(name)), self.classes)
-        if not crowded and not self._fits(outline, home, classes, thing.stands):
+        if not alone and not self._fits(outline, home, thing.stands):
             return False
-        self.colours, self.classes = drawn, classes
+        self._paint(dice, thing, layers, outline, u, v)
+        self.classes[outline] = CLASSES.index(name)
         return True
 
-    def _fits(self, outline: Mask, home: Mask, after: Int32[np.ndarray, "h w"], stands: bool) -> bool:
-        """Whether enough of the object is on its ground and no class is hidden by it."""
+    def _fits(self, outline: Mask, home: Mask, stands: bool) -> bool:
+        """Whether enough of an object would be on its ground, and no class hidden by it."""
         at_home = int((outline & home).sum()) * 100 > int(outline.sum()) * (12 if stands else 80)
-        before, left = (
-            np.bincount(c[::2, ::2].ravel(), minlength=len(CLASSES)) for c in (self.classes, after)
-        )
-        hidden = (before > 0) & (left < np.maximum(MIN_PIXELS, before // 3))
-        return at_home and not hidden.any() and int(outline[::2, ::2].sum()) >= 2 * MIN_PIXELS
+        now, after = self.classes[::2, ::2], self.classes[::2, ::2][~outline[::2, ::2]]
+        before, left = (np.bincount(c.ravel(), minlength=len(CLASSES)) for c in (now, after))
+        enough = np.where(np.array([c in THINGS for c in CLASSES]), before * 2 // 3, before // 3)
+        shown = (before == 0) | (left >= np.maximum(MIN_PIXELS, enough))
+        return at_home and bool(shown.all()) and now.size - after.size >= 2 * MIN_PIXELS
 
-    def _painted(self, dice: Dice, name: str, layers: Layers, u: Noise, v: Noise) -> Colours:
-        """The canvas's colours with an object on top."""
-        thing = THINGS[name]
-        main = np.array(COLOURS[dice.pick(thing.colours)], np.int32)
-        second = np.array(
-            COLOURS[dice.pick([c for c in thing.colours if (main != COLOURS[c]).any()])], np.int32
-        )
-        main, second = (
-            c + np.array([dice.between(-18, 18) for _ in range(3)], np.int32) for c in (main, second)
-        )
-        patterned = pattern(dice.pick(thing.patterns), dice, u, v)[:, :, None]
-        paint = {"body": np.where(patterned, second, main), "main": main, "second": second}
-        shade = -(v // 4 + u // 8)[:, :, None]
-        drawn = self.colours
+    def _paint(self, dice: Dice, thing: Thing, layers: Layers, outline: Mask, u: Noise, v: Noise) -> None:
+        """Colours the layers of an object: two colours of its class, a pattern, light from the top left."""
+        first = dice.below(len(thing.colours))
+        second = (first + dice.between(1, len(thing.colours) - 1)) % len(thing.colours)
+        paint = {key: np.array(rgb, np.int32) for key, rgb in COLOURS.items()}
+        for key, colour in (("main", first), ("second", second)):
+            tint = np.array([dice.between(-18, 18) for _ in range(3)], np.int32)
+            paint[key] = paint[thing.colours[colour]] + tint
+        patterned = pattern(dice.pick(thing.patterns), dice, u, v)
         for where, key in layers:
-            colour = paint[key] if key in paint else np.array(COLOURS[key], np.int32)
-            drawn = np.where(where[:, :, None], colour + shade, drawn)
-        return drawn
+            if key == "body":
+                self.colours[where & patterned] = paint["second"]
+                self.colours[where & ~patterned] = paint["main"]
+            else:
+                self.colours[where] = paint[key]
+        self.colours[outline] -= (v // 4 + u // 8)[outline][:, None]
 
     def finished(self, dice: Dice) -> tuple[UInt8[np.ndarray, "h w 3"], UInt16[np.ndarray, "h w"]]:
         """Lighting, noise and the step down to the picture's own size."""
-        c = self.colours
+        c, size = self.colours, self.side // 2
         small = (c[::2, ::2] + c[1::2, ::2] + c[::2, 1::2] + c[1::2, 1::2] + 2) // 4
-        size = self.side // 2
+        overall = dice.between(225, 275)
+        gain = np.array([overall + dice.between(-10, 10) for _ in range(3)], np.int32)
         x = np.arange(size, dtype=np.int32)[None, :, None] - size // 2
-        gain = np.array([dice.between(205, 285)] * 3, np.int32) + [dice.between(-14, 14) for _ in range(3)]
-        lit = small * (gain + x * dice.between(-40, 40) // size) // 256 + dice.between(-12, 12)
-        grain = (dice.words(size * size * 3) >> np.uint64(60)).astype(np.int32).reshape(size, size, 3) - 8
-        image = np.clip(lit + grain, 0, 255).astype(np.uint8)
-        return image, np.ascontiguousarray(self.classes[::2, ::2]).astype(np.uint16)
+        lit = small * (gain + x * dice.between(-32, 32) // size) // 256 + dice.between(-8, 8)
+        words = dice.words(size * size * 3 // 16)
+        grain = np.stack([words >> np.uint64(4 * k) & np.uint64(15) for k in range(16)]).astype(np.int32) - 8
+        image = np.clip(lit + grain.reshape(size, size, 3), 0, 255).astype(np.uint8)
+        return image, self.classes[::2, ::2].astype(np.uint16)
 
 
 def _within(centre: int, radius: int, side: int) -> bool:
@@ -207,14 +201,17 @@ def _within(centre: int, radius: int, side: int) -> bool:
 def _scene(dice: Dice) -> _Canvas:
     """Two or three grounds and one to three objects, the first of them the scene's theme."""
     canvas = _Canvas(SCENE_SIZE)
-    theme = dice.pick(NOVEL if dice.chance(2, 3) else BASE[8:])
+    theme = dice.pick(NOVEL if dice.chance(3, 5) else BASE[8:])
     _grounds(dice, canvas, dice.pick(HABITAT[theme]), icy=theme == "ice")
     wanted = [theme] if theme in THINGS else []
-    at_home = [n for n in THINGS if canvas.pixels_of(HABITAT[n]).sum() > canvas.side**2 // 8]
+    pixels = np.bincount(canvas.classes.ravel(), minlength=len(CLASSES))
+    large = {g for g in BASE[:8] if pixels[CLASSES.index(g)] > canvas.side**2 // 8}
+    at_home = [n for n in THINGS if large.intersection(HABITAT[n])]
     wanted += [dice.pick(at_home) for _ in range(dice.between(0, 2))]
     for name in wanted:
-        for _ in range(8):
-            if canvas.place(dice, name, dice.between(22, 36), canvas.pixels_of(HABITAT[name])):
+        home = canvas.pixels_of(HABITAT[name])
+        for _ in range(8 if home.any() else 0):
+            if canvas.place(dice, name, dice.between(22, 36), home):
                 break
     return canvas
 
@@ -228,7 +225,7 @@ def _object_picture(dice: Dice, name: str) -> _Canvas:
         middle = np.zeros((canvas.side, canvas.side), bool)
         row = canvas.side * 7 // 8 if THINGS[name].stands else canvas.side // 2
         middle[row - 6 : row + 7, canvas.side // 2 - 8 : canvas.side // 2 + 9] = True
-        canvas.place(dice, name, dice.between(24, 40), middle, crowded=True)
+        canvas.place(dice, name, dice.between(24, 40), middle, alone=True)
     return canvas
 
 

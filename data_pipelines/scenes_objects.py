@@ -46,7 +46,7 @@ class Thing:
       draw: (dice, u, v) -> layers. Colour keys: "body" (patterned in two colours), "main", "second",
         or a name in COLOURS.
       patterns: names for `scenes_drawing.pattern`.
-      colours: names of the body's colours; two are drawn.
+      colours: names of the body's colours; two of them are used.
       height: half the height in percent of half the width, lowest and highest.
       turn: most steps of 11.25 degrees by which it is tilted.
       stands: its foot is on its ground; otherwise all of it is surrounded by its ground.
@@ -237,9 +237,7 @@ THINGS = {
     ),
     "sheep": Thing(_sheep, ("wool",), ("white", "grey", "black"), (80, 95)),
     "cactus": Thing(_cactus, ("stripes", "dots"), ("green", "green", "yellow"), (115, 135)),
-    "starfish": Thing(
-        _starfish, ("dots", "plain"), ("orange", "pink", "purple"), (92, 108), 16, stands=False
-    ),
+    "starfish": Thing(_starfish, ("dots", "plain"), ("orange", "red", "purple"), (92, 108), 16, stands=False),
     "bus": Thing(_bus, ("plain", "bands"), ("red", "yellow", "green"), (78, 95)),
     "window": Thing(_window, ("plain",), ("blue", "white", "yellow"), (105, 130), stands=False),
     "clock": Thing(_clock, ("plain",), ("white", "yellow", "black", "red"), (92, 108), 1, stands=False),

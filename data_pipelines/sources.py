@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-
-import ml_collections
+from typing import Protocol, runtime_checkable
 
 from data_pipelines.examples import Example as Example
 from data_pipelines.examples import LabelMap as LabelMap
@@ -15,15 +14,35 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.vocabulary import LabelSet
 
 
+@runtime_checkable
+class Location(Protocol):
+    """What `source(...)` in a config says; larvseg_jax.config.SourceConfig is one."""
+
+    @property
+    def tfds(self) -> str:
+        """Directory of a prepared TFDS data set, or ""."""
+        ...
+
+    @property
+    def folder(self) -> str:
+        """Data folder, or ""."""
+        ...
+
+    @property
+    def split(self) -> str:
+        """TFDS split, or key of splits.json."""
+        ...
+
+
 def open_source(
-    source: object,
+    source: Location,
     data_root: str | os.PathLike[str],
     label_set: LabelSet,
     *,
     masks: bool,
     tags: bool,
 ) -> Source:
-    """Open the split that `source` (see configs/common.py) names, with labels as columns of `label_set`.
+    """Open the split that `source` names, with labels as columns of `label_set`.
 
     Args:
       source: `tfds` or `folder`, and `split`.

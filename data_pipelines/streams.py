@@ -146,8 +146,6 @@ def _stack(rows: Sequence[dict[str, Any]]) -> Batch:
 
 def iterate(dataset: grain.MapDataset, start_step: int, threads: int) -> Iterator[dict[str, Batch]]:
     """Batches from `start_step` on, prepared ahead by `threads` threads (0: in the caller's)."""
-    if start_step >= len(dataset):
-        return iter(())
     if threads > 1:
         # For the whole process: photos run in parallel already, OpenCV's own threads only get in the way.
         cv2.setNumThreads(1)

@@ -46,7 +46,7 @@ class TfdsSource:
         for name in ("id", "image", "tags", *(["mask"] if masks else [])):
             if name not in features:
                 raise UserError(
-                    f"{directory}: no feature {name!r}, only {', '.join(features)}: prepare it anew"
+                    f"{directory}: no feature {name!r}, only {', '.join(sorted(features))}: prepare it anew"
                 )
         self._label_map = LabelMap.build(
             features["tags"].feature.names, IGNORE, label_set, f"{directory}/features.json"
@@ -55,14 +55,12 @@ class TfdsSource:
         try:
             self._records = builder.as_data_source(split, decoders=skip)
         except (ValueError, NotImplementedError) as error:  # unknown split; other file format
-            splits = ", ".join(builder.info.splits)
+            splits, kind = ", ".join(sorted(builder.info.splits)), builder.info.file_format.value
             reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{self._where}: cannot be opened, it has {splits} as {builder.info.file_format.value} "
-                f"and array_record is needed ({reason})"
+                f"{self._where}: cannot be opened ({reason}): it has the splits {splits} in format {kind}, "
+                "and needs array_record"
             ) from error
-        if not len(self._records):
-            raise UserError(f"{self._where}: is empty: choose another split")
 
     def __len__(self) -> int:
         return len(self._records)

@@ -13,7 +13,7 @@ import logging
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,12 +47,12 @@ class Record:
     @classmethod
     def of(
         cls, settings: Mapping[str, Any], classes: tuple[str, ...], data: Mapping[str, Any], state: TrainState
-    ) -> Self:
+    ) -> Record:
         """The record of a run as it is now."""
         return cls(_plain(settings), classes, _plain(data), describe(state), versions())
 
     @classmethod
-    def from_json(cls, text: Mapping[str, Any]) -> Self:
+    def from_json(cls, text: Mapping[str, Any]) -> Record:
         """Reads what `dataclasses.asdict` wrote."""
         return cls(**{**text, "classes": tuple(text["classes"])})
 
@@ -71,7 +71,7 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,7 +83,7 @@ class Checkpoints:
         """Steps of which there is a checkpoint, ascending."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: TrainState, record: Record, step: int, miou: float) -> None:
+    def save(self, state: TrainState, record: Record, step: int, miou: float | None) -> None:
         """Starts writing in the background; a step that is there already is left as it is."""
         if step in self._manager.all_steps():
             return
@@ -93,7 +93,7 @@ class Checkpoints:
             digest=ocp.args.JsonSave({"leaves": digests}),
             record=ocp.args.JsonSave(dataclasses.asdict(record)),
         )
-        self._manager.save(step, args=items, metrics={"mIoU": miou})
+        self._manager.save(step, args=items, metrics=None if miou is None else {"mIoU": miou})
 
     def record(self, step: int) -> Record:
         """The record of a checkpoint; UserError if it cannot be read."""

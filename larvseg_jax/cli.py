@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -33,7 +34,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def _fail(problem: object) -> None:
-    text = " ".join(str(problem).split())
-    print(f"error: {text}", file=sys.stderr)
+def _fail(problem: object) -> NoReturn:
+    """One line on stderr; of a traceback (an error inside a config file) only what it ends with."""
+    text = str(problem).strip()
+    if "Traceback (most recent call last)" in text:
+        text = f"{text.splitlines()[0].split('Traceback')[0]}{text.splitlines()[-1]}"
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
     sys.exit(2)

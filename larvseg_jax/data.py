@@ -98,3 +98,22 @@ class BatchPlacer:
             filler = np.full((missing, *array.shape[1:]), -1 if array.dtype == np.int32 else 0, array.dtype)
             array = np.concatenate([array, filler])
         return jax.make_array_from_process_local_data(self._sharding, array)
+
+
+def abstract_batch(run: Experiment, mesh: Mesh) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+    """Shapes, dtypes and shardings of the batches that `BatchPlacer` makes."""
+
+    def leaf(*shape: int, dtype: str) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
+
+    batch = {}
+    for name, stream in run.streams.items():
+        b = padded_batch_size(name, stream.batch_size, mesh, run.batch_padding)
+        side = stream.crop_size // run.downsample_rate
+        labels = leaf(b, side, side, dtype="int32") if stream.kind == "masks" else leaf(b, stream.max_labels, dtype="int32")
+        batch[name] = {
+            "image": leaf(b, stream.crop_size, stream.crop_size, 3, dtype="float32"),
+            "valid": leaf(b, dtype="bool"),
+            "label" if stream.kind == "masks" else "tags": labels,
+        }
+    return batch

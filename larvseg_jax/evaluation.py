@@ -128,15 +128,23 @@ def label_map(
     settings: EvalSettings,
 ) -> Int32[np.ndarray, "H W"]:
     """Patch logits of a photo's windows (of `photo_windows`) -> labels at the photo's own `size` (H, W)."""
-    rows = len(sliding_window.window_starts(test_size[0], settings.window, settings.stride))
     stitched_size = size if settings.resize == "logits" else test_size
+    window_rows, rows, columns = stitching(logits.shape[1:3], test_size, stitched_size, settings)
+    patches = sliding_window.mosaic(logits, window_rows)
+    labels = sliding_window.predict_label_map(patches, rows, columns, settings.class_block)
+    return sliding_window.resize_label_map(labels, *size) if settings.resize == "labels" else labels
+
+
+def stitching(
+    grid: tuple[int, ...], test_size: tuple[int, int], size: tuple[int, int], settings: EvalSettings
+) -> tuple[int, np.ndarray, np.ndarray]:
+    """How windows with a patch grid become a map of `size`: rows of windows, and one matrix per axis."""
     row_matrix, column_matrix = (
         sliding_window.stitch_matrix(length, settings.window, settings.stride, patches, out, padded=True)
-        for length, patches, out in zip(test_size, logits.shape[1:3], stitched_size, strict=True)
+        for length, patches, out in zip(test_size, grid, size, strict=True)
     )
-    patches = sliding_window.mosaic(logits, rows)
-    labels = sliding_window.predict_label_map(patches, row_matrix, column_matrix, settings.class_block)
-    return sliding_window.resize_label_map(labels, *size) if settings.resize == "labels" else labels
+    window_rows = len(sliding_window.window_starts(test_size[0], settings.window, settings.stride))
+    return window_rows, row_matrix, column_matrix
 
 
 def _photos(source: Source, total: int, settings: EvalSettings) -> Iterator[_Photo]:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import PyTree
+from jaxtyping import Int32, PyTree
 
 from larvseg_jax.config import Experiment
 from larvseg_jax.data import open_eval_source
 from larvseg_jax.evaluation import EvalSettings, evaluate
+from larvseg_jax.gallery import choose_photos
 from larvseg_jax.inference import make_patch_logits
 from larvseg_jax.metrics import Summary
 from larvseg_jax.models.segmenter import make_model
+
+
+class Evaluation(NamedTuple):
+    """The scores, and the label maps of the gallery's photos by their numbers."""
+
+    summary: Summary
+    label_maps: dict[int, Int32[np.ndarray, "_h _w"]]
 
 
 class Evaluator:
@@ -22,6 +30,7 @@ class Evaluator:
     def __init__(self, run: Experiment, mesh: Mesh) -> None:
         self._vocabulary = run.vocabulary
         self.source, self.label_set = open_eval_source(run)
+        self._gallery = choose_photos(self.source, self.label_set, run.vocabulary.novel, run.gallery)
         self._patch_logits = make_patch_logits(make_model(run, mesh), self.label_set, mesh)
         self.settings = EvalSettings(
             batch=_windows_per_call(run, mesh),
@@ -33,16 +42,17 @@ class Evaluator:
             limit=run.eval.limit,
         )
 
-    def __call__(self, params: PyTree, keep: Collection[int] = ()) -> tuple[Summary, dict[int, np.ndarray]]:
-        """The scores, and the label maps of the photos whose numbers are in `keep`."""
-        return evaluate(
+    def __call__(self, params: PyTree) -> Evaluation:
+        """Scores the parameters."""
+        summary, label_maps = evaluate(
             lambda windows: self._patch_logits(params, windows),
             self.source,
             self.label_set,
             self._vocabulary,
             self.settings,
-            keep=keep,
+            keep=self._gallery,
         )
+        return Evaluation(summary, label_maps)
 
 
 def _windows_per_call(run: Experiment, mesh: Mesh) -> int:

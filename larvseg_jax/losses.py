@@ -28,7 +28,9 @@ def segmentation_loss(
     mean_over: str = "all",
 ) -> Float[Array, ""]:
     """L_seg: pixel cross entropy of the classifier's logits (spec 5.2)."""
-    return pixel_cross_entropy(standardised_logits(patches, table), table.multiplicity, label, valid, mean_over)
+    return pixel_cross_entropy(
+        standardised_logits(patches, table), table.multiplicity, label, valid, mean_over
+    )
 
 
 def pixel_cross_entropy(
@@ -74,9 +76,7 @@ def pooled_logits(
     return table.gamma * einsum("bld,nd->bln", pooled_patch, centred) + table.beta * mean_weight
 
 
-def pooling_weights(
-    weights: Float[Array, "b l H W"], grid: tuple[int, int]
-) -> Float[Array, "b l p"]:
+def pooling_weights(weights: Float[Array, "b l H W"], grid: tuple[int, int]) -> Float[Array, "b l p"]:
     """w = U^T a / (H W): weights on the loss grid carried back through the bilinear upsampling."""
     size = weights.shape[-2:]
     rows, columns = bilinear_matrix(grid[0], size[0]), bilinear_matrix(grid[1], size[1])
@@ -120,4 +120,3 @@ def _pick(logits: Float[Array, "*batch n"], label: Int[Array, "*batch"]) -> Floa
     columns = jnp.arange(logits.shape[-1], dtype=label.dtype)
     own = label[..., None] == columns.reshape((1,) * label.ndim + (-1,))
     return jnp.sum(jnp.where(own, logits, 0.0), axis=-1)
-

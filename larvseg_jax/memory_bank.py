@@ -34,8 +34,9 @@ class MemoryBank:
     @classmethod
     def from_slots(cls, slots: Float[Array, "c m d"]) -> MemoryBank:
         """A bank whose rings start at slot 0 with the given contents."""
-        counts = jnp.zeros(slots.shape[0], jnp.int32)
-        return cls(slots, counts, counts, jnp.mean(slots, axis=1, dtype=jnp.float32))
+        # Two arrays of zeros, because one buffer cannot be donated twice.
+        cursor, wraps = jnp.zeros(slots.shape[0], jnp.int32), jnp.zeros(slots.shape[0], jnp.int32)
+        return cls(slots, cursor, wraps, jnp.mean(slots, axis=1, dtype=jnp.float32))
 
     @classmethod
     def empty(cls, classes: int, size: int, width: int, dtype: str = "float32") -> MemoryBank:

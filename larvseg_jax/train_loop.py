@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import signal
@@ -17,7 +18,7 @@ from larvseg_jax import data
 from larvseg_jax.checkpoint import Checkpoints, Record
 from larvseg_jax.config import Experiment
 from larvseg_jax.errors import UserError
-from larvseg_jax.evaluator import Evaluator
+from larvseg_jax.evaluator import Evaluation, Evaluator
 from larvseg_jax.metric_log import MetricLog
 from larvseg_jax.models.segmenter import Segmenter, make_model
 from larvseg_jax.optimizer import learning_rate, make_optimizer
@@ -26,40 +27,41 @@ from larvseg_jax.progress import TrainProgress, console, stage
 from larvseg_jax.run_report import report_run
 from larvseg_jax.sharding import make_mesh, state_shardings
 from larvseg_jax.train_state import TrainState, create_sharded_state
-from larvseg_jax.train_step import TrainStep, make_train_step
+from larvseg_jax.train_step import Batch, Metrics, TrainStep, make_train_step
 
 
 def train(run: Experiment) -> TrainState:
     """Trains a run to its last step, or goes on where it was stopped; returns the final state."""
-    with stage("devices"):
+    timings: dict[str, float] = {}
+    with stage("devices", timings):
         mesh = make_mesh(*run.mesh)
         console.print(f"  {jax.device_count()} x {jax.devices()[0].device_kind}, mesh {dict(mesh.shape)}")
-    with stage("data"):
+    with stage("data", timings):
         streams = data.open_streams(run)
         place = data.BatchPlacer(run, mesh)
         evaluator = Evaluator(run, mesh)
         for name, stream in streams.items():
             console.print(f"  {name}: {len(stream.source)} pictures, {len(stream.label_set)} classes")
-    with stage("model"):
-        model = make_model(run, mesh)
+    with stage("model", timings):
+        model, ca = make_model(run, mesh), run.ca_classifier
         optimizer = make_optimizer(run.optimizer, run.total_steps)
-        ca = run.ca_classifier
         state = create_sharded_state(model, optimizer, ca.memory_bank_size, ca.bank_dtype, run.seed, mesh)
         console.print(f"  {sum(x.size for x in jax.tree.leaves(state.params)):,} parameters")
-    facts = data.data_settings(run, streams)
-    record = Record.of(run.settings, run.vocabulary.classes, facts, state)
+    record = Record.of(run.settings, run.vocabulary.classes, data.data_settings(run, streams), state)
     with Checkpoints(run.workdir, run.keep_last) as checkpoints:
-        with stage("weights"):
+        with stage("weights", timings):
             state = first_state(run, state, checkpoints, record)
-            start = int(state.step)
-        run.workdir.mkdir(parents=True, exist_ok=True)
         (run.workdir / "config.json").write_text(json.dumps(record.settings, indent=2) + "\n")
-        batches = map(place, batches_from(run, streams, start))
-        state = run_steps(run, mesh, model, state, start, batches, evaluator, checkpoints, record)
+        with stage("compilation", timings):
+            batches = map(place, batches_from(run, streams, int(state.step)))
+            train_step = compiled_step(run, mesh, model, state)
+        with stage("training", timings):
+            state, evaluation = run_steps(run, train_step, state, batches, evaluator, checkpoints, record)
     if int(state.step) == run.total_steps:
-        with stage("report"):
-            path = report_run(run, mesh, state, record)
-        console.print(f"report: {path}")
+        with stage("report", timings):
+            evaluation = evaluation or evaluator(state.params)
+            path = report_run(run, mesh, state, evaluator, evaluation, timings)
+        console.print(f"report: {path.absolute()}")
     return state
 
 
@@ -73,12 +75,12 @@ def first_state(run: Experiment, fresh: TrainState, checkpoints: Checkpoints, re
         backbone, report = load_augreg(run.pretrained, fresh.params["backbone"], run.vit.stored_grid)
         console.print(f"  {report}")
         params = jax.device_put({**fresh.params, "backbone": backbone}, jax.tree.map(lambda x: x.sharding, fresh.params))
-        return fresh.replace(params=params)
+        return dataclasses.replace(fresh, params=params)
     console.print("  from scratch")
     return fresh
 
 
-def batches_from(run: Experiment, streams: dict[str, data.Stream], start: int) -> Iterator[dict]:
+def batches_from(run: Experiment, streams: dict[str, data.Stream], start: int) -> Iterator[HostBatch]:
     """Host batches of the steps start, start + 1, ...: the data order is a function of seed and step alone."""
     dataset = step_batches(
         streams,
@@ -92,21 +94,20 @@ def batches_from(run: Experiment, streams: dict[str, data.Stream], start: int) -
 
 def run_steps(
     run: Experiment,
-    mesh: Mesh,
-    model: Segmenter,
+    train_step: TrainStep,
     state: TrainState,
-    start: int,
-    batches: Iterator[dict],
+    batches: Iterator[Batch],
     evaluator: Evaluator,
     checkpoints: Checkpoints,
     record: Record,
-) -> TrainState:
+) -> tuple[TrainState, Evaluation | None]:
     """The loop. A checkpoint and an evaluation of step n describe the weights after n steps."""
-    train_step = jitted_step(run, mesh, model, state)
+    start = step = int(state.step)
     rate = learning_rate(run.optimizer, run.total_steps)
-    pictures = sum(s.batch_size for s in run.streams.values())
-    metrics, logged, miou, step = {}, {}, -math.inf, start
-    clock = Clock()
+    clock = Clock(step, pictures_per_step=sum(s.batch_size for s in run.streams.values()))
+    metrics: Metrics = {}
+    logged: dict[str, float] = {}
+    evaluation: Evaluation | None = None
     with (
         MetricLog(run.workdir, start) as log,
         TrainProgress(run.total_steps, start) as progress,
@@ -114,31 +115,30 @@ def run_steps(
     ):
         while True:
             # Keep this order: log, evaluate, save, and only then touch the next batch.
-            if step > start and (step % run.log_every == 0 or step == run.total_steps):
+            last = step == run.total_steps or stopping()
+            if step > start and (step % run.log_every == 0 or last):
                 logged = {name: float(value) for name, value in jax.device_get(metrics).items()}
                 check_finite(logged, step)
-                logged |= {"learning_rate": float(rate(step - 1)), "images_per_second": clock.rate(step, pictures)}
+                logged |= {"learning_rate": float(rate(step - 1)), "images_per_second": clock.rate(step)}
                 log.write(step, "train", logged)
             progress.update(step, logged)
+            evaluation = None
             if step > start and (step % run.eval.every == 0 or step == run.total_steps):
                 with clock.paused():
-                    summary, _ = evaluator(state.params)
-                log.write(step, "eval", summary.scalars())
-                console.print(f"step {step}: {summary.text()}")
-                miou = summary.scalars()["mIoU"]
-            last = step == run.total_steps or stopping()
+                    evaluation = evaluator(state.params)
+                log.write(step, "eval", evaluation.summary.scalars())
+                console.print(f"step {step}: {evaluation.summary.text()}")
             if step > start and (step % run.checkpoint_every == 0 or last):
                 with clock.paused():
-                    checkpoints.save(state, record, step, miou)
+                    checkpoints.save(state, record, step, evaluation.summary.mean_iou if evaluation else None)
             if last:
-                break
+                return state, evaluation
             state, metrics = train_step(state, next(batches))
             step += 1
-    return state
 
 
-def jitted_step(run: Experiment, mesh: Mesh, model: Segmenter, state: TrainState) -> TrainStep:
-    """The compiled train step: state in and out with the same layout, its memory reused."""
+def compiled_step(run: Experiment, mesh: Mesh, model: Segmenter, state: TrainState) -> TrainStep:
+    """The train step compiled for its devices: state in and out with the same layout, its memory reused."""
     step = make_train_step(
         model,
         make_optimizer(run.optimizer, run.total_steps),
@@ -147,8 +147,8 @@ def jitted_step(run: Experiment, mesh: Mesh, model: Segmenter, state: TrainState
         seg_loss_mean=run.seg_loss_mean,
         seed=run.seed,
     )
-    shardings = state_shardings(state, mesh)
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(state_shardings(state, mesh), None))
+    return jitted.lower(state, data.abstract_batch(run, mesh)).compile()
 
 
 def check_finite(metrics: dict[str, float], step: int) -> None:
@@ -161,14 +161,13 @@ def check_finite(metrics: dict[str, float], step: int) -> None:
 class Clock:
     """Images per second since the last reading, evaluations and checkpoints left out."""
 
-    def __init__(self) -> None:
-        self._since, self._step = time.monotonic(), None
+    def __init__(self, step: int, pictures_per_step: int) -> None:
+        self._since, self._step, self._pictures = time.monotonic(), step, pictures_per_step
 
-    def rate(self, step: int, pictures_per_step: int) -> float:
-        """Images/s; 0 at the first reading, which holds the compilation."""
+    def rate(self, step: int) -> float:
+        """Images/s up to `step`."""
         now = time.monotonic()
-        steps = 0 if self._step is None else step - self._step
-        rate = steps * pictures_per_step / (now - self._since)
+        rate = (step - self._step) * self._pictures / (now - self._since)
         self._since, self._step = now, step
         return rate
 

@@ -139,3 +139,28 @@ def test_logits_that_are_not_finite_name_the_photo():
 def test_settings_that_cannot_work_are_refused(wrong, culprit):
     with pytest.raises(UserError, match=culprit):
         settings(**wrong)
+
+
+def test_at_most_two_batches_are_on_the_device():
+    """One being computed, one being fetched; more would only cost memory."""
+    flying = [0, 0]  # now, most
+
+    class Pending:
+        def __init__(self, logits):
+            self.logits = logits
+            flying[0] += 1
+            flying[1] = max(flying)
+
+        def __array__(self, dtype=None, copy=None):
+            flying[0] -= 1
+            return self.logits
+
+    network = Network()
+    evaluate(
+        lambda windows: Pending(network(windows)),
+        Photos(),
+        VOCABULARY.label_set(),
+        VOCABULARY,
+        settings(batch=1),
+    )
+    assert flying == [0, 2]

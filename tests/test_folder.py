@@ -2,8 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
-import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
@@ -108,7 +108,7 @@ def test_split_names_may_be_dotted(folder):
 
 
 def where(**changes):
-    return ml_collections.ConfigDict(dict(tfds="", folder="", split="train") | changes)
+    return SimpleNamespace(**(dict(tfds="", folder="", split="train") | changes))
 
 
 def test_open_source_finds_the_data_root(folder, monkeypatch):
@@ -161,7 +161,7 @@ MISTAKES = {
     ),
     "two photos of one name": (
         lambda f: (f / "images" / "two.jpg").write_bytes(b""),
-        r"images/two\.\w+ and .*images/two\.\w+ are both photo 'two': remove one",
+        r"images/two\.PNG and .*images/two\.jpg are both photo 'two': remove one",
     ),
     "no mask": (lambda f: (f / "masks" / "two.png").unlink(), r"masks/two\.png does not exist"),
     "no masks folder": (lambda f: (f / "masks").rename(f / "m"), r"masks does not exist"),
@@ -173,18 +173,33 @@ MISTAKES = {
         lambda f: change(f / "splits.json", image_labels={"one": [], "two": [1, 4], "three": []}),
         r"splits\.json, photo 'two': image label 4 is not among the classes 0\.\.3 of .*classes\.json",
     ),
+    "tag as text": (
+        lambda f: change(f / "splits.json", image_labels={"one": ["cat"], "two": [], "three": []}),
+        r"photo 'one': image label 'cat' is not among the classes 0\.\.3",
+    ),
+    "tag without list": (
+        lambda f: change(f / "splits.json", image_labels={"one": 1, "two": [], "three": []}),
+        r"photo 'one': image labels are 1: give a list",
+    ),
+    "tags for nobody": (
+        lambda f: change(f / "splits.json", image_labels=[1, 2]),
+        r"splits\.json: `image_labels` is a list: it must map photos",
+    ),
     "broken photo": (
         lambda f: (f / "images" / "two.PNG").write_bytes(b"x"),
         r"images/two\.PNG: no readable picture",
     ),
-    "broken mask": (lambda f: (f / "masks" / "two.png").write_bytes(b"x"), r"masks/two\.png: no readable mask"),
+    "broken mask": (
+        lambda f: (f / "masks" / "two.png").write_bytes(b"x"),
+        r"masks/two\.png: no readable mask",
+    ),
     "mask of another size": (
         lambda f: edit_mask(f, 0, (11, 17)),
         r"masks/one\.png: mask of 17x11 pixels for a photo of 17x12: make them the same size",
     ),
     "mask value outside": (
         lambda f: edit_mask(f, 4),
-        r"masks/one\.png: value 4 at row 0, column 0 is not among the classes 0\.\.3 of .* nor 255 \(ignore\)",
+        r"masks/one\.png: value 4 at row 0, column 0 is not among the classes 0\.\.3 of .* nor 255",
     ),
 }
 
@@ -216,5 +231,7 @@ def test_real_photographs(shared: Path, name):
         ids = np.asarray(Image.open(folder / "masks" / f"{example['id']}.png"))
         np.testing.assert_array_equal(example["label"], np.where(ids == 255, -1, ids.astype(int)))
         assert set(np.unique(example["label"])) - {-1, 0} <= set(example["tags"].tolist())
-    tagged = FolderSource(folder, "train_image_labels_only" if name == "ccp" else "train", label_set, masks=False, tags=True)
+    tagged = FolderSource(
+        folder, "train_image_labels_only" if name == "ccp" else "train", label_set, masks=False, tags=True
+    )
     assert len(tagged[0]["tags"])

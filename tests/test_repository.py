@@ -31,7 +31,6 @@ LEFTOVERS = [
     "TO" + "DO",
     "FIX" + "ME",
     "XX" + "X",
-    "raise NotImple" + "mented",
     "/wo" + "rk/",
     "/tmp" + "/w/",
     "pypi" + ".org",
@@ -77,6 +76,8 @@ def test_files_and_functions_stay_short(path):
 def test_nothing_is_left_over(path):
     text = path.read_text()
     assert [word for word in LEFTOVERS if word in text] == []
+    # Tests may imitate a library that raises it.
+    assert name_of(path).startswith("tests/") or "raise NotImplementedError" not in text
 
 
 def test_code_imports_what_the_requirements_name():

@@ -18,7 +18,9 @@ def photos(count=10, seed=0):
     found = []
     for i in range(count):
         height, width = rng.integers(20, 40, 2)
-        label = np.kron(rng.integers(-1, 9, (10, 10)), np.ones((4, 4), np.int32))[:height, :width].astype(np.int32)
+        label = np.kron(rng.integers(-1, 9, (10, 10)), np.ones((4, 4), np.int32))[:height, :width].astype(
+            np.int32
+        )
         image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         tags = np.sort(rng.choice(9, rng.integers(1, 5), replace=False)).astype(np.int32)
         found.append({"id": f"photo-{i}", "image": image, "label": label, "tags": tags})
@@ -26,7 +28,9 @@ def photos(count=10, seed=0):
 
 
 def stream(kind="masks", **changes):
-    options = dict(source=photos(), batch_size=4, crop_size=16, scale=(64, 24), max_labels=12, tags_from="image")
+    options = dict(
+        source=photos(), batch_size=4, crop_size=16, scale=(64, 24), max_labels=12, tags_from="image"
+    )
     return Stream(label_set=LABELS, kind=kind, **(options | changes))
 
 
@@ -34,7 +38,7 @@ def both(**changes):
     return {"dense": stream(), "weak": stream("tags", source=photos(7, seed=1), batch_size=8, **changes)}
 
 
-def batches(streams=None, seed=0, total_steps=12, **changes):
+def batches(streams=None, seed=0, total_steps=6, **changes):
     return step_batches(streams or both(), seed=seed, total_steps=total_steps, **changes)
 
 
@@ -48,8 +52,8 @@ def assert_equal(ours, theirs):
 
 def test_shapes_types_and_fixed_shares():
     dataset = batches()
-    assert len(dataset) == 12
-    for batch in (dataset[0], dataset[11]):
+    assert len(dataset) == 6
+    for batch in (dataset[0], dataset[5]):
         assert list(batch) == ["dense", "weak"]
         for name, size in (("dense", 4), ("weak", 8)):
             assert batch[name]["image"].shape == (size, 16, 16, 3)
@@ -70,7 +74,7 @@ def test_shapes_types_and_fixed_shares():
 def test_iteration_equals_indexing(threads):
     dataset = batches()
     found = list(iterate(dataset, 0, threads))
-    assert len(found) == 12
+    assert len(found) == 6
     for step, batch in enumerate(found):
         assert_equal(batch, dataset[step])
 
@@ -81,26 +85,27 @@ def test_blocks_of_processes_make_the_whole_batch(count, threads):
     parts = [iterate(batches(process_index=p, process_count=count), 0, threads) for p in range(count)]
     for whole, *blocks in zip(batches(), *parts, strict=True):
         joined = {
-            name: {key: np.concatenate([b[name][key] for b in blocks]) for key in whole[name]} for name in whole
+            name: {key: np.concatenate([b[name][key] for b in blocks]) for key in whole[name]}
+            for name in whole
         }
         assert_equal(joined, whole)
 
 
-@pytest.mark.parametrize("start", [1, 7, 11])
+@pytest.mark.parametrize("start", [1, 3, 5])
 def test_resumes_at_any_step(start):
     uninterrupted = list(iterate(batches(), 0, 2))[start:]
     resumed = list(iterate(batches(), start, 3))
-    assert len(resumed) == len(uninterrupted) == 12 - start
+    assert len(resumed) == len(uninterrupted) == 6 - start
     for ours, theirs in zip(resumed, uninterrupted, strict=True):
         assert_equal(ours, theirs)
 
 
 def test_nothing_is_left_after_the_last_step():
-    assert list(iterate(batches(), 12, 2)) == []
+    assert list(iterate(batches(), 6, 2)) == []
 
 
 def test_total_steps_do_not_change_the_batches():
-    assert_equal(batches(total_steps=500)[9], batches()[9])
+    assert_equal(batches(total_steps=500)[5], batches()[5])
 
 
 def test_every_epoch_has_each_photo_once_in_another_order():
@@ -125,7 +130,8 @@ def test_seed_decides_and_streams_do_not_touch_each_other():
     assert not np.array_equal(batches(seed=1)[3]["dense"]["image"], alone[3]["dense"]["image"])
     renamed = batches({"other": stream()})[3]["other"]
     assert not np.array_equal(renamed["image"], alone[3]["dense"]["image"])
-    assert [stream_seed(0, "dense"), stream_seed(1, "dense")] == [0, 0]
+    # printf 0/dense | sha256sum, first four bytes; other numbers would change every run's data
+    assert stream_seed(0, "dense") == int.from_bytes(bytes.fromhex("04463a32"), "little")
 
 
 def tags_of(row):
@@ -144,13 +150,13 @@ def test_tags_from_crop_are_those_of_the_loss_grid():
     weak = batches({"a": stream("tags", category_ratio=1.0, tags_from="crop")})
     whole = {p["id"]: set(np.unique(p["label"])) for p in photos()}
     cut = 0
-    for step in range(12):
+    for step in range(6):
         label, tags, ids = dense[step]["a"]["label"], weak[step]["a"]["tags"], weak[step]["a"]["id"]
         np.testing.assert_array_equal(weak[step]["a"]["image"], dense[step]["a"]["image"])
         for pixels, row, photo in zip(label, tags, ids, strict=True):
             assert tags_of(row) == sorted(set(np.unique(pixels)) - {-1})
             cut += set(tags_of(row)) < whole[photo] - {-1}
-    assert cut > 5
+    assert cut > 2
 
 
 def test_a_class_between_the_loss_grid_is_no_tag():
@@ -175,10 +181,12 @@ def test_too_many_tags_name_the_photo_and_the_number(threads):
     source = photos(3)
     source[1]["tags"] = np.arange(9, dtype=np.int32)
     dataset = batches({"a": stream("tags", source=source, max_labels=8)})
-    with pytest.raises(UserError, match=r"photo 'photo-1' has 9 tags and max_labels is 8: .* at least 9") as caught:
+    with pytest.raises(
+        UserError, match=r"photo 'photo-1' has 9 tags and max_labels is 8: .* at least 9"
+    ) as caught:
         list(iterate(dataset, 0, threads))
     assert "\n" not in str(caught.value)
-    assert len(list(iterate(batches({"a": stream("tags", source=source, max_labels=9)}), 0, 2))) == 12
+    assert len(list(iterate(batches({"a": stream("tags", source=source, max_labels=9)}), 0, 2))) == 6
 
 
 class Broken(list):
@@ -193,12 +201,15 @@ class Broken(list):
 @pytest.mark.parametrize("threads", [0, 2])
 def test_errors_of_a_source_arrive_as_they_are(threads):
     dataset = batches({"a": stream(source=Broken(photos()))})
-    with pytest.raises(UserError, match=r"^images/4\.jpg: no readable picture$"):
+    with pytest.raises(UserError, match="no readable picture") as caught:
         list(iterate(dataset, 0, threads))
+    assert str(caught.value) == "images/4.jpg: no readable picture"
 
 
 def test_batch_that_processes_do_not_divide():
-    with pytest.raises(UserError, match="stream 'dense': batch_size 4 is no multiple of the 3 processes: use 6"):
+    with pytest.raises(
+        UserError, match="stream 'dense': batch_size 4 is no multiple of the 3 processes: use 6"
+    ):
         batches(process_count=3)
 
 

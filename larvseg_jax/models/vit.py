@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jaxtyping import Array, Float
 
 from larvseg_jax.precision import einsum
@@ -179,8 +181,29 @@ class SelfAttention(nn.Module):
 def dot_product_attention(
     query: Float[Array, "b n k e"], key: Float[Array, "b n k e"], value: Float[Array, "b n k e"]
 ) -> Float[Array, "b n k e"]:
-    """softmax(q k^T / sqrt(e)) v per head, softmax in float32."""
-    return jax.nn.dot_product_attention(query, key, value)
+    """softmax(q k^T / sqrt(e)) v per head, softmax in float32.
+
+    On CPU a loop over (picture, head): plain matrix products run 2 to 4 times faster there than the
+    batched ones of the library (benchmarks/attention.py).
+    """
+    return lax.platform_dependent(
+        query, key, value, cpu=_attention_head_by_head, default=jax.nn.dot_product_attention
+    )
+
+
+def _attention_head_by_head(
+    query: Float[Array, "b n k e"], key: Float[Array, "b n k e"], value: Float[Array, "b n k e"]
+) -> Float[Array, "b n k e"]:
+    b, n, k, e = query.shape
+    heads = tuple(x.transpose(0, 2, 1, 3).reshape(b * k, n, e) for x in (query, key, value))
+
+    @jax.checkpoint
+    def one_head(head: tuple[Array, Array, Array]) -> Float[Array, "n e"]:
+        q, k, v = head
+        scores = (q @ k.T).astype(jnp.float32) * e**-0.5
+        return jax.nn.softmax(scores).astype(v.dtype) @ v
+
+    return lax.map(one_head, heads).reshape(b, k, n, e).transpose(0, 2, 1, 3)
 
 
 class Mlp(nn.Module):
@@ -190,13 +213,14 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        dense = {
-            "dtype": jnp.dtype(self.config.dtype),
-            "kernel_init": nn.initializers.xavier_uniform(),
-            "bias_init": nn.initializers.normal(1e-6),
-        }
-        y = nn.Dense(self.config.mlp_dim, name="Dense_0", **dense)(x)
-        return nn.Dense(x.shape[-1], name="Dense_1", **dense)(nn.gelu(y, approximate=False))
+        dense = functools.partial(
+            nn.Dense,
+            dtype=jnp.dtype(self.config.dtype),
+            kernel_init=nn.initializers.xavier_uniform(),
+            bias_init=nn.initializers.normal(1e-6),
+        )
+        y = dense(self.config.mlp_dim, name="Dense_0")(x)
+        return dense(x.shape[-1], name="Dense_1")(nn.gelu(y, approximate=False))
 
 
 class DropPath(nn.Module):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from larvseg_jax import ca_classifier, losses, memory_bank
+from larvseg_jax.ca_classifier import CAConfig
 from larvseg_jax.memory_bank import MemoryBank
+from larvseg_jax.models.head import ClassTable
 from larvseg_jax.vocabulary import IGNORE_LABEL
 from tests.parity.golden import (
     Columns,
@@ -26,146 +28,147 @@ from tests.parity.golden import (
 from tests.parity.head_cases import check_gradients, image_level_losses
 from tests.parity.table import Report
 
-NOT_ATTENDED = (-1, -1, -1)
-NO_BACKGROUND, OTHER_LABELS, MINED = 0, 1, 2
+NOT_ATTENDED, NO_BACKGROUND, OTHER_LABELS, MINED = -1, 0, 1, 2  # pair_bg_mode
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """What one (image, label) pair did, in the terms of the recording."""
+class Pair(NamedTuple):
+    """What one (image, label) pair read and wrote, under the names of the recording (pair_*, enq_*)."""
 
     step: int
-    image: int
-    slot: int  # of the label among the image's
+    img: int
     label: int
     ready: bool
-    background: tuple[int, int, int]  # mode, candidates, classes averaged
+    bg_mode: int
+    n_candidates: int
+    n_background: int
     attention: np.ndarray  # (p,)
-    row: int
-    cursor: int
-    chosen: np.ndarray  # (K,)
+    cls: int
+    slot: int
+    patch: np.ndarray  # (K,)
+
+
+class _Read(NamedTuple):
+    """What the compiled function knows of a pair."""
+
+    warm: Any
+    attention: Any
+    candidates: Any
+    kept: Any
+    cursor: Any
+    chosen: Any
 
 
 def check_attention(report: Report, golden: Golden) -> None:
     """All steps of a file: attention, bank, losses and gradients."""
-    run = _Run(golden)
-    report.exact("bank before", golden["queue_touched"][0].mean(2), _touched_start(golden))
-    pairs = []
-    for step in range(len(golden["features"])):
-        report.exact("image_labels", run.tags[step], golden["image_labels"][step])
-        pairs += (of_step := run.read_and_write(step))
-        _check_bank(report, golden, run, step)
-        _check_losses(report, golden, run, step, of_step)
+    columns = separate_columns(golden)
+    head, params = head_of(golden)
+    config, meta = _config(golden), golden.meta
+    all_features = channels_last(golden["features"])
+    labels = loss_grid(golden, golden["label"])
+    all_tags = tags_of(labels, golden["image_labels"].shape[-1])
+    report.exact("image_labels", all_tags, golden["image_labels"])
+
+    forward = jax.jit(functools.partial(head_forward, head, columns=columns))
+    read_and_write = jax.jit(functools.partial(_read_and_write, config, jnp.asarray(columns.rows)))
+    loss = functools.partial(_loss, head, columns, labels.shape[-2:], meta)
+    loss_and_gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+
+    start = golden["queue_codebook"][golden["queue_init_index"]].mean(
+        2
+    )  # a slot of ours is a mean of K features
+    bank = MemoryBank.from_slots(jnp.asarray(start))
+    report.array("bank before", bank.slots[golden["touched"]], golden["queue_touched"][0].mean(2))
+    pairs: list[Pair] = []
+    for step, (features, tags) in enumerate(zip(all_features, all_tags, strict=True)):
+        patches, table = forward(params, features)
+        report.array("embeds", channels_first(patches), golden["embeds"][step])
+        of_step = []
+        for image, slot in np.argwhere(tags != IGNORE_LABEL).tolist():
+            bank, read = read_and_write(bank, patches, table, jnp.asarray(tags), image, slot)
+            of_step.append(_pair(golden, columns, step, image, tags[image], slot, read))
+        _check_bank(report, golden, bank, start, step)
+        attention, ready = _of_slots(of_step, tags, patches.shape[1] * patches.shape[2])
+        results = loss_and_gradients(params, features, *map(jnp.asarray, (tags, attention, ready)))
+        _check_losses(report, golden, step, tags, *results)
+        pairs += of_step
     _check_pairs(report, golden, pairs)
 
 
-class _Run:
-    """Our functions, compiled for the shapes of one file, and the bank as it stands."""
-
-    def __init__(self, golden: Golden) -> None:
-        meta = golden.meta
-        self.golden = golden
-        self.columns = separate_columns(golden)
-        self.head, self.params = head_of(golden)
-        self.features = channels_last(golden["features"])
-        self.grid = self.features.shape[2:4]
-        labels = loss_grid(golden, golden["label"])
-        self.size = labels.shape[-2:]
-        self.tags = tags_of(labels, golden["image_labels"].shape[-1])
-        self.suppress = meta["background_suppression"]
-        self.write_first = meta["use_coseg_single_image"]
-        self.warmup = meta["memory_bank_warm_up"]
-        self.config = ca_classifier.CAConfig(
-            variant="own_bank" if self.write_first else "cross_image",
-            memory_bank_size=meta["memory_bank_size"],
-            foreground_topk=meta["foreground_topk"],
-            warmup=self.warmup,
-            background_topk=meta["background_topk"],
-            background_threshold=meta["background_thresh"],
-            background_mse_threshold=meta["background_mse_thresh"],
-            class_block=64,
-            bank_dtype="float32",
-        )
-        self.start = start_slots(golden)
-        self.bank = MemoryBank.from_slots(jnp.asarray(self.start))
-        self.forward = jax.jit(functools.partial(_forward, self.head, self.columns, self.grid))
-        self.attend = jax.jit(functools.partial(_attend, self.config, self.columns))
-        self.find = jax.jit(functools.partial(_find, self.config))
-        self.write = jax.jit(memory_bank.write)
-        self.loss = jax.jit(
-            jax.value_and_grad(
-                functools.partial(_loss, self.head, self.columns, self.size, meta), argnums=(0, 1), has_aux=True
-            )
-        )
-
-    def read_and_write(self, step: int) -> list[Pair]:
-        """Every pair of a step reads the bank, then writes to it (the single-image variant: writes, then reads)."""
-        patches, table = self.forward(self.params, self.features[step])
-        self.patches = patches
-        pairs = []
-        for image, slot in np.argwhere(self.tags[step] != IGNORE_LABEL).tolist():
-            inputs = patches[image : image + 1], table, jnp.asarray(self.tags[step, image : image + 1])
-            vectors, chosen = self.find(*inputs)
-            label = int(self.tags[step, image, slot])
-            row = int(self.columns.rows[label])
-            before = self.bank
-            after = self.write(before, jnp.array([row]), vectors[:, slot], jnp.array([True]))
-            source = after if self.write_first else before
-            pairs.append(
-                Pair(
-                    step,
-                    image,
-                    slot,
-                    label,
-                    *self._attention(inputs, slot, source, row),
-                    row,
-                    int(before.cursor[row]),
-                    np.asarray(chosen[0, slot]),
-                )
-            )
-            self.bank = after
-        return pairs
-
-    def _attention(self, inputs, slot: int, bank: MemoryBank, row: int):
-        """(ready, background, attention) of a pair."""
-        nothing = np.full(self.grid[0] * self.grid[1], np.nan, np.float32)
-        if not bank.is_warm(jnp.array(row), self.warmup):
-            return False, NOT_ATTENDED, nothing
-        if not self.suppress:
-            # The original then normalises over an axis of length 1: no pixel stands out. Ours has no such mode.
-            return True, NOT_ATTENDED, np.zeros_like(nothing)
-        attention, mined = self.attend(*inputs, bank)
-        tags = np.asarray(inputs[2])
-        others = int(np.sum(tags != IGNORE_LABEL)) - 1
-        kept, candidates = int(mined.kept[0]), int(mined.candidates[0])
-        background = (MINED if kept else NO_BACKGROUND, candidates, kept)
-        return True, (OTHER_LABELS, others, others) if others else background, np.asarray(attention[0, slot])
+def _config(golden: Golden) -> CAConfig:
+    meta = golden.meta
+    return CAConfig(
+        variant="own_bank" if meta["use_coseg_single_image"] else "cross_image",
+        memory_bank_size=meta["memory_bank_size"],
+        foreground_topk=meta["foreground_topk"],
+        warmup=meta["memory_bank_warm_up"],
+        background_topk=meta["background_topk"],
+        background_threshold=meta["background_thresh"],
+        background_mse_threshold=meta["background_mse_thresh"],
+        class_block=64,
+        bank_dtype="float32",
+    )
 
 
-def start_slots(golden: Golden) -> np.ndarray:
-    """The recorded bank as ours: the mean of the K features of every slot, (c, m, d)."""
-    return golden["queue_codebook"][golden["queue_init_index"]].mean(2)
+def _read_and_write(
+    config: CAConfig, rows, bank: MemoryBank, patches, table: ClassTable, all_tags, image, slot
+) -> tuple[MemoryBank, _Read]:
+    """One pair reads the bank and writes to it; the single-image variant writes first."""
+    patches = patches[image].reshape(1, -1, patches.shape[-1])
+    tags = all_tags[image][None]
+    row = rows[tags[0, slot]]
+    scores = ca_classifier.tag_scores(patches, table, tags)
+    vectors, chosen = memory_bank.region_features(patches, scores, config.foreground_topk)
+    written = memory_bank.write(bank, row[None], vectors[:, slot], jnp.array([True]))
 
-
-def _forward(head, columns: Columns, grid, params, features):
-    patches, table = head_forward(head, params, features, columns)
-    return patches.reshape(len(patches), grid[0] * grid[1], -1), table
-
-
-def _find(config, patches, table, tags):
-    return memory_bank.region_features(patches, ca_classifier.tag_scores(patches, table, tags), config.foreground_topk)
-
-
-def _attend(config, columns: Columns, patches, table, tags, bank: MemoryBank):
-    means = bank.class_mean[jnp.asarray(columns.rows)]
+    source = written if config.variant == "own_bank" else bank
+    means = source.class_mean[rows]
     label_means = means[jnp.maximum(tags, 0)]
     foreground = jnp.einsum("bpd,bd->bp", patches, label_means[:, 0])
     mined = ca_classifier.mine_background(patches, table, means, tags[:, 0], foreground, config)
-    return ca_classifier.attention_map(patches, label_means, tags != IGNORE_LABEL, mined), mined
+    attention = ca_classifier.attention_map(patches, label_means, tags != IGNORE_LABEL, mined)
+    warm = source.is_warm(row, config.warmup)
+    read = _Read(
+        warm, attention[0, slot], mined.candidates[0], mined.kept[0], bank.cursor[row], chosen[0, slot]
+    )
+    return written, read
+
+
+def _pair(
+    golden: Golden, columns: Columns, step: int, image: int, tags: np.ndarray, slot: int, read: _Read
+) -> Pair:
+    others = int(np.sum(tags != IGNORE_LABEL)) - 1
+    candidates, kept = int(read.candidates), int(read.kept)
+    attention = np.asarray(read.attention)
+    if not read.warm:
+        background = NOT_ATTENDED, -1, -1
+    elif not golden.meta["background_suppression"]:
+        # The original then normalises over an axis of length 1: no pixel stands out. Ours has no such mode.
+        background, attention = (NOT_ATTENDED, -1, -1), np.zeros_like(attention)
+    elif others:
+        background = OTHER_LABELS, others, others
+    else:
+        background = MINED if kept else NO_BACKGROUND, candidates, kept
+    label = int(tags[slot])
+    row = int(columns.rows[label])
+    ready = bool(read.warm)
+    return Pair(
+        step, image, label, ready, *background, attention, row, int(read.cursor), np.asarray(read.chosen)
+    )
+
+
+def _of_slots(pairs: list[Pair], tags: np.ndarray, patches: int) -> tuple[np.ndarray, np.ndarray]:
+    """Attention (b, l, p) and readiness (b, l) of a step, from its pairs in the order of the slots."""
+    present = tags != IGNORE_LABEL
+    attention = np.zeros((*tags.shape, patches), np.float32)
+    ready = np.zeros(tags.shape, bool)
+    if pairs:
+        attention[present] = [pair.attention for pair in pairs]
+        ready[present] = [pair.ready for pair in pairs]
+    return attention, ready
 
 
 def _loss(head, columns: Columns, size, meta, params, features, tags, attention, ready):
-    """The total loss of a step, given the attention (b, l, p) that its pairs had read."""
+    """The total loss of a step, given what its pairs had read."""
     patches, table = head_forward(head, params, features, columns)
     b, h, w, d = patches.shape
     basic = image_level_losses(patches, table, tags, size)
@@ -177,32 +180,18 @@ def _loss(head, columns: Columns, size, meta, params, features, tags, attention,
     return loss_basic + loss_coseg, (loss_basic, loss_coseg, basic, coseg)
 
 
-def _touched_start(golden: Golden) -> np.ndarray:
-    return start_slots(golden)[golden["touched"]]
-
-
-def _check_bank(report: Report, golden: Golden, run: _Run, step: int) -> None:
-    embeds = channels_first(run.patches.reshape(run.features[step].shape))
-    report.array("embeds", embeds, golden["embeds"][step])
-    slots = np.asarray(run.bank.slots)
-    touched = golden["touched"]
+def _check_bank(report: Report, golden: Golden, bank: MemoryBank, start: np.ndarray, step: int) -> None:
+    touched, slots = golden["touched"], np.asarray(bank.slots)
     recorded = golden["queue_touched"][step + 1].mean(2)
     report.array("bank after", slots[touched], recorded)
-    report.array("bank after, class means", run.bank.class_mean[touched], recorded.mean(1))
-    report.exact("bank, untouched classes", np.delete(slots, touched, 0), np.delete(run.start, touched, 0))
-    report.exact("ptr (cursor)", run.bank.cursor, golden["ptr"][step + 1])
-    report.exact("full (wraps)", run.bank.wraps, golden["full"][step + 1])
+    report.array("bank after, class means", bank.class_mean[touched], recorded.mean(1))
+    report.exact("bank, untouched classes", np.delete(slots, touched, 0), np.delete(start, touched, 0))
+    report.exact("ptr (cursor)", bank.cursor, golden["ptr"][step + 1])
+    report.exact("full (wraps)", bank.wraps, golden["full"][step + 1])
 
 
-def _check_losses(report: Report, golden: Golden, run: _Run, step: int, pairs: list[Pair]) -> None:
-    tags = run.tags[step]
-    attention = np.zeros((*tags.shape, run.grid[0] * run.grid[1]), np.float32)
-    ready = np.zeros(tags.shape, bool)
-    for pair in pairs:
-        ready[pair.image, pair.slot] = pair.ready
-        attention[pair.image, pair.slot] = np.where(pair.ready, pair.attention, 0.0)
-    inputs = run.params, run.features[step], *map(jnp.asarray, (tags, attention, ready))
-    (total, (basic, coseg, *of_pairs)), gradients = run.loss(*inputs)
+def _check_losses(report: Report, golden: Golden, step: int, tags: np.ndarray, values, gradients) -> None:
+    total, (basic, coseg, *of_pairs) = values
     report.loss("loss_basic", basic, golden["loss_basic"][step])
     report.loss("loss_coseg", coseg, golden["loss_coseg"][step])
     report.loss("total", total, golden["total"][step])
@@ -215,17 +204,12 @@ def _check_losses(report: Report, golden: Golden, run: _Run, step: int, pairs: l
 
 
 def _check_pairs(report: Report, golden: Golden, pairs: list[Pair]) -> None:
-    def column(name: str) -> np.ndarray:
-        return np.array([getattr(pair, name) for pair in pairs])
-
-    for ours, theirs in (("step", "step"), ("image", "img"), ("label", "label"), ("ready", "ready")):
-        report.exact(f"pair_{theirs}", column(ours), golden[f"pair_{theirs}"])
-    mode, candidates, averaged = column("background").T
-    report.exact("pair_bg_mode", mode, golden["pair_bg_mode"])
-    report.exact("pair_n_candidates", candidates, golden["pair_n_candidates"])
-    report.exact("pair_n_background", averaged, golden["pair_n_background"])
-    ready = column("ready")
-    report.array("pair_attention", column("attention")[ready], golden["pair_attention"][golden["pair_ready"]])
-    written = {"step": "step", "img": "image", "label": "label", "cls": "row", "slot": "cursor", "patch": "chosen"}
-    for theirs, ours in written.items():
-        report.exact(f"enq_{theirs}", column(ours), golden[f"enq_{theirs}"])
+    ours = {name: np.array([getattr(pair, name) for pair in pairs]) for name in Pair._fields}
+    for name in ("step", "img", "label", "ready", "bg_mode", "n_candidates", "n_background"):
+        report.exact(f"pair_{name}", ours[name], golden[f"pair_{name}"])
+    ready = golden["pair_ready"]  # where nothing was attended NaN is recorded
+    report.array(
+        "pair_attention", ours["attention"][ready] if ready.any() else [], golden["pair_attention"][ready]
+    )
+    for name in ("step", "img", "label", "cls", "slot", "patch"):
+        report.exact(f"enq_{name}", ours[name], golden[f"enq_{name}"])

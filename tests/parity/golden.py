@@ -75,7 +75,12 @@ def head_of(golden: Golden) -> tuple[CosineHead, dict[str, np.ndarray]]:
 def head_forward(head: CosineHead, params, features, columns: Columns) -> tuple[Any, ClassTable]:
     """Unit patch features (b, h, w, d) and the class table."""
     patches = head.apply({"params": params}, features, method=CosineHead.patches)
-    table = head.apply({"params": params}, jnp.asarray(columns.rows), jnp.asarray(columns.multiplicity), method=CosineHead.classes)
+    table = head.apply(
+        {"params": params},
+        jnp.asarray(columns.rows),
+        jnp.asarray(columns.multiplicity),
+        method=CosineHead.classes,
+    )
     return patches, table
 
 
@@ -99,7 +104,7 @@ def loss_grid(golden: Golden, label: np.ndarray) -> np.ndarray:
 
 
 def tags_of(labels: np.ndarray, slots: int = 1) -> np.ndarray:
-    """The labels present in each picture, (..., H, W) -> (..., L) int32, ascending, padded with IGNORE_LABEL."""
+    """Labels present in each picture, (..., H, W) -> (..., L) int32, ascending, then IGNORE_LABEL."""
     present = [np.unique(x[x != IGNORE_LABEL]) for x in labels.reshape(-1, *labels.shape[-2:])]
     slots = max([slots, *map(len, present)])
     padded = [np.pad(x, (0, slots - len(x)), constant_values=IGNORE_LABEL) for x in present]

@@ -83,7 +83,7 @@ def check_gradients(report: Report, params_grad, features_grad, recorded) -> Non
     """All gradients of one step; `recorded` holds those of this step."""
     for theirs, ours in GRADIENTS.items():
         if theirs == "beta":  # adds the same number to every logit: no loss depends on it
-            report.zero("grad_beta is 0", params_grad[ours], recorded["grad_beta"])
+            report.zero("grad_beta, which is 0", params_grad[ours], recorded["grad_beta"])
         else:
             report.gradient(f"grad_{theirs}", params_grad[ours], recorded[f"grad_{theirs}"])
     report.gradient("grad_features", channels_first(features_grad), recorded["grad_features"])

@@ -50,7 +50,9 @@ class Report:
             return
         scale = np.where(recorded == 0, 1.0, np.abs(recorded))
         both_nan = np.isnan(ours) & np.isnan(recorded)
-        self._add(quantity, np.max(np.where(both_nan, 0.0, np.abs(ours - recorded) / scale), initial=0.0), tolerance)
+        self._add(
+            quantity, np.max(np.where(both_nan, 0.0, np.abs(ours - recorded) / scale), initial=0.0), tolerance
+        )
 
     def array(self, quantity: str, ours, recorded, tolerance: float = ARRAY) -> None:
         """The largest difference relative to the largest entry recorded."""
@@ -75,9 +77,9 @@ class Report:
         same_shape = ours.shape == recorded.shape
         self._add(quantity, np.sum(ours != recorded) if same_shape else max(ours.size, recorded.size, 1), 0.0)
 
-    def zero(self, quantity: str, *values) -> None:
-        """Values that are zero in exact arithmetic; what is recorded of them is rounding."""
-        self._add(quantity, max(np.max(np.abs(v), initial=0.0) for v in values), NOTHING)
+    def zero(self, quantity: str, ours, recorded) -> None:
+        """What is zero in exact arithmetic: both are rounding, so the difference is absolute."""
+        self._add(quantity, np.abs(np.asarray(ours) - recorded), NOTHING)
 
     def _pair(self, quantity: str, ours, recorded):
         ours, recorded = np.asarray(ours, np.float64), np.asarray(recorded, np.float64)
@@ -101,6 +103,10 @@ class Report:
         lines = [head]
         for (case, quantity), row in self._rows.items():
             tolerance = f"{row.tolerance:.0e}" if row.tolerance else "exact"
-            lines.append((case, quantity, f"{row.error:.2e}", tolerance, "EXCESS" if row.excess else "ok", row.file))
+            lines.append(
+                (case, quantity, f"{row.error:.2e}", tolerance, "EXCESS" if row.excess else "ok", row.file)
+            )
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+        return "\n".join(
+            "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
+        )

@@ -1,0 +1,46 @@
+"""The whole method in minutes on two CPU cores, on generated scenes (data_pipelines/scenes.py).
+
+    make quickstart          or          python train.py --config=configs/quickstart.py
+    ... --config=configs/quickstart.py:baseline         without the CA-Classifier
+
+Three streams as in the paper's largest setting: masks of base classes (COCO-Stuff's part), tagged scenes
+(ADE20K's) and pictures of single objects (ImageNet's), 3:3:2. Measured: docs/results.md.
+"""
+
+import ml_collections
+
+from configs import common
+from data_pipelines import scenes
+
+
+def get_config(method: str = "larvseg") -> ml_collections.ConfigDict:
+    """method: "larvseg" or "baseline" (image-level losses, no attention)."""
+    config = common.get_config()
+    config.name = "quickstart" if method == "larvseg" else f"quickstart_{method}"
+    config.data_root = "data"
+    config.total_steps = 1200
+    config.vocabulary = dict(
+        classes=scenes.CLASSES, base=scenes.BASE, novel=scenes.NOVEL, background="", ignore_in_eval=()
+    )
+    config.model = common.small_vit(image_size=64)
+    scene = dict(batch_size=12, scale=(64, 64), ratio_range=(1.0, 1.5), crop_size=64)
+    config.streams.masks = common.mask_stream(
+        **scene, source=_part("train_masks"), classes=scenes.BASE
+    )
+    config.streams.tags = common.tag_stream(**scene, source=_part("train_tags"), tags_from="image")
+    config.streams.objects = common.tag_stream(
+        **scene | dict(batch_size=8, scale=(48, 48), crop_size=48),
+        source=_part("train_objects"),
+        tags_from="image",
+        max_labels=1,
+        weight=0.25,
+    )
+    common.set_method(config, method)
+    config.optimizer = common.from_scratch_optimizer()
+    config.eval.update(source=_part("val", split="val"), scale=(64, 64), window=64, stride=64, every=400)
+    config.checkpoint.every = 200
+    return config
+
+
+def _part(name: str, split: str = "train") -> ml_collections.ConfigDict:
+    return common.source(tfds=f"scenes/{name}/1.0.0", split=split)

@@ -1,0 +1,85 @@
+"""Runs golden files through this code: python -m tests.parity DIR
+
+Every .npz file in DIR is recomputed by the functions that train and evaluate, and compared with what was
+recorded from the original. Exit status 0 only if every quantity of every file is within its tolerance.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from tests.parity.attention_cases import check_attention
+from tests.parity.evaluation_cases import check_metrics, check_resize_shapes, check_slide
+from tests.parity.golden import Golden
+from tests.parity.head_cases import check_head_forward, check_image_loss, check_seg_loss
+from tests.parity.table import Report
+from tests.parity.vit_cases import check_vit, check_vit_npz
+
+CASES: dict[str, Callable[[Report, Golden], None]] = {
+    "head_forward": check_head_forward,
+    "seg_loss": check_seg_loss,
+    "image_loss": check_image_loss,
+    "ca_multilabel": check_attention,
+    "ca_singlelabel": check_attention,
+    "ca_single_image": check_attention,
+    "ca_nobackground": check_attention,
+    "vit_npz": check_vit_npz,  # before "vit": the first case whose name a file starts with
+    "vit": check_vit,
+    "metrics": check_metrics,
+    "slide": check_slide,
+    "resize_shapes": check_resize_shapes,
+}
+WEIGHTS = "_weights"
+"""End of the names of files that another file refers to."""
+
+
+def case_of(stem: str) -> str | None:
+    """The case a file belongs to by its name."""
+    return next((case for case in CASES if stem == case or stem.startswith(f"{case}_")), None)
+
+
+def check_file(report: Report, path: Path) -> None:
+    """Adds all quantities of one file to the report; a file that cannot be checked is a failure."""
+    case = case_of(path.stem)
+    if case is None:
+        report.fail(f"{path.name}: no known case; known are {', '.join(CASES)}")
+        return
+    report.start(case, path.stem)
+    start = time.monotonic()
+    try:
+        CASES[case](report, Golden.load(path))
+    except Exception:
+        report.fail(f"{path.name}: stopped\n{traceback.format_exc()}")
+    print(f"{path.name}: {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Checks one folder; returns the exit status."""
+    if len(arguments) != 1:
+        print("usage: python -m tests.parity DIR", file=sys.stderr)
+        return 2
+    folder = Path(arguments[0])
+    paths = sorted(p for p in folder.glob("*.npz") if not p.stem.endswith(WEIGHTS))
+    if not paths:
+        why = "has no golden files (*.npz)" if folder.is_dir() else "is not a folder"
+        print(f"nothing checked: {folder} {why}")
+        return 1
+    report = Report()
+    with jax.default_matmul_precision("highest"):
+        for path in paths:
+            check_file(report, path)
+    print(report.text())
+    for failure in report.failures:
+        print(f"FAILED {failure}")
+    print(f"{len(paths)} files, {len(report.failures)} failures")
+    return 1 if report.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
