@@ -18,7 +18,11 @@ import jax.numpy as jnp
 
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
-SHAPES = {"ViT-B/16, 512 px": (2, 1025, 12, 64), "small photos": (24, 145, 3, 32), "generated": (40, 65, 3, 32)}
+SHAPES = {
+    "ViT-B/16, 512 px": (2, 1025, 12, 64),
+    "small photos": (24, 145, 3, 32),
+    "generated": (40, 65, 3, 32),
+}
 
 
 def library(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:

@@ -24,9 +24,7 @@ def get_config(method: str = "larvseg") -> ml_collections.ConfigDict:
     )
     config.model = common.small_vit(image_size=64)
     scene = dict(batch_size=12, scale=(64, 64), ratio_range=(1.0, 1.5), crop_size=64)
-    config.streams.masks = common.mask_stream(
-        **scene, source=_part("train_masks"), classes=scenes.BASE
-    )
+    config.streams.masks = common.mask_stream(**scene, source=_part("train_masks"), classes=scenes.BASE)
     config.streams.tags = common.tag_stream(**scene, source=_part("train_tags"), tags_from="image")
     config.streams.objects = common.tag_stream(
         **scene | dict(batch_size=8, scale=(48, 48), crop_size=48),

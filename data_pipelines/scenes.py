@@ -59,7 +59,7 @@ NOVEL = CLASSES[16:]
 OBJECTS = (*NOVEL, "tree", "ball", "boat", "cow", "car", "sign")
 """Classes of train_objects, picture i showing OBJECTS[i % 16]."""
 
-SIZES = {"train_masks": 600, "train_tags": 1000, "train_objects": 600, "val": 150}
+SIZES = {"train_masks": 800, "train_tags": 1200, "train_objects": 640, "val": 150}
 MASKED = ("train_masks", "val")
 """Parts that publish masks."""
 
@@ -164,12 +164,9 @@ class _Canvas:
 
     def _paint(self, dice: Dice, thing: Thing, layers: Layers, outline: Mask, u: Noise, v: Noise) -> None:
         """Colours the layers of an object: two colours of its class, a pattern, light from the top left."""
-        first = dice.below(len(thing.colours))
-        second = (first + dice.between(1, len(thing.colours) - 1)) % len(thing.colours)
-        paint = {key: np.array(rgb, np.int32) for key, rgb in COLOURS.items()}
-        for key, colour in (("main", first), ("second", second)):
-            tint = np.array([dice.between(-18, 18) for _ in range(3)], np.int32)
-            paint[key] = paint[thing.colours[colour]] + tint
+        paint = {name: np.array(rgb, np.int32) for name, rgb in COLOURS.items()}
+        for key, name in zip(("main", "second"), dice.pick(thing.colours).split(), strict=True):
+            paint[key] = paint[name] + np.array([dice.between(-24, 24) for _ in range(3)], np.int32)
         patterned = pattern(dice.pick(thing.patterns), dice, u, v)
         for where, key in layers:
             if key == "body":
@@ -211,7 +208,7 @@ def _scene(dice: Dice) -> _Canvas:
     for name in wanted:
         home = canvas.pixels_of(HABITAT[name])
         for _ in range(8 if home.any() else 0):
-            if canvas.place(dice, name, dice.between(22, 36), home):
+            if canvas.place(dice, name, dice.between(24, 38), home):
                 break
     return canvas
 

@@ -48,9 +48,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
             "tags": tfds.features.Sequence(tfds.features.ClassLabel(names=scenes.CLASSES)),
         }
         if self.builder_config.name in scenes.MASKED:
-            features["mask"] = tfds.features.Image(
-                shape=(None, None, 1), dtype=np.uint16, encoding_format="png"
-            )
+            features["mask"] = tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png")
         return tfds.core.DatasetInfo(
             builder=self,
             description=scenes.__doc__,

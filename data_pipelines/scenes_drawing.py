@@ -5,16 +5,18 @@ machine and with every NumPy version. Objects are drawn in their own frame, (u, 
 v pointing down; lengths of textures are in pixels of the twice enlarged picture.
 """
 
+from typing import TypeAlias
+
 import numpy as np
 from jaxtyping import Bool, Int32, UInt64
 
 WORD = 2**64 - 1
 QUARTER_WAVE = (0, 50, 98, 142, 181, 213, 237, 251, 256)  # 256 * sin(k * 11.25 degrees)
 
-Noise = Int32[np.ndarray, "h w"]
-Colours = Int32[np.ndarray, "h w 3"]
-Mask = Bool[np.ndarray, "h w"]
-Layers = list[tuple[Mask, str]]
+Noise: TypeAlias = Int32[np.ndarray, "h w"]
+Colours: TypeAlias = Int32[np.ndarray, "h w 3"]
+Mask: TypeAlias = Bool[np.ndarray, "h w"]
+Layers: TypeAlias = list[tuple[Mask, str]]
 """What an object is painted with, first layer first: pixels and a key of `Paint`."""
 
 
@@ -24,9 +26,7 @@ class Dice:
     def __init__(self, *key: int):
         self._state = 0
         for part in key:
-            self._state = int(
-                _mixed(np.array([(self._state ^ part) + 0x9E3779B97F4A7C15 & WORD], np.uint64))[0]
-            )
+            self._state = int(_mixed(np.array([(self._state ^ part) + 0x9E3779B97F4A7C15 & WORD], np.uint64))[0])
 
     def words(self, count: int) -> UInt64[np.ndarray, " count"]:
         """The next `count` 64-bit words."""
@@ -126,9 +126,7 @@ def _brick(dice: Dice, h: int, w: int) -> Noise:
     shifted = x + row % 2 * (long // 2)
     tone = dice.words(64 * 64).reshape(64, 64)[row, shifted // long] >> np.uint64(59)
     mortar = (y % high < 2) | (shifted % long < 2)
-    return (
-        np.where(mortar, np.int32(55), tone.astype(np.int32) * 2 - 32) + (dice.noise(h, w, 3, 3) - 128) // 10
-    )
+    return np.where(mortar, np.int32(55), tone.astype(np.int32) * 2 - 32) + (dice.noise(h, w, 3, 3) - 128) // 10
 
 
 def _snow(dice: Dice, h: int, w: int) -> Noise:
@@ -210,9 +208,9 @@ def pattern(name: str, dice: Dice, u: Noise, v: Noise) -> Mask:
     if name == "plain":
         return np.zeros(u.shape, bool)
     if name == "wool":
-        return dice.noise(*u.shape, 3, 3) > 135
+        return dice.noise(u.shape[0], u.shape[1], 3, 3) > 135
     if name == "patches":
-        return dice.noise(*u.shape, 9, 9) > 140
+        return dice.noise(u.shape[0], u.shape[1], 9, 9) > 140
     if name == "stripes":
         return (u + dice.below(32)) % 32 < 14
     if name == "bands":

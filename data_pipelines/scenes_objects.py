@@ -1,8 +1,8 @@
 """The objects of the generated scenes: what they look like and on what ground they are found.
 
-No single property names a class. Fish and birds share an outline, so do cows and sheep, signs, clocks
-and balls, flowers and starfish; patterns and colours are shared still more widely. It takes outline,
-pattern and parts together.
+No single property names a class. Outlines are shared (cows and sheep; cars and buses; signs, clocks and
+balls; flowers and starfish), so are patterns (tree and sheep; fish, ball and cactus; boat, bus and sign)
+and colours. It takes outline, pattern and colour together.
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ COLOURS = {
     "orange": (235, 140, 40),
     "yellow": (240, 210, 60),
     "green": (60, 140, 60),
+    "olive": (110, 118, 48),
     "blue": (50, 90, 190),
     "purple": (140, 70, 160),
     "pink": (235, 150, 175),
@@ -46,7 +47,7 @@ class Thing:
       draw: (dice, u, v) -> layers. Colour keys: "body" (patterned in two colours), "main", "second",
         or a name in COLOURS.
       patterns: names for `scenes_drawing.pattern`.
-      colours: names of the body's colours; two of them are used.
+      colours: pairs "main second" of names in COLOURS; each object's colours are a little off.
       height: half the height in percent of half the width, lowest and highest.
       turn: most steps of 11.25 degrees by which it is tilted.
       stands: its foot is on its ground; otherwise all of it is surrounded by its ground.
@@ -67,9 +68,7 @@ def _tree(dice: Dice, u: Noise, v: Noise) -> Layers:
     elif crown == "fir":
         leaves = polygon(u, v, (0, -64), (36, -14), (-36, -14)) | polygon(u, v, (0, -36), (50, 34), (-50, 34))
     else:
-        leaves = (
-            ellipse(u, v, -24, -6, 34, 30) | ellipse(u, v, 26, -8, 34, 28) | ellipse(u, v, 0, -34, 36, 30)
-        )
+        leaves = ellipse(u, v, -24, -6, 34, 30) | ellipse(u, v, 26, -8, 34, 28) | ellipse(u, v, 0, -34, 36, 30)
     return [(box(u, v, -9, 0, 9, 64), "brown"), (leaves, "body")]
 
 
@@ -222,23 +221,21 @@ def _window(dice: Dice, u: Noise, v: Noise) -> Layers:
 
 
 THINGS = {
-    "tree": Thing(_tree, ("wool", "plain"), ("green", "green", "orange"), (105, 125)),
-    "ball": Thing(_ball, ("stripes", "quarters", "dots"), ("red", "yellow", "blue", "white"), turn=16),
-    "boat": Thing(_boat, ("plain", "bands"), ("red", "white", "brown"), (90, 115), turn=1),
-    "cow": Thing(_cow, ("patches",), ("white", "brown", "black"), (80, 95)),
-    "car": Thing(_car, ("plain",), ("red", "blue", "yellow"), (78, 92)),
-    "house": Thing(_house, ("plain", "bands"), ("white", "yellow", "brown", "red"), (90, 110)),
-    "flower": Thing(_flower, ("plain", "dots"), ("yellow", "purple", "pink"), (105, 125), turn=1),
-    "sign": Thing(_sign, ("plain", "bands"), ("yellow", "white", "red", "blue"), (110, 130)),
-    "fish": Thing(_fish, ("stripes", "plain"), ("orange", "yellow", "red"), (68, 88), 3, stands=False),
-    "bird": Thing(_bird, ("plain", "bands"), ("white", "black", "brown"), (75, 95), 3, stands=False),
-    "kite": Thing(
-        _kite, ("quarters", "stripes"), ("red", "yellow", "purple", "green"), (110, 130), 3, stands=False
-    ),
-    "sheep": Thing(_sheep, ("wool",), ("white", "grey", "black"), (80, 95)),
-    "cactus": Thing(_cactus, ("stripes", "dots"), ("green", "green", "yellow"), (115, 135)),
-    "starfish": Thing(_starfish, ("dots", "plain"), ("orange", "red", "purple"), (92, 108), 16, stands=False),
-    "bus": Thing(_bus, ("plain", "bands"), ("red", "yellow", "green"), (78, 95)),
-    "window": Thing(_window, ("plain",), ("blue", "white", "yellow"), (105, 130), stands=False),
-    "clock": Thing(_clock, ("plain",), ("white", "yellow", "black", "red"), (92, 108), 1, stands=False),
+    "tree": Thing(_tree, ("wool",), ("green olive", "orange green"), (105, 125)),
+    "ball": Thing(_ball, ("stripes", "dots"), ("red white", "blue yellow"), turn=16),
+    "boat": Thing(_boat, ("bands",), ("brown white", "red white"), (90, 115), turn=1),
+    "cow": Thing(_cow, ("patches",), ("white black", "brown white"), (80, 95)),
+    "car": Thing(_car, ("plain",), ("red grey", "blue grey"), (78, 92)),
+    "house": Thing(_house, ("checks",), ("yellow red", "white brown"), (90, 110)),
+    "flower": Thing(_flower, ("plain",), ("pink yellow", "purple yellow"), (105, 125), turn=1),
+    "sign": Thing(_sign, ("bands",), ("yellow black", "blue white"), (110, 130)),
+    "fish": Thing(_fish, ("stripes",), ("orange white", "yellow purple"), (68, 88), 3, stands=False),
+    "bird": Thing(_bird, ("plain",), ("black white", "brown white"), (75, 95), 3, stands=False),
+    "kite": Thing(_kite, ("quarters",), ("red yellow", "green purple"), (110, 130), 3, stands=False),
+    "sheep": Thing(_sheep, ("wool",), ("white grey", "black grey"), (80, 95)),
+    "cactus": Thing(_cactus, ("stripes",), ("green yellow", "olive green"), (115, 135)),
+    "starfish": Thing(_starfish, ("dots",), ("orange red", "purple pink"), (92, 108), 16, stands=False),
+    "bus": Thing(_bus, ("bands",), ("yellow red", "green white"), (78, 95)),
+    "window": Thing(_window, ("plain",), ("blue white", "yellow brown"), (105, 130), stands=False),
+    "clock": Thing(_clock, ("plain",), ("white black", "yellow brown"), (92, 108), 1, stands=False),
 }

@@ -52,9 +52,7 @@ class MinedBackground(NamedTuple):
     candidates: Float[Array, " b"]
 
 
-def tag_scores(
-    patches: Float[Array, "b p d"], table: ClassTable, tags: Int[Array, "b l"]
-) -> Float[Array, "b l p"]:
+def tag_scores(patches: Float[Array, "b p d"], table: ClassTable, tags: Int[Array, "b l"]) -> Float[Array, "b l p"]:
     """Raw cosine of every pixel with the image's tags; rows of empty slots mean nothing."""
     return _similarity(patches, table.vectors[jnp.maximum(tags, 0)])
 
@@ -105,9 +103,7 @@ def mine_background(
     """
     block = min(config.class_block, table.vectors.shape[0])
     columns = jnp.arange(table.vectors.shape[0], dtype=label.dtype)
-    blocks = jax.tree.map(
-        lambda x: _in_blocks(x, block), (table.vectors, class_means, table.multiplicity, columns)
-    )
+    blocks = jax.tree.map(lambda x: _in_blocks(x, block), (table.vectors, class_means, table.multiplicity, columns))
     foreground_map = _standardised_unbiased(foreground)
 
     def mine(found: MinedBackground, classes) -> tuple[MinedBackground, None]:
@@ -166,4 +162,3 @@ def _in_blocks(x: Array, block: int) -> Array:
     extra = -x.shape[0] % block
     padded = jnp.pad(x, ((0, extra), *((0, 0),) * (x.ndim - 1)))
     return padded.reshape(-1, block, *x.shape[1:])
-

@@ -21,9 +21,25 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from larvseg_jax.errors import UserError
-from larvseg_jax.train_state import TrainState, abstract_state
+from larvseg_jax.train_state import TrainState
 
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy", "opencv-python-headless")
+PACKAGES = (
+    "jax",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "tensorflow-datasets",
+    "numpy",
+    "opencv-python-headless",
+)
+
+
+_REMEDY = "give this run another workdir, or move the folder away"
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint that cannot be read, or whose bytes are not those that were written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,25 +117,30 @@ class Checkpoints:
             item = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
             return Record.from_json(item["record"])
         except Exception as error:
-            raise UserError(
+            raise DamagedCheckpoint(
                 f"{self._folder / str(step)} has no readable record ({type(error).__name__}): "
                 "not a checkpoint of larvseg_jax, or damaged; remove it or use another --step"
             ) from error
 
     def restore(self, step: int, template: TrainState) -> TrainState:
-        """The state of a step, laid out like `template` (arrays or ShapeDtypeStructs with shardings).
+        """The state of a step, laid out like `template` (`train_state.state_layout`).
 
-        UserError if its arrays differ in name, shape or dtype (all differences at once), or are damaged.
+        UserError if its arrays differ in name, shape or dtype (all differences at once);
+        DamagedCheckpoint if it cannot be read or is not what was written.
         """
-        self._check_arrays(step, template)
+        self._check_arrays(step, self.record(step), template)
         try:
             items = ocp.args.Composite(state=ocp.args.StandardRestore(template), digest=ocp.args.JsonRestore())
             restored = self._manager.restore(step, args=items)
         except Exception as error:
-            raise UserError(f"{self._folder / str(step)} cannot be read ({type(error).__name__}): {error}") from error
+            raise DamagedCheckpoint(
+                f"{self._folder / str(step)} cannot be read ({type(error).__name__}): use another step"
+            ) from error
         digests = [int(v) for v in jax.device_get(jax.tree.leaves(digest(restored["state"])))]
         if digests != restored["digest"]["leaves"]:
-            raise UserError(f"{self._folder / str(step)} is damaged: its digest does not match; use another step")
+            raise DamagedCheckpoint(
+                f"{self._folder / str(step)} is damaged: its digest does not match; use another step"
+            )
         return restored["state"]
 
     def restore_latest(self, template: TrainState, expected: Record) -> TrainState | None:
@@ -131,21 +152,18 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 record = self.record(step)
-            except UserError as error:
-                problems.append(str(error))
-                continue
-            _check_same_run(record, expected, self._folder)
-            try:
-                return self.restore(step, abstract_state(template))
-            except UserError as error:
-                logging.warning("%s", error)
+                check_same_vocabulary(record, expected.classes, self._folder)
+                _check_same_data(record, expected, self._folder)
+                return self.restore(step, template)
+            except DamagedCheckpoint as error:
+                logging.warning("%s; trying the one before", error)
                 problems.append(str(error))
         if problems:
             raise UserError(f"no usable checkpoint: {problems[0]}; move the folder away to start afresh")
         return None
 
-    def _check_arrays(self, step: int, template: TrainState) -> None:
-        found, wanted = self.record(step).arrays, describe(template)
+    def _check_arrays(self, step: int, record: Record, template: TrainState) -> None:
+        found, wanted = record.arrays, describe(template)
         differences = [
             f"{path}: checkpoint {found.get(path, 'has none')}, run {wanted.get(path, 'has none')}"
             for path in sorted(found.keys() | wanted.keys())
@@ -155,19 +173,21 @@ class Checkpoints:
             raise UserError(f"{self._folder / str(step)} does not fit this model: {'; '.join(differences)}")
 
 
-def _check_same_run(found: Record, expected: Record, folder: Path) -> None:
-    remedy = "give this run another workdir, or move the folder away"
-    if found.classes != expected.classes:
-        ours, theirs = set(expected.classes), set(found.classes)
-        example = sorted(ours ^ theirs)[:3] or "the same names in another order"
+def check_same_vocabulary(found: Record, classes: tuple[str, ...], folder: Path) -> None:
+    """UserError if a checkpoint was trained with other classes, or with the same in another order."""
+    if found.classes != classes:
+        differing = sorted(set(classes) ^ set(found.classes))[:3]
         raise UserError(
-            f"{folder} was trained with another vocabulary ({len(theirs)} classes, here {len(ours)}; "
-            f"differing: {example}): {remedy}"
+            f"{folder} was trained with another vocabulary ({len(found.classes)} classes, here {len(classes)}; "
+            f"{f'differing: {differing}' if differing else 'the same names in another order'}): {_REMEDY}"
         )
+
+
+def _check_same_data(found: Record, expected: Record, folder: Path) -> None:
     for key in sorted(found.data.keys() | expected.data.keys()):
         was, is_now = found.data.get(key), expected.data.get(key)
         if was != is_now:
-            raise UserError(f"{folder} was trained with {key}={was}, here {is_now}: {remedy}, or change it back")
+            raise UserError(f"{folder} was trained with {key}={was}, here {is_now}: {_REMEDY}, or change it back")
 
 
 def describe(state: TrainState) -> dict[str, str]:

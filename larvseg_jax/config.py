@@ -105,7 +105,7 @@ def from_config(config: ml_collections.ConfigDict) -> Experiment:
         data_root=Path(config.data_root or os.environ.get("LARVSEG_DATA", ".")),
         seed=config.seed,
         total_steps=config.total_steps,
-        vocabulary=Vocabulary(**{k: v if k == "background" else tuple(v) for k, v in config.vocabulary.items()}),
+        vocabulary=Vocabulary(**_tuples(config.vocabulary)),
         streams={name: _stream(stream) for name, stream in config.streams.items()},
         downsample_rate=config.downsample_rate,
         batch_padding=config.batch_padding,

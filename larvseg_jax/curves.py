@@ -58,9 +58,7 @@ def _series(history: History, kind: str, name: str) -> tuple[np.ndarray, np.ndar
 
 
 def _draw_losses(figure: Figure, history: History) -> bool:
-    names = dict.fromkeys(
-        name for line in history if line["kind"] == "train" for name in line if "/L_" in name
-    )
+    names = dict.fromkeys(name for line in history if line["kind"] == "train" for name in line if "/L_" in name)
     axes = figure.subplots()
     for i, name in enumerate(names):
         steps, values = _series(history, "train", name)
@@ -112,6 +110,4 @@ def _finish(axes: Axes, ylabel: str) -> None:
         side.set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9, frameon=False, labelcolor="#1b2333"
-        )
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9, frameon=False, labelcolor="#1b2333")

@@ -110,7 +110,9 @@ def abstract_batch(run: Experiment, mesh: Mesh) -> dict[str, dict[str, jax.Shape
     for name, stream in run.streams.items():
         b = padded_batch_size(name, stream.batch_size, mesh, run.batch_padding)
         side = stream.crop_size // run.downsample_rate
-        labels = leaf(b, side, side, dtype="int32") if stream.kind == "masks" else leaf(b, stream.max_labels, dtype="int32")
+        labels = (
+            leaf(b, side, side, dtype="int32") if stream.kind == "masks" else leaf(b, stream.max_labels, dtype="int32")
+        )
         batch[name] = {
             "image": leaf(b, stream.crop_size, stream.crop_size, 3, dtype="float32"),
             "valid": leaf(b, dtype="bool"),

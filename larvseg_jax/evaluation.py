@@ -107,9 +107,7 @@ def evaluate(
     return counts.summary(label_set.names, vocabulary), kept
 
 
-def photo_windows(
-    image: np.ndarray, settings: EvalSettings
-) -> tuple[Float32[np.ndarray, "n s s 3"], tuple[int, int]]:
+def photo_windows(image: np.ndarray, settings: EvalSettings) -> tuple[Float32[np.ndarray, "n s s 3"], tuple[int, int]]:
     """uint8 RGB photo -> its windows, resized and normalised, and its size (h, w) at test resolution.
 
     A side shorter than the window is padded with zeros at the bottom or right after normalisation, so that

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Int32
 
 from larvseg_jax.config import Experiment
 from larvseg_jax.evaluation import EvalSettings, Source, photo_windows, stitching
-from larvseg_jax.models.segmenter import make_model
+from larvseg_jax.models.segmenter import make_model, segment
 from larvseg_jax.report import GalleryItem
 from larvseg_jax.sliding_window import mosaic, stitched_logits
 from larvseg_jax.tag_pooling import pool_tags
@@ -72,13 +72,13 @@ class _AttentionMaps:
     ) -> None:
         self._label_set, self._settings = label_set, settings
         model, ca = make_model(run, mesh), run.ca_classifier
-        rows, multiplicity = jnp.asarray(label_set.rows), jnp.asarray(label_set.multiplicity)
+        rows = jnp.asarray(label_set.rows)
 
         @jax.jit
         def attend(
             state: TrainState, windows: Float[Array, "n s s 3"], tags: Int[Array, "1 l"]
         ) -> Float[Array, "n h w l"]:
-            patches, table = model.apply({"params": state.params}, windows, rows, multiplicity)
+            patches, table = segment(model, state.params, windows, label_set)
             n, h, w, d = patches.shape
             tall = patches.reshape(1, n * h, w, d)  # all windows are one picture to the attention
             pooling = pool_tags(tall, table, tags, rows, state.bank, ca, (n * h, w))

@@ -28,9 +28,7 @@ def segmentation_loss(
     mean_over: str = "all",
 ) -> Float[Array, ""]:
     """L_seg: pixel cross entropy of the classifier's logits (spec 5.2)."""
-    return pixel_cross_entropy(
-        standardised_logits(patches, table), table.multiplicity, label, valid, mean_over
-    )
+    return pixel_cross_entropy(standardised_logits(patches, table), table.multiplicity, label, valid, mean_over)
 
 
 def pixel_cross_entropy(
@@ -45,7 +43,7 @@ def pixel_cross_entropy(
     `Original:` divided by all pixels, ignored ones included; mean_over="valid" divides by the labelled
     ones. Images with valid=False are padding and count in neither.
     """
-    upsampled = resize_bilinear(logits, label.shape[1:])
+    upsampled = resize_bilinear(logits, (label.shape[1], label.shape[2]))
     log_sum = jax.nn.logsumexp(upsampled + log_count(multiplicity[None, None, None]), axis=-1)
     losses = log_sum - _pick(upsampled, label)
     counted = (label != IGNORE_LABEL) & valid[:, None, None]

@@ -8,6 +8,8 @@ Letters: c classes of the vocabulary, m slots per class, d feature width, q (ima
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import struct
 from jax import lax
@@ -16,20 +18,20 @@ from jaxtyping import Array, Bool, Float, Int
 
 @struct.dataclass
 class MemoryBank:
-    """A ring of slots per class.
+    """A ring of slots per class. The leaves are arrays, or their shapes or shardings in a layout.
 
     Attributes:
-      slots: mean of K unit features each; zero while never written. `Original:` random unit vectors,
-        whose average cosine is zero in expectation.
-      cursor: next slot to be written.
-      wraps: how often the ring has been filled.
-      class_mean: float32 mean over the slots, all that scoring needs; kept in step with `slots`.
+      slots: (c, m, d), mean of K unit features each; zero while never written. `Original:` random unit
+        vectors, whose average cosine is zero in expectation.
+      cursor: (c,) int32, next slot to be written.
+      wraps: (c,) int32, how often the ring has been filled.
+      class_mean: (c, d) float32, mean over the slots, all that scoring needs; kept in step with `slots`.
     """
 
-    slots: Float[Array, "c m d"]
-    cursor: Int[Array, " c"]
-    wraps: Int[Array, " c"]
-    class_mean: Float[Array, "c d"]
+    slots: Any
+    cursor: Any
+    wraps: Any
+    class_mean: Any
 
     @classmethod
     def from_slots(cls, slots: Float[Array, "c m d"]) -> MemoryBank:

@@ -36,9 +36,7 @@ class SegmentationCounts:
         """Counts before the first photo."""
         return cls(*(np.zeros(num_classes, np.int64) for _ in range(3)))
 
-    def add(
-        self, prediction: Int32[np.ndarray, "h w"], label: Int32[np.ndarray, "h w"]
-    ) -> SegmentationCounts:
+    def add(self, prediction: Int32[np.ndarray, "h w"], label: Int32[np.ndarray, "h w"]) -> SegmentationCounts:
         """The counts with one photo added; pixels labelled IGNORE_LABEL do not count.
 
         Raises:
@@ -50,9 +48,7 @@ class SegmentationCounts:
         for what, values in (("prediction", prediction), ("label", label)):
             if values.size and not 0 <= values.min() <= values.max() < n:
                 wrong = values.max() if values.max() >= n else values.min()
-                raise UserError(
-                    f"{what} {wrong} is none of the {n} classes: check the label set of the evaluation"
-                )
+                raise UserError(f"{what} {wrong} is none of the {n} classes: check the label set of the evaluation")
         return self + SegmentationCounts(
             np.bincount(label[label == prediction], minlength=n),
             np.bincount(prediction, minlength=n),
@@ -163,9 +159,7 @@ def _group(name: str, vocabulary: Vocabulary) -> str:
     return "novel" if name in vocabulary.novel else ""
 
 
-def _ratio(
-    numerator: Int64[np.ndarray, " n"], denominator: Int64[np.ndarray, " n"]
-) -> Float64[np.ndarray, " n"]:
+def _ratio(numerator: Int64[np.ndarray, " n"], denominator: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     defined = denominator > 0
     return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=defined)
 

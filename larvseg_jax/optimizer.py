@@ -26,7 +26,10 @@ class OptimizerConfig:
 def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """lr(t) = (lr - min) (1 - t/T)^power + min, after a linear warm-up if one is asked for."""
     poly = optax.polynomial_schedule(
-        config.learning_rate, config.min_learning_rate, config.power, max(total_steps - config.warmup_steps, 1)
+        config.learning_rate,
+        config.min_learning_rate,
+        config.power,
+        max(total_steps - config.warmup_steps, 1),
     )
     if not config.warmup_steps:
         return poly

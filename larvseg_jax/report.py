@@ -215,11 +215,7 @@ def _photo(item: GalleryItem, summary: Summary, palette: UInt8[np.ndarray, "n 3"
         id=item.id,
         right=right,
         pictures=pictures,
-        chips=[
-            dict(name=summary.names[i], group=summary.groups[i], colour=palette[i])
-            for i in shown
-            if i != clear
-        ],
+        chips=[dict(name=summary.names[i], group=summary.groups[i], colour=palette[i]) for i in shown if i != clear],
     )
 
 

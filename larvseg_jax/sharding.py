@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,9 +14,9 @@ SPLIT_BY_CLASS = ("class_embeddings", "slots", "cursor", "wraps", "class_mean")
 """Arrays whose first axis is the vocabulary: the embeddings, their momentum, the memory bank."""
 
 
-def make_mesh(data: int, model: int) -> Mesh:
-    """A mesh over all devices; -1 for `data` takes what `model` leaves."""
-    devices = jax.device_count()
+def make_mesh(data: int, model: int, over: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over all devices (or those given); -1 for `data` takes what `model` leaves."""
+    devices = len(over or jax.devices())
     if data == -1 and devices % model == 0:
         data = devices // model
     if data * model != devices:
@@ -24,13 +25,13 @@ def make_mesh(data: int, model: int) -> Mesh:
             f"mesh.data={data} x mesh.model={model} does not make {devices} devices: "
             f"(data, model) can be {', '.join(map(str, fits))}"
         )
-    return jax.make_mesh((data, model), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    return jax.make_mesh((data, model), ("data", "model"), devices=over, axis_types=(jax.sharding.AxisType.Auto,) * 2)
 
 
 def state_shardings(state: Any, mesh: Mesh) -> Any:
     """The sharding of every leaf of a (possibly abstract) train state."""
 
-    def place(path: tuple, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+    def place(path: tuple, leaf: Any) -> NamedSharding:
         name = getattr(path[-1], "key", getattr(path[-1], "name", None))
         by_class = name in SPLIT_BY_CLASS and len(leaf.shape) > 0
         return NamedSharding(mesh, PartitionSpec("model") if by_class else PartitionSpec())
@@ -56,4 +57,3 @@ def padded_batch_size(stream: str, batch_size: int, mesh: Mesh, padding: str) ->
         f"streams.{stream}.batch_size={batch_size} cannot be split over {parts} devices: "
         f"use {sizes}, or batch_padding='pad'"
     )
-

@@ -30,9 +30,7 @@ def window_starts(length: int, window: int, stride: int) -> tuple[int, ...]:
     return tuple(max(min(i * stride + window, length) - window, 0) for i in range(count))
 
 
-def cut_windows(
-    image: Float32[np.ndarray, "H W 3"], window: int, stride: int
-) -> Float32[np.ndarray, "n h w 3"]:
+def cut_windows(image: Float32[np.ndarray, "H W 3"], window: int, stride: int) -> Float32[np.ndarray, "n h w 3"]:
     """The windows of an image, row by row; a side shorter than the window is used as it is."""
     rows = window_starts(image.shape[0], window, stride)
     columns = window_starts(image.shape[1], window, stride)

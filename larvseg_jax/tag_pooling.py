@@ -23,11 +23,13 @@ from larvseg_jax.vocabulary import IGNORE_LABEL
 
 
 class TagPooling(NamedTuple):
-    """Attributes:
-    weights: pooling weights of every (image, label) pair on the patch grid.
-    active: pairs that take part in L_aux: present, and their bank warm.
-    features: what each pair writes to the memory bank.
-    attention: the map before upsampling and sigmoid (zeros for the region variant).
+    """Where the (image, label) pairs of a batch pool, and what they leave in the bank.
+
+    Attributes:
+      weights: pooling weights of every pair on the patch grid.
+      active: pairs that take part in L_aux: present, and their bank warm.
+      features: what each pair writes to the memory bank.
+      attention: the map before upsampling and sigmoid (zeros for the region variant).
     """
 
     weights: Float[Array, "b l p"]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import jax
 from jax.sharding import Mesh
 
+from data_pipelines.streams import Batch as HostBatch
 from data_pipelines.streams import iterate, step_batches
 from larvseg_jax import data
 from larvseg_jax.checkpoint import Checkpoints, Record
@@ -20,13 +21,13 @@ from larvseg_jax.config import Experiment
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluator import Evaluation, Evaluator
 from larvseg_jax.metric_log import MetricLog
-from larvseg_jax.models.segmenter import Segmenter, make_model
+from larvseg_jax.models.segmenter import make_model
 from larvseg_jax.optimizer import learning_rate, make_optimizer
 from larvseg_jax.pretrained import load_augreg
 from larvseg_jax.progress import TrainProgress, console, stage
 from larvseg_jax.run_report import report_run
 from larvseg_jax.sharding import make_mesh, state_shardings
-from larvseg_jax.train_state import TrainState, create_sharded_state
+from larvseg_jax.train_state import TrainState, fresh_state, state_layout
 from larvseg_jax.train_step import Batch, Metrics, TrainStep, make_train_step
 
 
@@ -43,18 +44,16 @@ def train(run: Experiment) -> TrainState:
         for name, stream in streams.items():
             console.print(f"  {name}: {len(stream.source)} pictures, {len(stream.label_set)} classes")
     with stage("model", timings):
-        model, ca = make_model(run, mesh), run.ca_classifier
-        optimizer = make_optimizer(run.optimizer, run.total_steps)
-        state = create_sharded_state(model, optimizer, ca.memory_bank_size, ca.bank_dtype, run.seed, mesh)
+        state = fresh_state(run, mesh)
         console.print(f"  {sum(x.size for x in jax.tree.leaves(state.params)):,} parameters")
     record = Record.of(run.settings, run.vocabulary.classes, data.data_settings(run, streams), state)
     with Checkpoints(run.workdir, run.keep_last) as checkpoints:
         with stage("weights", timings):
-            state = first_state(run, state, checkpoints, record)
+            state = first_state(run, mesh, state, checkpoints, record)
         (run.workdir / "config.json").write_text(json.dumps(record.settings, indent=2) + "\n")
         with stage("compilation", timings):
             batches = map(place, batches_from(run, streams, int(state.step)))
-            train_step = compiled_step(run, mesh, model, state)
+            train_step = lower_step(run, mesh, state).compile()
         with stage("training", timings):
             state, evaluation = run_steps(run, train_step, state, batches, evaluator, checkpoints, record)
     if int(state.step) == run.total_steps:
@@ -65,22 +64,24 @@ def train(run: Experiment) -> TrainState:
     return state
 
 
-def first_state(run: Experiment, fresh: TrainState, checkpoints: Checkpoints, record: Record) -> TrainState:
+def first_state(run: Experiment, mesh: Mesh, fresh: TrainState, checkpoints: Checkpoints, record: Record) -> TrainState:
     """Where the weights come from: this run's own checkpoint; else the pretrained file; else the fresh ones."""
-    restored = checkpoints.restore_latest(fresh, record)
+    restored = checkpoints.restore_latest(state_layout(run, mesh), record)
     if restored is not None:
         console.print(f"  resumed at step {int(restored.step)}")
         return restored
     if run.pretrained:
         backbone, report = load_augreg(run.pretrained, fresh.params["backbone"], run.vit.stored_grid)
         console.print(f"  {report}")
-        params = jax.device_put({**fresh.params, "backbone": backbone}, jax.tree.map(lambda x: x.sharding, fresh.params))
+        params = jax.device_put(
+            {**fresh.params, "backbone": backbone}, jax.tree.map(lambda x: x.sharding, fresh.params)
+        )
         return dataclasses.replace(fresh, params=params)
     console.print("  from scratch")
     return fresh
 
 
-def batches_from(run: Experiment, streams: dict[str, data.Stream], start: int) -> Iterator[HostBatch]:
+def batches_from(run: Experiment, streams: dict[str, data.Stream], start: int) -> Iterator[dict[str, HostBatch]]:
     """Host batches of the steps start, start + 1, ...: the data order is a function of seed and step alone."""
     dataset = step_batches(
         streams,
@@ -137,10 +138,10 @@ def run_steps(
             step += 1
 
 
-def compiled_step(run: Experiment, mesh: Mesh, model: Segmenter, state: TrainState) -> TrainStep:
-    """The train step compiled for its devices: state in and out with the same layout, its memory reused."""
+def lower_step(run: Experiment, mesh: Mesh, state: TrainState) -> jax.stages.Lowered:
+    """The train step lowered for its devices: state in and out with the same layout, its memory reused."""
     step = make_train_step(
-        model,
+        make_model(run, mesh),
         make_optimizer(run.optimizer, run.total_steps),
         data.stream_losses(run, mesh),
         run.ca_classifier,
@@ -148,7 +149,7 @@ def compiled_step(run: Experiment, mesh: Mesh, model: Segmenter, state: TrainSta
         seed=run.seed,
     )
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(state_shardings(state, mesh), None))
-    return jitted.lower(state, data.abstract_batch(run, mesh)).compile()
+    return jitted.lower(state, data.abstract_batch(run, mesh))
 
 
 def check_finite(metrics: dict[str, float], step: int) -> None:

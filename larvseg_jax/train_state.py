@@ -2,57 +2,60 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import PyTree
 
+from larvseg_jax.config import Experiment
 from larvseg_jax.memory_bank import MemoryBank
-from larvseg_jax.models.segmenter import Segmenter
+from larvseg_jax.models.segmenter import make_model
+from larvseg_jax.optimizer import make_optimizer
 from larvseg_jax.sharding import state_shardings
 
 
 @struct.dataclass
 class TrainState:
-    """Attributes:
-    step: steps done; batch, random numbers and learning rate of the next one are functions of it.
-    params: parameters of the Segmenter.
-    opt_state: optax state.
-    bank: the memory bank, one for all streams and devices.
+    """The state of a run after `step` steps. The leaves are arrays, or their shapes or shardings in a layout.
+
+    Attributes:
+      step: int32 scalar, steps done; batch, random numbers and learning rate of the next one are functions of it.
+      params: parameters of the Segmenter.
+      opt_state: optax state.
+      bank: the memory bank, one for all streams and devices.
     """
 
-    step: Int[Array, ""]
+    step: Any
     params: PyTree
     opt_state: PyTree
     bank: MemoryBank
 
 
-def create_state(
-    model: Segmenter, optimizer: optax.GradientTransformation, bank_size: int, bank_dtype: str, seed: int
-) -> TrainState:
-    """Fresh parameters and an empty bank; the sizes of the pictures do not matter to the parameters."""
-    side = model.vit.image_size
-    images = jnp.zeros((1, side, side, 3))
-    one_class = jnp.zeros(1, jnp.int32), jnp.ones(1)
-    params = model.init(jax.random.key(seed), images, *one_class)["params"]
-    bank = MemoryBank.empty(model.num_classes, bank_size, model.vit.width, bank_dtype)
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), bank)
+def fresh_state(run: Experiment, mesh: Mesh) -> TrainState:
+    """Fresh parameters and an empty bank, made where they will live: nothing is ever whole on one device."""
+    create = functools.partial(_create, run, mesh)
+    return jax.jit(create, out_shardings=state_shardings(jax.eval_shape(create), mesh))()
 
 
-def create_sharded_state(
-    model: Segmenter, optimizer: optax.GradientTransformation, bank_size: int, bank_dtype: str, seed: int, mesh: Mesh
-) -> TrainState:
-    """The same, made where it will live: no array is ever whole on one device that splits it."""
-
-    def create() -> TrainState:
-        return create_state(model, optimizer, bank_size, bank_dtype, seed)
-
-    shardings = state_shardings(jax.eval_shape(create), mesh)
-    return jax.jit(create, out_shardings=shardings)()
+def state_layout(run: Experiment, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of a run's state, for restoring into."""
+    shapes = jax.eval_shape(functools.partial(_create, run, mesh))
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        state_shardings(shapes, mesh),
+    )
 
 
-def abstract_state(state: TrainState) -> TrainState:
-    """Shapes, dtypes and shardings of a state, for restoring into."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+def _create(run: Experiment, mesh: Mesh) -> TrainState:
+    model, side = make_model(run, mesh), run.vit.image_size
+    one_class = jnp.zeros(1, jnp.int32), jnp.ones(1)  # parameters do not depend on which classes take part
+    params = model.init(jax.random.key(run.seed), jnp.zeros((1, side, side, 3)), *one_class)["params"]
+    opt_state = make_optimizer(run.optimizer, run.total_steps).init(params)
+    ca = run.ca_classifier
+    bank = MemoryBank.empty(model.num_classes, ca.memory_bank_size, run.vit.width, ca.bank_dtype)
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, bank)

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
@@ -24,7 +23,7 @@ from larvseg_jax.losses import (
 )
 from larvseg_jax.memory_bank import MemoryBank
 from larvseg_jax.models.head import ClassTable
-from larvseg_jax.models.segmenter import Segmenter
+from larvseg_jax.models.segmenter import Segmenter, segment
 from larvseg_jax.tag_pooling import pool_tags
 from larvseg_jax.train_state import TrainState
 from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
@@ -70,17 +69,12 @@ def make_train_step(
     def total_loss(
         params: PyTree, bank: MemoryBank, batch: Batch, key: jax.Array
     ) -> tuple[Float[Array, ""], tuple[Metrics, list[Pairs]]]:
-        total, metrics, written = jnp.zeros(()), {}, []
+        total, metrics = jnp.zeros(()), dict[str, Float[Array, ""]]()
+        written: list[Pairs] = []
         for index, stream in enumerate(streams):
-            data, rows = batch[stream.name], np.asarray(stream.label_set.rows)
-            patches, table = model.apply(
-                {"params": params},
-                data["image"],
-                jnp.asarray(rows),
-                jnp.asarray(stream.label_set.multiplicity),
-                train=True,
-                rngs={"drop_path": jax.random.fold_in(key, index)},
-            )
+            data = batch[stream.name]
+            drop_path_key = jax.random.fold_in(key, index)
+            patches, table = segment(model, params, data["image"], stream.label_set, drop_path_key)
             if stream.kind == "masks":
                 losses = {"L_seg": segmentation_loss(patches, table, data["label"], data["valid"], seg_loss_mean)}
                 total += stream.weight * losses["L_seg"]
@@ -95,7 +89,9 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         gradient = jax.grad(total_loss, has_aux=True)
         grads, (metrics, written) = gradient(state.params, state.bank, batch, key)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        # Optax mixes integers and floats in AdamW's bias correction, which strict promotion refuses.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         bank = state.bank
         if attends:
@@ -136,7 +132,7 @@ def tag_losses(
     if attends:
         where = pool_tags(*lax.stop_gradient((patches, table)), tags, rows, bank, config, size)
         features = where.features
-        losses["attended"] = jnp.sum(where.active) / jnp.maximum(jnp.sum(present), 1).astype(jnp.float32)
+        losses["attended"] = mean_over_pairs(where.active.astype(jnp.float32), tags)
         if stream.lambda_aux > 0:
             losses["L_aux"] = mean_loss(where.weights, where.active)
     return losses, Pairs(rows[jnp.maximum(tags, 0)].reshape(-1), features.reshape(-1, d), present.reshape(-1))

@@ -1,5 +1,6 @@
 """Attention maps, mining and the whole step against loops over images, labels, classes and pixels."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def test_mining_matches_loops_in_blocks_of_any_size(block):
     means = 0.5 * unit_vectors(rng, CLASSES, WIDTH)
     means[4] = 0.0  # nothing was ever written
     multiplicity = np.array([1, 2, 1, 1, 1, 3, 1, 1, 1, 1, 0])  # the last one is padding
-    labels = rng.integers(0, CLASSES - 1, len(patches))
+    labels = np.array([0, 1, 2, 3, 5, 6, 7, 8])
     options = config(class_block=block)
     mined = mine(patches, vectors, means, labels, options, multiplicity)
     seen = set()
@@ -128,6 +129,17 @@ def test_a_class_with_an_empty_bank_is_never_mined():
     mined = mine(patches, vectors, means, [3, 5], everything)
     np.testing.assert_array_equal(mined.kept, [0, 1])
     assert np.all(np.isfinite(mined.mean))
+
+
+def test_the_difference_of_two_maps_is_measured_in_unbiased_deviations():
+    rng = np.random.default_rng(6)
+    patches, vectors = unit_vectors(rng, 1, PATCHES, WIDTH), unit_vectors(rng, CLASSES, WIDTH)
+    means = np.zeros((CLASSES, WIDTH), np.float32)
+    means[:2] = vectors[:2]
+    mse = np.mean((unbiased(patches[0] @ means[0]) - unbiased(patches[0] @ means[1])) ** 2)
+    for factor, kept in ((0.99, 1), (1.01, 0)):  # the biased one is larger by 20/19
+        options = config(background_threshold=-2.0, background_mse_threshold=float(factor * mse))
+        assert mine(patches, vectors, means, [0], options).kept[0] == kept
 
 
 def test_attention_of_any_number_of_tags():
@@ -169,7 +181,8 @@ def step_inputs(rng):
 
 def pooled(patches, vectors, tags, rows, bank, options, size=(8, 10)):
     grid = jnp.asarray(patches.reshape(-1, *GRID, WIDTH))
-    return pool_tags(grid, class_table(vectors), jnp.asarray(tags), jnp.asarray(rows), bank, options, size)
+    pool = jax.jit(pool_tags, static_argnames=("config", "size"))
+    return pool(grid, class_table(vectors), jnp.asarray(tags), jnp.asarray(rows), bank, config=options, size=size)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -233,10 +246,15 @@ def test_a_pseudo_region_is_where_the_score_exceeds_mean_plus_std():
         np.testing.assert_allclose(weights[i, j], region * region.size / region.sum(), rtol=1e-5)
 
 
+def test_a_pseudo_region_uses_the_unbiased_deviation():
+    scores = jnp.array([0.0, 0.0, 0.9, 1.0]).reshape(1, 1, 4)  # mean + std is 1.025, biased 0.951
+    _, exists = ca_classifier.pseudo_region(scores, (2, 2), (2, 2))
+    assert not exists[0, 0]
+
+
 def upsampled_in_loops(image, size):
     rows, columns = (
-        [min(max((i + 0.5) * a / b - 0.5, 0), a - 1) for i in range(b)]
-        for a, b in zip(image.shape, size, strict=True)
+        [min(max((i + 0.5) * a / b - 0.5, 0), a - 1) for i in range(b)] for a, b in zip(image.shape, size, strict=True)
     )
     tall = np.stack([np.interp(rows, range(image.shape[0]), column) for column in image.T], 1)
     return np.stack([np.interp(columns, range(image.shape[1]), row) for row in tall])

@@ -37,9 +37,7 @@ def cubic(x, n_out, a=-0.75):
 
 
 @pytest.mark.parametrize(("n_in", "n_out"), SIZES)
-@pytest.mark.parametrize(
-    ("matrix", "formula"), [(resize.bilinear_matrix, linear), (resize.bicubic_matrix, cubic)]
-)
+@pytest.mark.parametrize(("matrix", "formula"), [(resize.bilinear_matrix, linear), (resize.bicubic_matrix, cubic)])
 def test_matrices_follow_the_formula(matrix, formula, n_in, n_out):
     x = np.random.default_rng(n_in + n_out).standard_normal(n_in)
     np.testing.assert_allclose(matrix(n_in, n_out) @ x, formula(x, n_out), atol=1e-6)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from larvseg_jax.config import Experiment
 from larvseg_jax.models.head import ClassTable, CosineHead
-from larvseg_jax.models.vit import ViTConfig, VisionTransformer
+from larvseg_jax.models.vit import VisionTransformer, ViTConfig
+from larvseg_jax.vocabulary import LabelSet
 
 
 class Segmenter(nn.Module):
@@ -33,6 +37,25 @@ class Segmenter(nn.Module):
         """Unit patch features of the pictures and the table of the classes in `rows`."""
         features = self.backbone(images, train=train)
         return self.head.patches(features), self.head.classes(rows, multiplicity)
+
+
+def segment(
+    model: Segmenter,
+    params: PyTree,
+    images: Float[Array, "b height width 3"],
+    label_set: LabelSet,
+    drop_path_key: Array | None = None,
+) -> tuple[Float[Array, "b h w d"], ClassTable]:
+    """Runs the model with the classes of a label set; as in training (drop path) if a random key is given."""
+    patches, table = model.apply(
+        {"params": params},
+        images,
+        jnp.asarray(label_set.rows),
+        jnp.asarray(label_set.multiplicity),
+        train=drop_path_key is not None,
+        rngs=None if drop_path_key is None else {"drop_path": drop_path_key},
+    )
+    return patches, cast(ClassTable, table)
 
 
 def make_model(run: Experiment, mesh: Mesh) -> Segmenter:

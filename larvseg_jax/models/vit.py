@@ -45,9 +45,7 @@ class VisionTransformer(nn.Module):
     config: ViTConfig
 
     @nn.compact
-    def __call__(
-        self, images: Float[Array, "b height width 3"], *, train: bool = False
-    ) -> Float[Array, "b h w d"]:
+    def __call__(self, images: Float[Array, "b height width 3"], *, train: bool = False) -> Float[Array, "b h w d"]:
         """Any picture size: padded at the bottom and right with zeros (= the mean colour) to whole patches.
 
         With train=True a "drop_path" random key is needed. Returns float32 whatever the compute dtype.
@@ -81,13 +79,13 @@ class Embedding(nn.Module):
             # A convolution whose stride is its size is a matrix product over unfolded patches.
             patches = images.reshape(b, height // p, p, width // p, p, c).transpose(0, 1, 3, 2, 4, 5)
             flat = patches.reshape(b, height // p, width // p, p * p * c)
-            return flat @ kernel.reshape(p * p * c, cfg.width).astype(dtype) + bias.astype(dtype)
+            return flat @ kernel.reshape(p * p * c, cfg.width).astype(dtype) + bias.astype(dtype)[None, None, None]
         halvings = cfg.patch_size.bit_length() - 1
         x = images
         for i in range(halvings):
             features = cfg.width >> (halvings - 1 - i)
             x = nn.Conv(features, (3, 3), (2, 2), dtype=dtype, name=f"conv_{i}")(x)
-            x = nn.LayerNorm(LAYER_NORM_EPSILON, dtype=dtype, name=f"norm_{i}")(x)
+            x = _layer_norm(x, f"norm_{i}")
             x = nn.gelu(x, approximate=False)
         return nn.Dense(cfg.width, dtype=dtype, name="out")(x)
 
@@ -98,16 +96,14 @@ class Encoder(nn.Module):
     config: ViTConfig
 
     @nn.compact
-    def __call__(
-        self, tokens: Float[Array, "b n d"], grid: tuple[int, int], train: bool
-    ) -> Float[Array, "b n d"]:
+    def __call__(self, tokens: Float[Array, "b n d"], grid: tuple[int, int], train: bool) -> Float[Array, "b n d"]:
         cfg = self.config
         x = PositionEmbedding(cfg, name="posembed_input")(tokens, grid)
         block = nn.remat(EncoderBlock, static_argnums=(2,)) if cfg.remat else EncoderBlock
         for i in range(cfg.depth):
             rate = cfg.drop_path * i / max(cfg.depth - 1, 1)
             x = block(cfg, rate, name=f"encoderblock_{i}")(x, train)
-        return nn.LayerNorm(LAYER_NORM_EPSILON, dtype=jnp.dtype(cfg.dtype), name="encoder_norm")(x)
+        return _layer_norm(x, "encoder_norm")
 
 
 class PositionEmbedding(nn.Module):
@@ -147,11 +143,10 @@ class EncoderBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], train: bool) -> Float[Array, "b n d"]:
         cfg = self.config
-        dtype = jnp.dtype(cfg.dtype)
-        y = nn.LayerNorm(LAYER_NORM_EPSILON, dtype=dtype, name="LayerNorm_0")(x)
+        y = _layer_norm(x, "LayerNorm_0")
         y = SelfAttention(cfg, name="MultiHeadDotProductAttention_1")(y)
         x = x + DropPath(self.drop_path)(y, train)
-        y = nn.LayerNorm(LAYER_NORM_EPSILON, dtype=dtype, name="LayerNorm_2")(x)
+        y = _layer_norm(x, "LayerNorm_2")
         y = Mlp(cfg, name="MlpBlock_3")(y)
         return x + DropPath(self.drop_path)(y, train)
 
@@ -168,13 +163,17 @@ class SelfAttention(nn.Module):
 
         def project(name: str) -> Float[Array, "b n k e"]:
             init = nn.initializers.xavier_uniform()
-            return nn.DenseGeneral(
-                (cfg.num_heads, head_dim), dtype=jnp.dtype(cfg.dtype), kernel_init=init, name=name
-            )(x)
+            return nn.DenseGeneral((cfg.num_heads, head_dim), dtype=jnp.dtype(cfg.dtype), kernel_init=init, name=name)(
+                x
+            )
 
         mixed = dot_product_attention(project("query"), project("key"), project("value"))
         return nn.DenseGeneral(
-            cfg.width, axis=(-2, -1), dtype=jnp.dtype(cfg.dtype), kernel_init=nn.initializers.xavier_uniform(), name="out"
+            cfg.width,
+            axis=(-2, -1),
+            dtype=jnp.dtype(cfg.dtype),
+            kernel_init=nn.initializers.xavier_uniform(),
+            name="out",
         )(mixed)
 
 
@@ -183,12 +182,21 @@ def dot_product_attention(
 ) -> Float[Array, "b n k e"]:
     """softmax(q k^T / sqrt(e)) v per head, softmax in float32.
 
-    On CPU a loop over (picture, head): plain matrix products run 2 to 4 times faster there than the
-    batched ones of the library (benchmarks/attention.py).
+    On a single CPU device a loop over (picture, head): plain matrix products run 2 to 4 times faster there
+    than the batched ones of the library (benchmarks/attention.py). With more devices the pictures are split
+    among them, and a loop over them would gather them first.
     """
-    return lax.platform_dependent(
-        query, key, value, cpu=_attention_head_by_head, default=jax.nn.dot_product_attention
-    )
+    if jax.device_count() > 1:
+        return jax.nn.dot_product_attention(query, key, value)
+    return lax.platform_dependent(query, key, value, cpu=_attention_head_by_head, default=_attention_of_jax)
+
+
+def _attention_of_jax(
+    query: Float[Array, "b n k e"], key: Float[Array, "b n k e"], value: Float[Array, "b n k e"]
+) -> Float[Array, "b n k e"]:
+    # It mixes bfloat16 and float32 inside, which strict promotion refuses.
+    with jax.numpy_dtype_promotion("standard"):
+        return jax.nn.dot_product_attention(query, key, value)
 
 
 def _attention_head_by_head(
@@ -234,6 +242,11 @@ class DropPath(nn.Module):
             return x
         keep = jax.random.bernoulli(self.make_rng("drop_path"), 1.0 - self.rate, (x.shape[0], 1, 1))
         return jnp.where(keep, x / jnp.asarray(1.0 - self.rate, x.dtype), jnp.zeros_like(x))
+
+
+def _layer_norm(x: Float[Array, "*batch d"], name: str) -> Float[Array, "*batch d"]:
+    """Computed in float32, returned in the dtype of x."""
+    return nn.LayerNorm(LAYER_NORM_EPSILON, name=name)(x.astype(jnp.float32)).astype(x.dtype)
 
 
 def _pad_to_patches(images: Float[Array, "b height width 3"], patch: int) -> Float[Array, "b H W 3"]:

@@ -73,9 +73,7 @@ def check_attention(report: Report, golden: Golden) -> None:
     loss = functools.partial(_loss, head, columns, labels.shape[-2:], meta)
     loss_and_gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
 
-    start = golden["queue_codebook"][golden["queue_init_index"]].mean(
-        2
-    )  # a slot of ours is a mean of K features
+    start = golden["queue_codebook"][golden["queue_init_index"]].mean(2)  # a slot of ours is a mean of K features
     bank = MemoryBank.from_slots(jnp.asarray(start))
     report.array("bank before", bank.slots[golden["touched"]], golden["queue_touched"][0].mean(2))
     pairs: list[Pair] = []
@@ -127,15 +125,11 @@ def _read_and_write(
     mined = ca_classifier.mine_background(patches, table, means, tags[:, 0], foreground, config)
     attention = ca_classifier.attention_map(patches, label_means, tags != IGNORE_LABEL, mined)
     warm = source.is_warm(row, config.warmup)
-    read = _Read(
-        warm, attention[0, slot], mined.candidates[0], mined.kept[0], bank.cursor[row], chosen[0, slot]
-    )
+    read = _Read(warm, attention[0, slot], mined.candidates[0], mined.kept[0], bank.cursor[row], chosen[0, slot])
     return written, read
 
 
-def _pair(
-    golden: Golden, columns: Columns, step: int, image: int, tags: np.ndarray, slot: int, read: _Read
-) -> Pair:
+def _pair(golden: Golden, columns: Columns, step: int, image: int, tags: np.ndarray, slot: int, read: _Read) -> Pair:
     others = int(np.sum(tags != IGNORE_LABEL)) - 1
     candidates, kept = int(read.candidates), int(read.kept)
     attention = np.asarray(read.attention)
@@ -151,9 +145,7 @@ def _pair(
     label = int(tags[slot])
     row = int(columns.rows[label])
     ready = bool(read.warm)
-    return Pair(
-        step, image, label, ready, *background, attention, row, int(read.cursor), np.asarray(read.chosen)
-    )
+    return Pair(step, image, label, ready, *background, attention, row, int(read.cursor), np.asarray(read.chosen))
 
 
 def _of_slots(pairs: list[Pair], tags: np.ndarray, patches: int) -> tuple[np.ndarray, np.ndarray]:
@@ -208,8 +200,6 @@ def _check_pairs(report: Report, golden: Golden, pairs: list[Pair]) -> None:
     for name in ("step", "img", "label", "ready", "bg_mode", "n_candidates", "n_background"):
         report.exact(f"pair_{name}", ours[name], golden[f"pair_{name}"])
     ready = golden["pair_ready"]  # where nothing was attended NaN is recorded
-    report.array(
-        "pair_attention", ours["attention"][ready] if ready.any() else [], golden["pair_attention"][ready]
-    )
+    report.array("pair_attention", ours["attention"][ready] if ready.any() else [], golden["pair_attention"][ready])
     for name in ("step", "img", "label", "cls", "slot", "patch"):
         report.exact(f"enq_{name}", ours[name], golden[f"enq_{name}"])

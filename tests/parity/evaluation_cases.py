@@ -94,6 +94,4 @@ def check_resize_shapes(report: Report, golden: Golden) -> None:
         resized_shape(height, width, (long, short), ratio / 1000)
         for height, width, long, short, ratio in zip(*(columns[name] for name in names), strict=True)
     ]
-    report.exact(
-        "out_height, out_width", np.array(ours), np.stack([columns["out_height"], columns["out_width"]], 1)
-    )
+    report.exact("out_height, out_width", np.array(ours), np.stack([columns["out_height"], columns["out_width"]], 1))

@@ -50,9 +50,7 @@ class Report:
             return
         scale = np.where(recorded == 0, 1.0, np.abs(recorded))
         both_nan = np.isnan(ours) & np.isnan(recorded)
-        self._add(
-            quantity, np.max(np.where(both_nan, 0.0, np.abs(ours - recorded) / scale), initial=0.0), tolerance
-        )
+        self._add(quantity, np.max(np.where(both_nan, 0.0, np.abs(ours - recorded) / scale), initial=0.0), tolerance)
 
     def array(self, quantity: str, ours, recorded, tolerance: float = ARRAY) -> None:
         """The largest difference relative to the largest entry recorded."""
@@ -103,10 +101,6 @@ class Report:
         lines = [head]
         for (case, quantity), row in self._rows.items():
             tolerance = f"{row.tolerance:.0e}" if row.tolerance else "exact"
-            lines.append(
-                (case, quantity, f"{row.error:.2e}", tolerance, "EXCESS" if row.excess else "ok", row.file)
-            )
+            lines.append((case, quantity, f"{row.error:.2e}", tolerance, "EXCESS" if row.excess else "ok", row.file))
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-        return "\n".join(
-            "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
-        )
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)

@@ -95,11 +95,7 @@ def _config(golden: Golden, grid: tuple[int, int], sizes) -> _Config:
     """`sizes`: our parameters, or the shapes of a file by name."""
     meta = golden.meta
     name = "Transformer/encoderblock_0/MlpBlock_3/Dense_0/bias"
-    flat = (
-        sizes
-        if name in sizes
-        else {k: v.shape for k, v in traverse_util.flatten_dict(sizes, sep="/").items()}
-    )
+    flat = sizes if name in sizes else {k: v.shape for k, v in traverse_util.flatten_dict(sizes, sep="/").items()}
     return _Config(
         width=meta["embed"],
         depth=meta["depth"],
@@ -136,14 +132,10 @@ def _from_torch(golden: Golden) -> dict:
             tree[f"{ours}{norm}/bias"] = state[f"{theirs}{name}.bias"]
         attention = f"{ours}MultiHeadDotProductAttention_1/"
         stacked = state[f"{theirs}attn.attn.in_proj_weight"], state[f"{theirs}attn.attn.in_proj_bias"]
-        for name, weight, bias in zip(
-            ("query", "key", "value"), *(np.split(x, 3) for x in stacked), strict=True
-        ):
+        for name, weight, bias in zip(("query", "key", "value"), *(np.split(x, 3) for x in stacked), strict=True):
             tree[f"{attention}{name}/kernel"] = weight.T.reshape(width, heads, -1)
             tree[f"{attention}{name}/bias"] = bias.reshape(heads, -1)
-        tree[f"{attention}out/kernel"] = state[f"{theirs}attn.attn.out_proj.weight"].T.reshape(
-            heads, -1, width
-        )
+        tree[f"{attention}out/kernel"] = state[f"{theirs}attn.attn.out_proj.weight"].T.reshape(heads, -1, width)
         tree[f"{attention}out/bias"] = state[f"{theirs}attn.attn.out_proj.bias"]
         for dense, name in (("Dense_0", "0.0"), ("Dense_1", "1")):
             tree[f"{ours}MlpBlock_3/{dense}/kernel"] = state[f"{theirs}ffn.layers.{name}.weight"].T

@@ -1,0 +1,93 @@
+"""The same run on one and on eight devices: same losses, same bank."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from larvseg_jax import data
+from larvseg_jax.config import from_config
+from larvseg_jax.errors import UserError
+from larvseg_jax.models.head import unit
+from larvseg_jax.sharding import make_mesh
+from larvseg_jax.train_loop import batches_from, lower_step
+from larvseg_jax.train_state import fresh_state
+
+from tests import tiny
+
+STEPS = 6
+
+
+def run_steps(config, mesh):
+    """Losses of every step, and the final state on the host."""
+    run = from_config(config)
+    batches = batches_from(run, data.open_streams(run), 0)
+    place, state = data.BatchPlacer(run, mesh), fresh_state(run, mesh)
+    step = lower_step(run, mesh, state).compile()
+    losses = []
+    for _ in range(STEPS):
+        state, metrics = step(state, place(next(batches)))
+        losses.append(jax.device_get(metrics))
+    return losses, jax.device_get(state)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    config = tiny.get_config()
+    config.data_root = str(tiny.write_data(tmp_path_factory.mktemp("data")).parent)
+    return config
+
+
+@pytest.fixture(scope="module")
+def on_one_device(config):
+    return run_steps(config, make_mesh(1, 1, jax.devices()[:1]))
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (4, 2), (2, 4)])
+def test_any_mesh_gives_the_losses_and_the_bank_of_one_device(config, on_one_device, shape):
+    losses, state = run_steps(config, make_mesh(*shape))
+    assert_same_run(on_one_device, (losses, state))
+
+
+def assert_same_run(expected, found):
+    for step, (one, many) in enumerate(zip(expected[0], found[0], strict=True)):
+        for name, value in one.items():
+            np.testing.assert_allclose(many[name], value, rtol=1e-4, atol=1e-6, err_msg=f"{name} at step {step}")
+    one, many = expected[1].bank, found[1].bank
+    classes = len(tiny.NAMES)  # a mesh may have filled the vocabulary up
+    np.testing.assert_array_equal(many.cursor[:classes], one.cursor)
+    np.testing.assert_array_equal(many.wraps[:classes], one.wraps)
+    assert one.wraps.max() >= 1  # the banks were warm: the attention was in these losses
+    np.testing.assert_allclose(many.slots[:classes], one.slots, atol=2e-4)
+
+
+def test_padding_with_masked_examples_changes_nothing(config):
+    """Five pictures on eight devices: three masked ones are added and leave no trace."""
+    config = config.copy_and_resolve_references()
+    for stream in config.streams.values():
+        stream.batch_size = 5
+    with pytest.raises(UserError, match="batch_size=5 cannot be split over 8 devices: use 8"):
+        run_steps(config, make_mesh(8, 1))
+    config.batch_padding = "pad"
+    alone = run_steps(config, make_mesh(1, 1, jax.devices()[:1]))
+    assert_same_run(alone, run_steps(config, make_mesh(8, 1)))
+
+
+def test_mesh_that_does_not_use_all_devices_is_refused():
+    with pytest.raises(UserError, match=r"mesh.data=3 x mesh.model=1 does not make 8 devices.*\(4, 2\)"):
+        make_mesh(3, 1)
+
+
+def test_class_arrays_are_split_over_the_model_axis(config):
+    mesh = make_mesh(2, 4)
+    state = fresh_state(from_config(config), mesh)
+    by_class = {
+        "embeddings": state.params["head"]["class_embeddings"],
+        "momentum": state.opt_state[0].mu["head"]["class_embeddings"],
+        "slots": state.bank.slots,
+        "class_mean": state.bank.class_mean,
+    }
+    for name, array in by_class.items():
+        assert array.shape[0] == 8, name  # 5 classes filled up to a multiple of 4
+        assert array.addressable_shards[0].data.shape[0] == 2, name
+    assert state.params["head"]["proj_patch"].sharding.is_fully_replicated
+    assert jnp.allclose(jnp.linalg.norm(unit(by_class["embeddings"]), axis=-1), 1.0)
