@@ -24,6 +24,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 quickstart: $(RUN)  ## generate data, train a small model on the CPU, evaluate it, write a report (minutes)
+	$(BIN)/python -m data_pipelines.scenes_builder --data_dir=data
 	$(BIN)/python train.py --config=configs/quickstart.py
 
 test: lint test-312 $(DEV)  ## every check there is: format, lint, types, spelling, tests, the second Python

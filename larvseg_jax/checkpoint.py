@@ -79,9 +79,8 @@ class Checkpoints:
     def __init__(self, workdir: Path, keep_last: int = 2) -> None:
         self._folder = (workdir / "checkpoints").absolute()
         policies = checkpoint_managers
-        keep = policies.AnyPreservationPolicy(
-            [policies.LatestN(keep_last), policies.BestN(get_metric_fn=lambda m: m["mIoU"], n=1)]
-        )
+        best = policies.BestN(get_metric_fn=lambda m: m["mIoU"], n=1, keep_checkpoints_without_metrics=False)
+        keep = policies.AnyPreservationPolicy([policies.LatestN(keep_last), best])
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import jax.numpy as jnp
@@ -13,6 +14,9 @@ from larvseg_jax.config import Experiment
 from larvseg_jax.models.head import ClassTable, CosineHead
 from larvseg_jax.models.vit import VisionTransformer, ViTConfig
 from larvseg_jax.vocabulary import LabelSet
+
+ROWS_MULTIPLE = 16
+"""Class rows are filled up to a multiple of this, so that a checkpoint fits meshes with other model axes."""
 
 
 class Segmenter(nn.Module):
@@ -61,4 +65,4 @@ def segment(
 def make_model(run: Experiment, mesh: Mesh) -> Segmenter:
     """The network of a run; its class rows are filled up to what the mesh's `model` axis divides."""
     classes = len(run.vocabulary.classes)
-    return Segmenter(run.vit, classes + -classes % mesh.shape["model"], run.gamma_init)
+    return Segmenter(run.vit, classes + -classes % math.lcm(ROWS_MULTIPLE, mesh.shape["model"]), run.gamma_init)

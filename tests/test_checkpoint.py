@@ -1,0 +1,119 @@
+"""Checkpoints: what is kept, what is refused, what is noticed."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from larvseg_jax.checkpoint import Checkpoints, Record, describe, digest
+from larvseg_jax.config import from_config
+from larvseg_jax.errors import UserError
+from larvseg_jax.sharding import make_mesh
+from larvseg_jax.train_state import fresh_state, state_layout
+
+from tests import tiny
+
+DATA = {"seed": 0, "streams.masks": {"batch_size": 8}}
+
+
+@pytest.fixture(scope="module")
+def run():
+    return from_config(tiny.get_config())
+
+
+@pytest.fixture(scope="module")
+def state(run):
+    state = fresh_state(run, make_mesh(2, 4))
+    slots = jax.random.normal(jax.random.key(1), state.bank.slots.shape)
+    return dataclasses.replace(state, bank=dataclasses.replace(state.bank, slots=slots))
+
+
+@pytest.fixture(scope="module")
+def record(run, state):
+    return Record.of(run.settings, run.vocabulary.classes, DATA, state)
+
+
+@pytest.fixture
+def saved(tmp_path, state, record):
+    """Checkpoints of steps 1 to 5, the best of which is 2; the state of step n has step = n."""
+    with Checkpoints(tmp_path, keep_last=2) as checkpoints:
+        for step, miou in enumerate([0.1, 0.4, None, 0.2, 0.3], start=1):
+            checkpoints.save(dataclasses.replace(state, step=jnp.int32(step)), record, step, miou)
+    return tmp_path
+
+
+def test_the_last_two_and_the_best_are_kept(saved):
+    with Checkpoints(saved) as checkpoints:
+        assert checkpoints.steps() == [2, 4, 5]
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (4, 2), (2, 4)])
+def test_restores_bit_identical_on_another_mesh(saved, run, state, record, shape):
+    with Checkpoints(saved) as checkpoints:
+        restored = checkpoints.restore_latest(state_layout(run, make_mesh(*shape)), record)
+    assert restored.bank.slots.sharding.mesh.shape["model"] == shape[1]
+    expected = dataclasses.replace(state, step=np.int32(5))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), jax.device_get(expected))
+
+
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_taken(saved, run, record):
+    data = [path for path in (saved / "checkpoints" / "5" / "state").rglob("*") if path.is_file()]
+    largest = max(data, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1  # one bit of one array: Orbax alone restores it silently
+    largest.write_bytes(bytes(content))
+    with Checkpoints(saved) as checkpoints:
+        restored = checkpoints.restore_latest(state_layout(run, make_mesh(2, 4)), record)
+    assert int(restored.step) == 4
+
+
+def test_nothing_usable_is_an_error_and_not_a_fresh_start(saved, run, record):
+    for step in (2, 4, 5):
+        shutil.rmtree(saved / "checkpoints" / str(step) / "state")
+    with Checkpoints(saved) as checkpoints, pytest.raises(UserError, match="no usable checkpoint"):
+        checkpoints.restore_latest(state_layout(run, make_mesh(2, 4)), record)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ("background", "red", "green", "blue", "pink")}, r"another vocabulary.*'grey', 'pink'"),
+        ({"classes": ("red", "background", "green", "blue", "grey")}, "same names in another order"),
+        ({"data": {**DATA, "seed": 1}}, "trained with seed=0, here 1"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(saved, run, record, change, message):
+    other = dataclasses.replace(record, **change)
+    with Checkpoints(saved) as checkpoints, pytest.raises(UserError, match=message):
+        checkpoints.restore_latest(state_layout(run, make_mesh(2, 4)), other)
+
+
+def test_all_differences_in_shape_and_dtype_are_listed(saved, run):
+    config = tiny.get_config()
+    config.model.mlp_dim = 48
+    config.ca_classifier.bank_dtype = "bfloat16"
+    layout = state_layout(from_config(config), make_mesh(2, 4))
+    with Checkpoints(saved) as checkpoints, pytest.raises(UserError) as error:
+        checkpoints.restore(5, layout)
+    for part in ("Dense_0", "Dense_1", "slots: checkpoint float32[16, 3, 16], run bfloat16[16, 3, 16]"):
+        assert part in str(error.value)
+
+
+def test_digest_sees_every_bit_and_every_exchange():
+    x = jax.random.normal(jax.random.key(0), (5, 7))
+    flipped = x.view(jnp.uint32).at[2, 3].set(x.view(jnp.uint32)[2, 3] ^ 1).view(jnp.float32)
+    values = {int(digest(v)) for v in (x, flipped, x[::-1], x.at[0].set(x[1]))}
+    assert len(values) == 4
+    weights = np.arange(35, dtype=np.uint32) * np.uint32(2654435761) + np.uint32(1)
+    assert int(digest(x)) == int(np.sum(np.asarray(x).view(np.uint32).ravel() * weights, dtype=np.uint32))
+
+
+def test_the_record_tells_all_and_survives_json(record, state):
+    again = Record.from_json(json.loads(json.dumps(dataclasses.asdict(record))))
+    assert again == record
+    assert again.classes == tiny.NAMES
+    assert set(again.versions) >= {"jax", "flax", "orbax-checkpoint", "commit"}
+    assert describe(state)[".bank.slots"] == "float32[16, 3, 16]"
