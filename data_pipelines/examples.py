@@ -68,9 +68,7 @@ class LabelMap:
                 f"stream's {len(label_set)} ({', '.join(label_set.names[:3])}, ...): correct `classes`"
             )
         if ignore is not None and 0 <= ignore < len(names):
-            raise UserError(
-                f"{where}: ignore value {ignore} is also the id of class {names[ignore]!r}: choose another"
-            )
+            raise UserError(f"{where}: ignore value {ignore} is also the id of class {names[ignore]!r}: choose another")
         table = np.full(2**16, _INVALID, np.int32)
         table[: len(names)] = columns
         if ignore is not None:

@@ -70,9 +70,7 @@ class FolderSource:
     def _read_tags(self, splits: dict[str, Any], file: Path) -> list:
         labels = splits.get("image_labels", {})
         if not isinstance(labels, dict):
-            raise UserError(
-                f"{file}: `image_labels` is a {type(labels).__name__}: it must map photos to class ids"
-            )
+            raise UserError(f"{file}: `image_labels` is a {type(labels).__name__}: it must map photos to class ids")
         missing = [stem for stem in self._stems if stem not in labels]
         if missing:
             raise UserError(

@@ -48,9 +48,7 @@ class Network:
 
 
 def settings(**changes):
-    return EvalSettings(
-        **dict(batch=BATCH, scale=(48, 16), window=WINDOW, stride=WINDOW, class_block=2) | changes
-    )
+    return EvalSettings(**dict(batch=BATCH, scale=(48, 16), window=WINDOW, stride=WINDOW, class_block=2) | changes)
 
 
 def resized(image, size):
@@ -117,9 +115,7 @@ def test_batch_size_changes_nothing():
 
 def test_limit_and_keep():
     network = Network()
-    summary, kept = evaluate(
-        network, Photos(), VOCABULARY.label_set(), VOCABULARY, settings(limit=2), keep=[1, 4]
-    )
+    summary, kept = evaluate(network, Photos(), VOCABULARY.label_set(), VOCABULARY, settings(limit=2), keep=[1, 4])
     assert kept.keys() == {1}
     assert kept[1].shape == SIZES[1]
     assert summary.labelled.sum() == sum((Photos()[i]["label"] >= 0).sum() for i in range(2))

@@ -109,6 +109,4 @@ def test_large_counts_are_exact():
 )
 def test_values_that_are_no_class_are_refused(prediction, label, culprit):
     with pytest.raises(UserError, match=culprit):
-        SegmentationCounts.zeros(3).add(
-            np.full((1, 1), prediction, np.int32), np.full((1, 1), label, np.int32)
-        )
+        SegmentationCounts.zeros(3).add(np.full((1, 1), prediction, np.int32), np.full((1, 1), label, np.int32))

@@ -153,9 +153,7 @@ def test_overlay_leaves_background_clear_and_greys_the_unlabelled():
     image = np.full((9, 9, 3), 200, np.uint8)
     label = np.zeros((9, 9), np.int32)
     label[:, 3:6], label[:, 6:] = 1, -1
-    shown = colours.overlay(
-        image, label, np.array([[0, 0, 0], [250, 0, 100]], np.uint8), clear=0, opacity=0.5
-    )
+    shown = colours.overlay(image, label, np.array([[0, 0, 0], [250, 0, 100]], np.uint8), clear=0, opacity=0.5)
     assert shown[4, 1].tolist() == [200, 200, 200]
     assert shown[4, 2].tolist() == [255, 255, 255]  # the outline
     assert shown[4, 4].tolist() == [225, 100, 150]

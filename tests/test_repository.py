@@ -16,12 +16,7 @@ CODE = [
 ]
 TEXTS = [
     *CODE,
-    *(
-        p
-        for f in (*FOLDERS, "docs")
-        for s in ("*.md", "*.j2", "*.ipynb")
-        for p in sorted((REPOSITORY / f).rglob(s))
-    ),
+    *(p for f in (*FOLDERS, "docs") for s in ("*.md", "*.j2", "*.ipynb") for p in sorted((REPOSITORY / f).rglob(s))),
     *(p for s in ("*.md", "*.txt", "*.toml", "Makefile", ".ci/run") for p in sorted(REPOSITORY.glob(s))),
 ]
 MAX_LINES_OF_FILE = 350
@@ -65,9 +60,7 @@ def package_of(requirement: str) -> str:
 def test_files_and_functions_stay_short(path):
     source = path.read_text()
     assert source.count("\n") <= MAX_LINES_OF_FILE
-    functions = (
-        n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
-    )
+    functions = (n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
     long = {f.name: f.end_lineno - f.lineno + 1 for f in functions}
     assert not {name: lines for name, lines in long.items() if lines > MAX_LINES_OF_FUNCTION}
 
@@ -89,9 +82,7 @@ def test_code_imports_what_the_requirements_name():
     allowed = {}
     for name in ("requirements.txt", "requirements-dev.txt"):
         packages = [package_of(line) for line in requirement_lines(name)]
-        allowed[name] = {
-            imports.get(p, p.replace("-", "_").replace("tensorboardx", "tensorboardX")) for p in packages
-        }
+        allowed[name] = {imports.get(p, p.replace("-", "_").replace("tensorboardx", "tensorboardX")) for p in packages}
     for path in CODE:
         foreign = imported_packages(path) - sys.stdlib_module_names - {*FOLDERS, "train", path.parent.name}
         foreign -= {other.stem for other in path.parent.iterdir()}  # modules beside it
@@ -136,14 +127,8 @@ def test_every_python_package_is_in_the_distribution():
 
 def readme_commands() -> list[str]:
     readme = REPOSITORY / "README.md"
-    blocks = (
-        re.findall(r"```(?:bash|sh|console)\n(.*?)```", readme.read_text(), re.S) if readme.exists() else []
-    )
-    lines = (
-        line.strip().removeprefix("$ ")
-        for block in blocks
-        for line in block.replace("\\\n", " ").splitlines()
-    )
+    blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", readme.read_text(), re.S) if readme.exists() else []
+    lines = (line.strip().removeprefix("$ ") for block in blocks for line in block.replace("\\\n", " ").splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 

@@ -75,9 +75,7 @@ def test_killed_and_restarted_run_is_bit_identical(tmp_path):
 
     whole, resumed = final_state(tmp_path / "whole"), final_state(killed)
     assert whole.bank.wraps.max() >= 1
-    for (path, one), other in zip(
-        jax.tree_util.tree_leaves_with_path(whole), jax.tree.leaves(resumed), strict=True
-    ):
+    for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(whole), jax.tree.leaves(resumed), strict=True):
         np.testing.assert_array_equal(one, other, err_msg=jax.tree_util.keystr(path))
     logs = [read_history(workdir) for workdir in (tmp_path / "whole", killed)]
     steps = [[(line["step"], line["kind"]) for line in log] for log in logs]

@@ -93,9 +93,7 @@ def test_matrices_equal_the_loop_over_windows(size, window, stride, grid, out):
     expected = bilinear(total / count, *out)
     assert count.min() == 1
 
-    a, b = (
-        sliding_window.stitch_matrix(n, window, stride, g, m) for n, g, m in zip(size, grid, out, strict=True)
-    )
+    a, b = (sliding_window.stitch_matrix(n, window, stride, g, m) for n, g, m in zip(size, grid, out, strict=True))
     stitched = sliding_window.stitched_logits(sliding_window.mosaic(logits, len(rows)), a, b)
     np.testing.assert_allclose(stitched, expected, atol=1e-5)
 

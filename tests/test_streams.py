@@ -18,9 +18,7 @@ def photos(count=10, seed=0):
     found = []
     for i in range(count):
         height, width = rng.integers(20, 40, 2)
-        label = np.kron(rng.integers(-1, 9, (10, 10)), np.ones((4, 4), np.int32))[:height, :width].astype(
-            np.int32
-        )
+        label = np.kron(rng.integers(-1, 9, (10, 10)), np.ones((4, 4), np.int32))[:height, :width].astype(np.int32)
         image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         tags = np.sort(rng.choice(9, rng.integers(1, 5), replace=False)).astype(np.int32)
         found.append({"id": f"photo-{i}", "image": image, "label": label, "tags": tags})
@@ -28,9 +26,7 @@ def photos(count=10, seed=0):
 
 
 def stream(kind="masks", **changes):
-    options = dict(
-        source=photos(), batch_size=4, crop_size=16, scale=(64, 24), max_labels=12, tags_from="image"
-    )
+    options = dict(source=photos(), batch_size=4, crop_size=16, scale=(64, 24), max_labels=12, tags_from="image")
     return Stream(label_set=LABELS, kind=kind, **(options | changes))
 
 
@@ -84,10 +80,7 @@ def test_iteration_equals_indexing(threads):
 def test_blocks_of_processes_make_the_whole_batch(count, threads):
     parts = [iterate(batches(process_index=p, process_count=count), 0, threads) for p in range(count)]
     for whole, *blocks in zip(batches(), *parts, strict=True):
-        joined = {
-            name: {key: np.concatenate([b[name][key] for b in blocks]) for key in whole[name]}
-            for name in whole
-        }
+        joined = {name: {key: np.concatenate([b[name][key] for b in blocks]) for key in whole[name]} for name in whole}
         assert_equal(joined, whole)
 
 
@@ -181,9 +174,7 @@ def test_too_many_tags_name_the_photo_and_the_number(threads):
     source = photos(3)
     source[1]["tags"] = np.arange(9, dtype=np.int32)
     dataset = batches({"a": stream("tags", source=source, max_labels=8)})
-    with pytest.raises(
-        UserError, match=r"photo 'photo-1' has 9 tags and max_labels is 8: .* at least 9"
-    ) as caught:
+    with pytest.raises(UserError, match=r"photo 'photo-1' has 9 tags and max_labels is 8: .* at least 9") as caught:
         list(iterate(dataset, 0, threads))
     assert "\n" not in str(caught.value)
     assert len(list(iterate(batches({"a": stream("tags", source=source, max_labels=9)}), 0, 2))) == 6
@@ -207,9 +198,7 @@ def test_errors_of_a_source_arrive_as_they_are(threads):
 
 
 def test_batch_that_processes_do_not_divide():
-    with pytest.raises(
-        UserError, match="stream 'dense': batch_size 4 is no multiple of the 3 processes: use 6"
-    ):
+    with pytest.raises(UserError, match="stream 'dense': batch_size 4 is no multiple of the 3 processes: use 6"):
         batches(process_count=3)
 
 

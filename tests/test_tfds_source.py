@@ -85,9 +85,7 @@ def test_reads_photos_masks_and_tags(root):
     for i in range(3):
         example = examples[f"p{i}"]
         np.testing.assert_array_equal(example["image"], photo(i))
-        np.testing.assert_array_equal(
-            example["label"], np.where(mask(i) == 65535, -1, mask(i).astype(int) + 1)
-        )
+        np.testing.assert_array_equal(example["label"], np.where(mask(i) == 65535, -1, mask(i).astype(int) + 1))
         assert example["tags"].tolist() == [[3], [2, 3], [2, 3]][i]
 
 

@@ -50,10 +50,7 @@ def bilinear(image, shape):
         x = np.clip((np.arange(n_out) + 0.5) * n_in / n_out - 0.5, 0, n_in - 1)
         low = np.floor(x).astype(int)
         part = (x - low).reshape([-1 if a == axis else 1 for a in range(image.ndim)])
-        image = (
-            np.take(image, low, axis) * (1 - part)
-            + np.take(image, np.minimum(low + 1, n_in - 1), axis) * part
-        )
+        image = np.take(image, low, axis) * (1 - part) + np.take(image, np.minimum(low + 1, n_in - 1), axis) * part
     return image
 
 
@@ -116,9 +113,7 @@ def reference_distortion(image, rng):
         return rng.random() < 0.5
 
     def convert(levels, alpha=1.0, beta=0.0):
-        return np.clip(levels.astype(np.float32) * np.float32(alpha) + np.float32(beta), 0, 255).astype(
-            np.uint8
-        )
+        return np.clip(levels.astype(np.float32) * np.float32(alpha) + np.float32(beta), 0, 255).astype(np.uint8)
 
     if coin():
         image = convert(image, beta=rng.uniform(-32, 32))
@@ -201,9 +196,7 @@ def test_ratio_is_uniform(monkeypatch):
 
 
 def test_small_pictures_are_padded_after_normalising():
-    pixels, label = train(
-        noise(0, 20, 30, 3), np.ones((20, 30), np.int32), np.random.default_rng(0), scale=(12, 12)
-    )
+    pixels, label = train(noise(0, 20, 30, 3), np.ones((20, 30), np.int32), np.random.default_rng(0), scale=(12, 12))
     assert pixels.shape == (16, 16, 3)
     assert not pixels[8:].any()
     assert not pixels[:, 12:].any()
