@@ -34,7 +34,10 @@ def get_config(method: str = "larvseg") -> ml_collections.ConfigDict:
     folder = "voc12_animals"
     config.streams.masks.source = common.source(folder=folder, split="suggested.train_masks")
     config.streams.masks.classes = ("background", *BASE)
-    config.streams.tags.source = common.source(folder=folder, split="suggested.train_image_labels_only")
+    # Tags of all training photos: those with masks show no novel class (that is how they were chosen), so their
+    # tags say nothing of novel classes that the masks would know; without them hardly any tagged photo would
+    # show a cat but no dog, and the tags could not tell the two apart.
+    config.streams.tags.source = common.source(folder=folder, split="train")
     config.streams.tags.classes = known
     config.eval.source = common.source(folder=folder, split="val")
     config.eval.classes = known

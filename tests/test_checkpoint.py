@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from larvseg_jax.checkpoint import Checkpoints, Record, describe, digest
 from larvseg_jax.config import from_config
 from larvseg_jax.errors import UserError
 from larvseg_jax.sharding import make_mesh
 from larvseg_jax.train_state import fresh_state, state_layout
-
 from tests import tiny
 
 DATA = {"seed": 0, "streams.masks": {"batch_size": 8}}

@@ -10,13 +10,13 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 import pytest
+from PIL import Image
+
 from larvseg_jax import cli
 from larvseg_jax.config import from_config
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluate_run import evaluate_checkpoint
 from larvseg_jax.train_loop import train
-from PIL import Image
-
 from tests import tiny
 
 REPOSITORY = Path(__file__).parent.parent

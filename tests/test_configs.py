@@ -4,6 +4,7 @@ import importlib
 
 import jax
 import pytest
+
 from larvseg_jax.config import from_config
 from larvseg_jax.sharding import make_mesh
 from larvseg_jax.train_loop import lower_step

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from larvseg_jax import data
 from larvseg_jax.config import from_config
 from larvseg_jax.errors import UserError
@@ -11,7 +12,6 @@ from larvseg_jax.models.head import unit
 from larvseg_jax.sharding import make_mesh
 from larvseg_jax.train_loop import batches_from, lower_step
 from larvseg_jax.train_state import fresh_state
-
 from tests import tiny
 
 STEPS = 6

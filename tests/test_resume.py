@@ -11,12 +11,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+
 from larvseg_jax.checkpoint import Checkpoints
 from larvseg_jax.config import from_config
 from larvseg_jax.metric_log import read_history
 from larvseg_jax.sharding import make_mesh
 from larvseg_jax.train_state import state_layout
-
 from tests import tiny
 
 REPOSITORY = Path(__file__).parent.parent
