@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .NOTPARALLEL:
 
-# What is type-checked: train.py and every folder of code but tests/, whose functions carry no types.
-CODE := $(wildcard train.py) $(filter-out tests,$(patsubst %/,%,$(sort $(dir $(wildcard */*.py)))))
+# What is type-checked: train.py, evaluate.py and every folder of code but tests/, whose functions carry no types.
+CODE := $(wildcard *.py) $(filter-out tests,$(patsubst %/,%,$(sort $(dir $(wildcard */*.py)))))
 # As many test processes as there are cores, up to 4: each one emulates 8 devices.
 PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 

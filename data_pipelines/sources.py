@@ -6,9 +6,7 @@ import os
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from data_pipelines.examples import Example as Example
-from data_pipelines.examples import LabelMap as LabelMap
-from data_pipelines.examples import Source as Source
+from data_pipelines.examples import Source
 from data_pipelines.folder import FolderSource
 from larvseg_jax.errors import UserError
 from larvseg_jax.vocabulary import LabelSet

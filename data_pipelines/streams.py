@@ -16,7 +16,7 @@ import grain
 import numpy as np
 from jaxtyping import Int32
 
-from data_pipelines.sources import Example, Source
+from data_pipelines.examples import Example, Source
 from data_pipelines.transforms import train_transform
 from larvseg_jax.errors import UserError
 from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet

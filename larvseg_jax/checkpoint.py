@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import logging
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,15 +75,27 @@ class Record:
 
 
 class Checkpoints:
-    """The checkpoints of one run: the last few and the one with the best mIoU. Use as a context manager."""
+    """The checkpoints of one run: the last few and the one with the best mIoU. Use as a context manager.
 
-    def __init__(self, workdir: Path, keep_last: int = 2) -> None:
+    With read_only=True nothing in the folder is touched, so that a run that is still training can be read.
+    """
+
+    def __init__(self, workdir: Path, keep_last: int = 2, *, read_only: bool = False) -> None:
         self._folder = (workdir / "checkpoints").absolute()
+        if not read_only:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"cannot write {self._folder} ({error.strerror}): give another workdir") from error
         policies = checkpoint_managers
         best = policies.BestN(get_metric_fn=lambda m: m["mIoU"], n=1, keep_checkpoints_without_metrics=False)
         keep = policies.AnyPreservationPolicy([policies.LatestN(keep_last), best])
+        # What an interrupted save left behind is removed, but never by a reader: it may be a save under way.
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+            preservation_policy=keep,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+            enable_async_checkpointing=True,
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -143,7 +156,7 @@ class Checkpoints:
         return restored["state"]
 
     def restore_latest(self, template: TrainState, expected: Record) -> TrainState | None:
-        """The newest undamaged state, or None if there is no checkpoint at all.
+        """The newest undamaged state, or None if there is no checkpoint at all; newer, damaged ones are set aside.
 
         UserError if the newest readable one belongs to another vocabulary, model or data order.
         """
@@ -153,13 +166,24 @@ class Checkpoints:
                 record = self.record(step)
                 check_same_vocabulary(record, expected.classes, self._folder)
                 _check_same_data(record, expected, self._folder)
-                return self.restore(step, template)
+                state = self.restore(step, template)
+                self._set_aside([s for s in self.steps() if s > step])
+                return state
             except DamagedCheckpoint as error:
                 logging.warning("%s; trying the one before", error)
                 problems.append(str(error))
         if problems:
             raise UserError(f"no usable checkpoint: {problems[0]}; move the folder away to start afresh")
         return None
+
+    def _set_aside(self, steps: list[int]) -> None:
+        """Moves damaged checkpoints to workdir/damaged: where they are, no step up to theirs would be saved again."""
+        for step in steps:
+            damaged = self._folder.parent / "damaged"
+            damaged.mkdir(exist_ok=True)
+            (self._folder / str(step)).rename(tempfile.mkdtemp(prefix=f"{step}_", dir=damaged))
+        if steps:
+            self._manager.reload()
 
     def _check_arrays(self, step: int, record: Record, template: TrainState) -> None:
         found, wanted = record.arrays, describe(template)
@@ -169,7 +193,9 @@ class Checkpoints:
             if found.get(path) != wanted.get(path)
         ]
         if differences:
-            raise UserError(f"{self._folder / str(step)} does not fit this model: {'; '.join(differences)}")
+            more = f"; and {len(differences) - 12} more" if len(differences) > 12 else ""
+            shown = "; ".join(differences[:12]) + more
+            raise UserError(f"{self._folder / str(step)} does not fit this model: {shown}")
 
 
 def check_same_vocabulary(found: Record, classes: tuple[str, ...], folder: Path) -> None:

@@ -147,19 +147,25 @@ _CHOICES = {
 }
 
 
+_LEAST = {
+    **dict.fromkeys(("total_steps", "downsample_rate", "log_every", "checkpoint.every", "checkpoint.keep_last"), 1),
+    **dict.fromkeys(("model.patch_size", "model.num_heads", "model.depth"), 1),
+    **dict.fromkeys(("ca_classifier.memory_bank_size", "ca_classifier.class_block"), 1),
+    **dict.fromkeys(("ca_classifier.foreground_topk", "ca_classifier.background_topk"), 1),
+    **dict.fromkeys(("eval.every", "eval.window", "eval.class_block"), 1),
+    **dict.fromkeys(("data_threads", "gallery", "eval.limit", "optimizer.warmup_steps"), 0),
+}
+
+
 def _check(run: Experiment) -> None:
-    values = {
-        "batch_padding": run.batch_padding,
-        "seg_loss_mean": run.seg_loss_mean,
-        "model.stem": run.vit.stem,
-        "model.dtype": run.vit.dtype,
-        "ca_classifier.variant": run.ca_classifier.variant,
-        "ca_classifier.bank_dtype": run.ca_classifier.bank_dtype,
-        "eval.resize": run.eval.resize,
-    }
-    for option, value in values.items():
-        if value not in _CHOICES[option]:
-            raise UserError(f"{option} is {value!r}: use {' or '.join(map(repr, _CHOICES[option]))}")
+    for option, choices in _CHOICES.items():
+        value = _value(run.settings, option)
+        if value not in choices:
+            raise UserError(f"{option} is {value!r}: use {' or '.join(map(repr, choices))}")
+    for option, least in _LEAST.items():
+        value = _value(run.settings, option)
+        if value < least:
+            raise UserError(f"{option} is {value}: use {least} or more")
     if run.vit.width % run.vit.num_heads:
         raise UserError(f"model.width={run.vit.width} is not a multiple of model.num_heads={run.vit.num_heads}")
     if run.vit.stem == "conv" and run.vit.patch_size.bit_count() != 1:
@@ -168,6 +174,7 @@ def _check(run: Experiment) -> None:
         raise UserError("the config has no streams: add mask_stream(...) or tag_stream(...) to config.streams")
     for name, stream in run.streams.items():
         _check_stream(f"streams.{name}", stream, run)
+    _check_topk("eval.window", run.eval.window, run)  # the report shows attention maps of evaluation photos
 
 
 def _check_stream(option: str, stream: StreamConfig, run: Experiment) -> None:
@@ -177,8 +184,20 @@ def _check_stream(option: str, stream: StreamConfig, run: Experiment) -> None:
         raise UserError(f"{option}.tags_from is {stream.tags_from!r}: use 'crop' or 'image'")
     if stream.crop_size % run.downsample_rate:
         raise UserError(f"{option}.crop_size={stream.crop_size} is not a multiple of downsample_rate")
-    patches = (-(-stream.crop_size // run.vit.patch_size)) ** 2
+    if stream.kind == "tags":
+        _check_topk(option, stream.crop_size, run)
+
+
+def _check_topk(option: str, side: int, run: Experiment) -> None:
+    """`Original:` with K above the number of patches the bank silently stays empty."""
+    patches = (-(-side // run.vit.patch_size)) ** 2
     most = max(run.ca_classifier.foreground_topk, run.ca_classifier.background_topk)
-    # `Original:` with K above the number of patches the bank silently stays empty.
-    if stream.kind == "tags" and run.attends and most > patches:
+    if run.attends and most > patches:
         raise UserError(f"ca_classifier top-k of {most} exceeds the {patches} patches of {option}: lower it")
+
+
+def _value(settings: Mapping[str, Any], option: str) -> Any:
+    """The value of "section.option"."""
+    for key in option.split("."):
+        settings = settings[key]
+    return settings

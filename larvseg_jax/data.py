@@ -13,6 +13,7 @@ from data_pipelines.examples import Source
 from data_pipelines.sources import open_source
 from data_pipelines.streams import Stream
 from larvseg_jax.config import Experiment, StreamConfig
+from larvseg_jax.errors import UserError
 from larvseg_jax.sharding import batch_sharding, padded_batch_size
 from larvseg_jax.train_step import StreamLoss
 from larvseg_jax.vocabulary import LabelSet
@@ -36,10 +37,17 @@ def _open_stream(run: Experiment, stream: StreamConfig) -> Stream:
         ratio_range=stream.ratio_range,
         category_ratio=stream.category_ratio,
         max_labels=stream.max_labels,
-        always_tags=tuple(label_set.names.index(name) for name in stream.always_tags),
+        always_tags=_columns(label_set, stream.always_tags),
         tags_from=stream.tags_from,
         downsample_rate=run.downsample_rate,
     )
+
+
+def _columns(label_set: LabelSet, always_tags: tuple[str, ...]) -> tuple[int, ...]:
+    unknown = [name for name in always_tags if name not in label_set.names]
+    if unknown:
+        raise UserError(f"always_tags has {unknown[0]!r}, which is not among the stream's classes: add it to them")
+    return tuple(label_set.column(name) for name in always_tags)
 
 
 def open_eval_source(run: Experiment) -> tuple[Source, LabelSet]:

@@ -34,7 +34,7 @@ def evaluate_checkpoint(
     """
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"{workdir} has no folder checkpoints/: give the folder of a run (--run=runs/<name>)")
-    with Checkpoints(workdir) as checkpoints:
+    with Checkpoints(workdir, read_only=True) as checkpoints:
         steps = checkpoints.steps()
         if not steps or step not in (None, *steps):
             raise UserError(f"{workdir} has no checkpoint of step {step}: it has {steps or 'none at all'}")

@@ -30,7 +30,8 @@ class Evaluator:
     def __init__(self, run: Experiment, mesh: Mesh) -> None:
         self._vocabulary = run.vocabulary
         self.source, self.label_set = open_eval_source(run)
-        self._gallery = choose_photos(self.source, self.label_set, run.vocabulary.novel, run.gallery)
+        evaluated = min(run.eval.limit or len(self.source), len(self.source))
+        self._gallery = choose_photos(self.source, evaluated, self.label_set, run.vocabulary.novel, run.gallery)
         self._patch_logits = make_patch_logits(make_model(run, mesh), self.label_set, mesh)
         self.settings = EvalSettings(
             batch=_windows_per_call(run, mesh),

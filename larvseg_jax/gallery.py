@@ -10,8 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Int32
 
+from data_pipelines.examples import Source
 from larvseg_jax.config import Experiment
-from larvseg_jax.evaluation import EvalSettings, Source, photo_windows, stitching
+from larvseg_jax.evaluation import EvalSettings, photo_windows, stitching
 from larvseg_jax.models.segmenter import make_model, segment
 from larvseg_jax.report import GalleryItem
 from larvseg_jax.sliding_window import mosaic, stitched_logits
@@ -23,10 +24,10 @@ MAPS_PER_PHOTO = 2
 MAX_TAGS = 16
 
 
-def choose_photos(source: Source, label_set: LabelSet, novel: Sequence[str], count: int) -> list[int]:
-    """Numbers of `count` photos spread over the source, those that show a novel class first."""
-    wanted = min(count, len(source))
-    spread = np.unique(np.linspace(0, len(source) - 1, min(4 * wanted, len(source))).astype(int))
+def choose_photos(source: Source, total: int, label_set: LabelSet, novel: Sequence[str], count: int) -> list[int]:
+    """Numbers of `count` photos spread over the first `total`, those that show a novel class first."""
+    wanted = min(count, total)
+    spread = np.unique(np.linspace(0, total - 1, min(4 * wanted, total)).astype(int))
     columns = [label_set.column(name) for name in novel if label_set.column(name) != IGNORE_LABEL]
     without_novel = [not np.isin(source[int(i)]["label"], columns).any() for i in spread]
     return [int(spread[i]) for i in np.argsort(without_novel, kind="stable")[:wanted]]

@@ -42,7 +42,7 @@ class GalleryItem:
       image: RGB.
       prediction: columns of the summary's names.
       truth: the same, IGNORE_LABEL where unlabelled; None if the photo has no mask.
-      attention: class name and map in [0, 1] on the patch grid, best of a novel class in the photo.
+      attention: class name and map in [0, 1], of any size; novel classes first.
     """
 
     id: str

@@ -17,9 +17,9 @@ SPLIT_BY_CLASS = ("class_embeddings", "slots", "cursor", "wraps", "class_mean")
 def make_mesh(data: int, model: int, over: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh over all devices (or those given); -1 for `data` takes what `model` leaves."""
     devices = len(over or jax.devices())
-    if data == -1 and devices % model == 0:
+    if data == -1 and model > 0 and devices % model == 0:
         data = devices // model
-    if data * model != devices:
+    if min(data, model) < 1 or data * model != devices:
         fits = [(devices // m, m) for m in range(1, devices + 1) if devices % m == 0]
         raise UserError(
             f"mesh.data={data} x mesh.model={model} does not make {devices} devices: "

@@ -61,6 +61,8 @@ def train(run: Experiment) -> TrainState:
             evaluation = evaluation or evaluator(state.params)
             path = report_run(run, mesh, state, evaluator, evaluation, timings)
         console.print(f"report: {path.absolute()}")
+    else:
+        console.print(f"stopped and saved at step {int(state.step)} of {run.total_steps}: the same command goes on")
     return state
 
 
@@ -107,6 +109,7 @@ def run_steps(
     rate = learning_rate(run.optimizer, run.total_steps)
     clock = Clock(step, pictures_per_step=sum(s.batch_size for s in run.streams.values()))
     metrics: Metrics = {}
+    values: dict[str, float] = {}
     logged: dict[str, float] = {}
     evaluation: Evaluation | None = None
     with (
@@ -117,10 +120,13 @@ def run_steps(
         while True:
             # Keep this order: log, evaluate, save, and only then touch the next batch.
             last = step == run.total_steps or stopping()
-            if step > start and (step % run.log_every == 0 or last):
-                logged = {name: float(value) for name, value in jax.device_get(metrics).items()}
-                check_finite(logged, step)
-                logged |= {"learning_rate": float(rate(step - 1)), "images_per_second": clock.rate(step)}
+            logs = step > start and (step % run.log_every == 0 or last)
+            saves = step > start and (step % run.checkpoint_every == 0 or last)
+            if logs or saves:  # a state that has diverged must not become a checkpoint
+                values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+                check_finite(values, step)
+            if logs:
+                logged = values | {"learning_rate": float(rate(step - 1)), "images_per_second": clock.rate(step)}
                 log.write(step, "train", logged)
             progress.update(step, logged)
             evaluation = None
@@ -129,7 +135,7 @@ def run_steps(
                     evaluation = evaluator(state.params)
                 log.write(step, "eval", evaluation.summary.scalars())
                 console.print(f"step {step}: {evaluation.summary.text()}")
-            if step > start and (step % run.checkpoint_every == 0 or last):
+            if saves:
                 with clock.paused():
                     checkpoints.save(state, record, step, evaluation.summary.mean_iou if evaluation else None)
             if last:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -59,15 +60,46 @@ def test_restores_bit_identical_on_another_mesh(saved, run, state, record, shape
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), jax.device_get(expected))
 
 
-def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_taken(saved, run, record):
-    data = [path for path in (saved / "checkpoints" / "5" / "state").rglob("*") if path.is_file()]
-    largest = max(data, key=lambda path: path.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 1  # one bit of one array: Orbax alone restores it silently
-    largest.write_bytes(bytes(content))
+def lose_the_data(step: Path) -> None:
+    shutil.rmtree(step / "state")
+
+
+def change_the_digest(step: Path) -> None:
+    """As if one array were not what was saved: Orbax alone restores it silently."""
+    (file,) = (path for path in (step / "digest").rglob("*") if path.is_file() and b"leaves" in path.read_bytes())
+    leaves = json.loads(file.read_text())["leaves"]
+    leaves[3] ^= 1
+    file.write_text(json.dumps({"leaves": leaves}))
+
+
+@pytest.mark.parametrize("damage", [lose_the_data, change_the_digest])
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_taken(saved, run, record, damage):
+    damage(saved / "checkpoints" / "5")
     with Checkpoints(saved) as checkpoints:
-        restored = checkpoints.restore_latest(state_layout(run, make_mesh(2, 4)), record)
-    assert int(restored.step) == 4
+        layout = state_layout(run, make_mesh(2, 4))
+        restored = checkpoints.restore_latest(layout, record)
+        assert int(restored.step) == 4
+        # The run comes to step 5 again: it is saved anew, and the damaged one is not thrown away.
+        checkpoints.save(dataclasses.replace(restored, step=jnp.int32(5)), record, 5, None)
+    with Checkpoints(saved) as checkpoints:
+        assert int(checkpoints.restore(5, layout).step) == 5
+    assert [path.name[:2] for path in (saved / "damaged").iterdir()] == ["5_"]
+
+
+def test_a_reader_leaves_a_save_under_way_alone(saved):
+    unfinished = saved / "checkpoints" / "6.orbax-checkpoint-tmp-0"
+    shutil.copytree(saved / "checkpoints" / "5", unfinished)
+    before = sorted(saved.rglob("*"))
+    with Checkpoints(saved, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [2, 4, 5]
+        checkpoints.record(5)
+    assert sorted(saved.rglob("*")) == before
+
+
+def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write .*file/checkpoints .*another workdir"):
+        Checkpoints(tmp_path / "file")
 
 
 def test_nothing_usable_is_an_error_and_not_a_fresh_start(saved, run, record):

@@ -134,6 +134,11 @@ def test_a_run_on_another_vocabulary_leaves_the_old_one_alone(config):
     [
         ("ca_classifier.foreground_topk", 17, "top-k of 17 exceeds the 16 patches of streams.tags"),
         ("ca_classifier.variant", "both", "ca_classifier.variant is 'both'"),
+        ("eval.window", 4, "top-k of 5 exceeds the 1 patches of eval.window"),
+        ("eval.every", 0, "eval.every is 0: use 1 or more"),
+        ("log_every", 0, "log_every is 0: use 1 or more"),
+        ("mesh.model", -1, "mesh.data=-1 x mesh.model=-1 does not make 8 devices"),
+        ("streams.tags.always_tags", ("grass",), "always_tags has 'grass', which is not among the stream's classes"),
         ("optimizer.name", "lion", "optimizer.name is 'lion'"),
         ("model.num_heads", 3, "not a multiple of model.num_heads=3"),
         ("streams.tags.kind", "boxes", "streams.tags.kind is 'boxes'"),

@@ -14,7 +14,7 @@ from larvseg_jax.train_loop import batches_from, lower_step
 from larvseg_jax.train_state import fresh_state
 from tests import tiny
 
-STEPS = 6
+STEPS = 7  # every tagged picture is in every batch: a multiple of the slots would bring every cursor back to 0
 
 
 def run_steps(config, mesh):
@@ -53,11 +53,11 @@ def assert_same_run(expected, found):
         for name, value in one.items():
             np.testing.assert_allclose(many[name], value, rtol=1e-4, atol=1e-6, err_msg=f"{name} at step {step}")
     one, many = expected[1].bank, found[1].bank
-    classes = len(tiny.NAMES)  # a mesh may have filled the vocabulary up
-    np.testing.assert_array_equal(many.cursor[:classes], one.cursor)
-    np.testing.assert_array_equal(many.wraps[:classes], one.wraps)
+    np.testing.assert_array_equal(many.cursor, one.cursor)
+    np.testing.assert_array_equal(many.wraps, one.wraps)
+    assert one.cursor.max() >= 1
     assert one.wraps.max() >= 1  # the banks were warm: the attention was in these losses
-    np.testing.assert_allclose(many.slots[:classes], one.slots, atol=2e-4)
+    np.testing.assert_allclose(many.slots, one.slots, atol=2e-4)
 
 
 def test_padding_with_masked_examples_changes_nothing(config):

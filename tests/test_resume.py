@@ -29,7 +29,7 @@ def start(workdir: Path, data: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "train.py", "--config=tests/tiny.py", *arguments],
         cwd=REPOSITORY,
-        env=environment | {"JAX_PLATFORMS": "cpu"},
+        env=environment | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "xla")},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -187,7 +187,7 @@ def dot_product_attention(
     among them, and a loop over them would gather them first.
     """
     if jax.device_count() > 1:
-        return jax.nn.dot_product_attention(query, key, value)
+        return _attention_of_jax(query, key, value)
     return lax.platform_dependent(query, key, value, cpu=_attention_head_by_head, default=_attention_of_jax)
 
 

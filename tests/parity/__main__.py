@@ -35,8 +35,8 @@ CASES: dict[str, Callable[[Report, Golden], None]] = {
     "slide": check_slide,
     "resize_shapes": check_resize_shapes,
 }
-WEIGHTS = "_weights"
-"""End of the names of files that another file refers to."""
+WEIGHTS = "vit_npz_*_weights"
+"""Names of the files that another file refers to."""
 
 
 def case_of(stem: str) -> str | None:
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m tests.parity DIR", file=sys.stderr)
         return 2
     folder = Path(arguments[0])
-    paths = sorted(p for p in folder.glob("*.npz") if not p.stem.endswith(WEIGHTS))
+    paths = sorted(p for p in folder.glob("*.npz") if not p.match(f"{WEIGHTS}.npz"))
     if not paths:
         why = "has no golden files (*.npz)" if folder.is_dir() else "is not a folder"
         print(f"nothing checked: {folder} {why}")
