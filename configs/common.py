@@ -30,7 +30,7 @@ def _stream(**changes) -> ml_collections.ConfigDict:
             source=source(),
             classes=(),  # class names this stream knows, = its logit columns; () = the whole vocabulary
             batch_size=8,  # images of this stream in every step, over all devices
-            weight=0.5,  # of this stream's loss. Original: gradients are averaged over ranks, so 4:4 is 1/2 each
+            weight=0.5,  # of this stream's loss. Paper: 1. Original: gradients averaged over ranks, so 4:4 is 1/2 each
             lambda_cls=0.1,  # tags: weight of the image-level loss L_cls
             lambda_aux=0.1,  # tags: weight of the CA-Classifier loss L_aux; 0 switches the attention off
             always_tags=(),  # tags every photo of the stream has besides its own, e.g. ("background",)
@@ -96,7 +96,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.pretrained = ""  # AugReg .npz for the backbone; "" = from scratch
 
     config.ca_classifier = dict(
-        variant="cross_image",  # "cross_image": memory bank; "region" (spec 7a) and "own_bank" (7b): single image
+        variant="cross_image",  # "cross_image": memory bank; "region" (method 7a) and "own_bank" (7b): single image
         memory_bank_size=20,  # M, slots per class
         foreground_topk=20,  # K, pixels averaged into one slot
         warmup=1,  # a class is attended once its slots were all filled this often
@@ -114,11 +114,11 @@ def get_config() -> ml_collections.ConfigDict:
         min_learning_rate=1e-5,
         power=0.9,  # lr(t) = (lr - min) * (1 - t/T)^power + min
         warmup_steps=0,
-        momentum=0.9,
-        weight_decay=0.0,  # adamw: on kernels only
+        momentum=0.9,  # sgd
+        weight_decay=0.0,  # adamw; on the kernels of the backbone only
     )
 
-    config.mesh = dict(data=-1, model=1)  # devices per axis; -1 = all that are left
+    config.mesh = dict(data=-1, model=1)  # devices per axis; data=-1: all that model leaves
 
     config.eval = dict(
         source=source(split="val"),

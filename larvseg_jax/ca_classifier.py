@@ -1,4 +1,4 @@
-"""The category-wise attentive classifier: where in a tagged image its tags really are (spec 6, design 4).
+"""The category-wise attentive classifier: where in a tagged image its tags really are (docs/method.md, section 6).
 
     A = sigmoid(norm(S_fg - S_bg))                                              (Eq. 4)
 
@@ -82,7 +82,7 @@ def attention_map(
 def attention_weights(
     attention: Float[Array, "b l p"], grid: tuple[int, int], size: tuple[int, int]
 ) -> Float[Array, "b l H W"]:
-    """The map upsampled to the loss grid, then the sigmoid, in this order (spec 6.6)."""
+    """The map upsampled to the loss grid, then the sigmoid, in this order (method 6.6)."""
     maps = attention.reshape(-1, *grid, 1)
     return jax.nn.sigmoid(resize_bilinear(maps, size)).reshape(*attention.shape[:2], *size)
 
@@ -95,7 +95,7 @@ def mine_background(
     foreground: Float[Array, "b p"],
     config: CAConfig,
 ) -> MinedBackground:
-    """Background classes of images with the single tag `label` (spec 6.5), `class_means` their banks.
+    """Background classes of images with the single tag `label` (method 6.5), `class_means` their banks.
 
     A class is a candidate if its `background_topk` best pixels score over the threshold, and is kept if
     its bank-score map differs enough from the foreground's. A class with an empty bank never is

@@ -223,12 +223,15 @@ def describe(state: TrainState) -> dict[str, str]:
 
 @jax.jit
 def digest(tree: Any) -> Any:
-    """One uint32 per leaf, the wrap-around sum of bits times position: exact, whatever the sharding."""
+    """One uint32 per leaf, whatever the sharding: the wrap-around sum of bits times position.
+
+    The weights are odd, so that every single changed bit changes the sum.
+    """
 
     def one(x: jax.Array) -> jax.Array:
         unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
         bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32).reshape(-1)
-        weights = jnp.arange(bits.size, dtype=jnp.uint32) * jnp.uint32(2654435761) + jnp.uint32(1)
+        weights = jnp.arange(bits.size, dtype=jnp.uint32) * jnp.uint32(2 * 2654435761 % 2**32) + jnp.uint32(1)
         return jnp.sum(bits * weights, dtype=jnp.uint32)
 
     return jax.tree.map(one, tree)

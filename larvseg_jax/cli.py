@@ -22,6 +22,9 @@ def _guarded(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         _fail(error)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

@@ -74,7 +74,7 @@ def stream_losses(run: Experiment, mesh: Mesh) -> tuple[StreamLoss, ...]:
 
 def data_settings(run: Experiment, streams: Mapping[str, Stream]) -> dict[str, Any]:
     """What the batch of step i is a function of: a run may only be resumed with the same."""
-    facts: dict[str, Any] = {"seed": run.seed, "total_steps": run.total_steps}
+    facts: dict[str, Any] = {"seed": run.seed, "total_steps": run.total_steps, "downsample_rate": run.downsample_rate}
     for name, stream in streams.items():
         facts[f"streams.{name}"] = {**run.settings["streams"][name], "pictures": len(stream.source)}
         for weight in ("weight", "lambda_cls", "lambda_aux"):

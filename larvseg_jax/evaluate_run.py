@@ -45,7 +45,7 @@ def evaluate_checkpoint(
             settings.data_root = data_root
         run = from_config(settings)
         check_same_vocabulary(record, run.vocabulary.classes, workdir)
-        mesh = make_mesh(*run.mesh)
+        mesh = make_mesh(data=-1, model=1)  # not the training's: this may be another machine
         with stage(f"checkpoint of step {chosen}"):
             state = checkpoints.restore(chosen, state_layout(run, mesh))
     summary = Evaluator(run, mesh)(state.params).summary

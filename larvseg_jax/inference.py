@@ -19,7 +19,7 @@ from larvseg_jax.vocabulary import LabelSet
 def make_patch_logits(model: Segmenter, label_set: LabelSet, mesh: Mesh) -> Callable[[PyTree, np.ndarray], jax.Array]:
     """(params, normalised pictures (b, H, W, 3)) -> logits on the patch grid (b, h, w, n), float32.
 
-    Only the classes of `label_set` take part in the standardisation (spec 13). b must be a multiple of
+    Only the classes of `label_set` take part in the standardisation (method 10). b must be a multiple of
     the mesh's `data`; the scores come back whole on every device.
     """
 

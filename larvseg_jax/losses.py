@@ -1,4 +1,4 @@
-"""L_seg, L_cls and L_aux as pure functions (spec 5 and 6.6, design 2).
+"""L_seg, L_cls and L_aux as pure functions (docs/method.md, section 5).
 
 Letters: b images, l label slots of an image, p = h*w patches, H x W loss grid, d feature width,
 n classes of the stream. Tags are columns, -1 where an image has fewer.
@@ -27,7 +27,7 @@ def segmentation_loss(
     valid: Bool[Array, " b"],
     mean_over: str = "all",
 ) -> Float[Array, ""]:
-    """L_seg: pixel cross entropy of the classifier's logits (spec 5.2)."""
+    """L_seg: pixel cross entropy of the classifier's logits (method 5.2)."""
     return pixel_cross_entropy(standardised_logits(patches, table), table.multiplicity, label, valid, mean_over)
 
 
@@ -57,11 +57,14 @@ def pixel_cross_entropy(
 def pooled_logits(
     patches: Float[Array, "b p d"], pooling: Float[Array, "b l p"], table: ClassTable
 ) -> Float[Array, "b l n"]:
-    """Logits averaged over the loss grid without ever building them per pixel (design 2, exact).
+    """Logits averaged over the loss grid without ever building them per pixel (method 5.5, exact).
 
     `pooling` holds the weights of the loss grid carried back to the patches, see `pooling_weights`.
     Everything between p and the pooled logit is linear in the classes once the standard deviation
     of each pixel's scores is known, and that is a quadratic form: var_n s(p) = p^T G p.
+
+    `Paper:` features are pooled and then classified; L_aux has softmax(S A / tau). Here, as in the authors' code,
+    standardised logits are averaged, and L_aux takes the plain mean of A z, without tau.
     """
     share = table.multiplicity / jnp.sum(table.multiplicity)
     mean = einsum("n,nd->d", share, table.vectors)
@@ -85,7 +88,7 @@ def pooling_weights(weights: Float[Array, "b l H W"], grid: tuple[int, int]) -> 
 def image_label_losses(
     pooled: Float[Array, "b k n"], tags: Int[Array, "b l"], multiplicity: Float[Array, " n"]
 ) -> Float[Array, "b l"]:
-    """Cross entropy of every (image, label) pair, the image's other labels left out (spec 5.4).
+    """Cross entropy of every (image, label) pair, the image's other labels left out (method 5.4).
 
     `pooled` has one row per label slot (L_aux) or one for all of them (L_cls). A label's column that
     stands for m identical ones leaves m - 1 of them in the denominator. Empty slots give 0.
@@ -100,7 +103,7 @@ def image_label_losses(
 
 
 def mean_over_pairs(losses: Float[Array, "b l"], tags: Int[Array, "b l"]) -> Float[Array, ""]:
-    """Sum over the pairs / number of pairs; pairs still warming up count with loss 0 (spec 5.5).
+    """Sum over the pairs / number of pairs; pairs still warming up count with loss 0 (method 5.5).
 
     `Original:` the mean is taken per GPU (2 images) and these means averaged; here over the whole batch.
     """

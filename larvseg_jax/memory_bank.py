@@ -1,7 +1,8 @@
-"""The memory bank: pixel features of every class, one mean vector per slot (spec 6.3, design 3 and 5).
+"""The memory bank: pixel features of every class, one mean vector per slot (docs/method.md, 6.1 to 6.4).
 
 Eq. 3 averages the cosine of a pixel with all M*K stored features. Cosine with a unit vector is linear,
 so a slot keeps the mean of its K unit features and nothing is lost.
+`Paper:` a bank for novel classes only; here, and in the authors' code, for all.
 
 Letters: c classes of the vocabulary, m slots per class, d feature width, q (image, label) pairs of a step.
 """
@@ -46,7 +47,7 @@ class MemoryBank:
         return cls.from_slots(jnp.zeros((classes, size, width), dtype))
 
     def is_warm(self, rows: Int[Array, "*pairs"], warmup: int) -> Bool[Array, "*pairs"]:
-        """Whether the rings of the classes have been filled `warmup` times (spec 6.4)."""
+        """Whether the rings of the classes have been filled `warmup` times (method 6.4)."""
         return self.wraps[rows] >= warmup
 
 
@@ -62,11 +63,12 @@ def region_features(
 def write(
     bank: MemoryBank, rows: Int[Array, " q"], vectors: Float[Array, "q d"], valid: Bool[Array, " q"]
 ) -> MemoryBank:
-    """Writes all pairs of a step at once, as if one after the other in the order given (design 5).
+    """Writes all pairs of a step at once, as if one after the other in the order given (method 6.2).
 
     The k-th pair of a class takes the k-th next slot; of more than M pairs of one class only the last M
     are stored, and cursor and wraps advance as if all had been. No two pairs write to the same place, so
     the result does not depend on the order of the scatter, hence not on the number of devices.
+    `Original:` each pair writes as soon as it has read, so that later pairs of the step see it.
     """
     classes, size, _ = bank.slots.shape
     rows = jnp.where(valid, rows, classes)  # out of range: dropped by every scatter below

@@ -1,4 +1,4 @@
-"""Optimiser and learning rate (spec 10)."""
+"""Optimiser and learning rate (docs/method.md, section 8)."""
 
 from __future__ import annotations
 

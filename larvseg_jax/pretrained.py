@@ -1,4 +1,4 @@
-"""Loads AugReg weights (google-research/vision_transformer, .npz) into the backbone (spec 2)."""
+"""Loads AugReg weights (google-research/vision_transformer, .npz) into the backbone (docs/method.md, section 2)."""
 
 from __future__ import annotations
 

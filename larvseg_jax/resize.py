@@ -32,7 +32,7 @@ def bilinear_matrix(n_in: int, n_out: int) -> Float32[np.ndarray, "{n_out} {n_in
 
 @functools.cache
 def bicubic_matrix(n_in: int, n_out: int) -> Float32[np.ndarray, "{n_out} {n_in}"]:
-    """The same with cubic convolution, a = -0.75 (spec 2: the position embedding)."""
+    """The same with cubic convolution, a = -0.75 (method 2: the position embedding)."""
     position = _centres(n_in, n_out)
     first = np.floor(position).astype(int) - 1
     matrix = np.zeros((n_out, n_in))

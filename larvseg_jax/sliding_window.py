@@ -1,4 +1,4 @@
-"""Sliding-window inference without a full-resolution map per window (spec 13).
+"""Sliding-window inference without a full-resolution map per window (docs/method.md, section 10).
 
 Upsampling a window's patch logits, placing it, dividing by the number of windows over each pixel and
 resizing to the photo's own size are all linear, and all act on rows and columns separately: the windows

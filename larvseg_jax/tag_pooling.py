@@ -47,8 +47,9 @@ def pool_tags(
     config: CAConfig,
     size: tuple[int, int],
 ) -> TagPooling:
-    """All pairs of a stream at once, reading the bank as it stood at the start of the step (design 5).
+    """All pairs of a stream at once, reading the bank as it stood at the start of the step (method 6.2).
 
+    `Original:` pair by pair, so that the bank already holds earlier pairs of the step.
     `rows` are the bank rows of the stream's columns, `size` is the loss grid. Inputs must carry no
     gradient (stop_gradient): attention is a constant of the loss.
     """
@@ -62,7 +63,7 @@ def pool_tags(
         return TagPooling(pooling_weights(weights, (h, w)), present & exists, features, jnp.zeros_like(scores))
     tag_rows = rows[jnp.maximum(tags, 0)]
     if config.variant == "own_bank":
-        # Spec 7b, written before it is read. Original: one pair at a time, so that a label sees the
+        # Method 7b, written before it is read. `Original:` one pair at a time, so that a label sees the
         # image's other labels fresh only if their column is smaller; here all of them are.
         label_means, active = features, present
     else:

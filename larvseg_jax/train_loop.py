@@ -44,12 +44,12 @@ def train(run: Experiment) -> TrainState:
         for name, stream in streams.items():
             console.print(f"  {name}: {len(stream.source)} pictures, {len(stream.label_set)} classes")
     with stage("model", timings):
-        state = fresh_state(run, mesh)
-        console.print(f"  {sum(x.size for x in jax.tree.leaves(state.params)):,} parameters")
-    record = Record.of(run.settings, run.vocabulary.classes, data.data_settings(run, streams), state)
+        layout = state_layout(run, mesh)
+        console.print(f"  {sum(x.size for x in jax.tree.leaves(layout.params)):,} parameters")
+    record = Record.of(run.settings, run.vocabulary.classes, data.data_settings(run, streams), layout)
     with Checkpoints(run.workdir, run.keep_last) as checkpoints:
         with stage("weights", timings):
-            state = first_state(run, mesh, state, checkpoints, record)
+            state = first_state(run, mesh, checkpoints, record)
         (run.workdir / "config.json").write_text(json.dumps(record.settings, indent=2) + "\n")
         with stage("compilation", timings):
             batches = map(place, batches_from(run, streams, int(state.step)))
@@ -66,21 +66,20 @@ def train(run: Experiment) -> TrainState:
     return state
 
 
-def first_state(run: Experiment, mesh: Mesh, fresh: TrainState, checkpoints: Checkpoints, record: Record) -> TrainState:
-    """Where the weights come from: this run's own checkpoint; else the pretrained file; else the fresh ones."""
+def first_state(run: Experiment, mesh: Mesh, checkpoints: Checkpoints, record: Record) -> TrainState:
+    """Where the weights come from: this run's own checkpoint; else the pretrained file; else nowhere."""
     restored = checkpoints.restore_latest(state_layout(run, mesh), record)
     if restored is not None:
         console.print(f"  resumed at step {int(restored.step)}")
         return restored
-    if run.pretrained:
-        backbone, report = load_augreg(run.pretrained, fresh.params["backbone"], run.vit.stored_grid)
-        console.print(f"  {report}")
-        params = jax.device_put(
-            {**fresh.params, "backbone": backbone}, jax.tree.map(lambda x: x.sharding, fresh.params)
-        )
-        return dataclasses.replace(fresh, params=params)
-    console.print("  from scratch")
-    return fresh
+    fresh = fresh_state(run, mesh)
+    if not run.pretrained:
+        console.print("  from scratch")
+        return fresh
+    backbone, report = load_augreg(run.pretrained, fresh.params["backbone"], run.vit.stored_grid)
+    console.print(f"  {report}")
+    shardings = jax.tree.map(lambda x: x.sharding, fresh.params)
+    return dataclasses.replace(fresh, params=jax.device_put({**fresh.params, "backbone": backbone}, shardings))
 
 
 def batches_from(run: Experiment, streams: dict[str, data.Stream], start: int) -> Iterator[dict[str, HostBatch]]:
@@ -119,9 +118,11 @@ def run_steps(
     ):
         while True:
             # Keep this order: log, evaluate, save, and only then touch the next batch.
-            last = step == run.total_steps or stopping()
-            logs = step > start and (step % run.log_every == 0 or last)
-            saves = step > start and (step % run.checkpoint_every == 0 or last)
+            final, stop = step == run.total_steps, stopping()
+            logs = step > start and (step % run.log_every == 0 or final)
+            evaluates = step > start and (step % run.eval.every == 0 or final)
+            # Every evaluated state is saved, so that the best one is really kept.
+            saves = step > start and (step % run.checkpoint_every == 0 or evaluates or stop)
             if logs or saves:  # a state that has diverged must not become a checkpoint
                 values = {name: float(value) for name, value in jax.device_get(metrics).items()}
                 check_finite(values, step)
@@ -130,7 +131,7 @@ def run_steps(
                 log.write(step, "train", logged)
             progress.update(step, logged)
             evaluation = None
-            if step > start and (step % run.eval.every == 0 or step == run.total_steps):
+            if evaluates:
                 with clock.paused():
                     evaluation = evaluator(state.params)
                 log.write(step, "eval", evaluation.summary.scalars())
@@ -138,7 +139,7 @@ def run_steps(
             if saves:
                 with clock.paused():
                     checkpoints.save(state, record, step, evaluation.summary.mean_iou if evaluation else None)
-            if last:
+            if final or stop:
                 return state, evaluation
             state, metrics = train_step(state, next(batches))
             step += 1

@@ -26,7 +26,7 @@ class TrainState:
       step: int32 scalar, steps done; batch, random numbers and learning rate of the next one are functions of it.
       params: parameters of the Segmenter.
       opt_state: optax state.
-      bank: the memory bank, one for all streams and devices.
+      bank: the memory bank, one for all streams and devices. `Original:` one per GPU, hence per data set.
     """
 
     step: Any

@@ -1,4 +1,7 @@
-"""One training step: L = sum over streams of weight * (L_seg | lambda_cls L_cls + lambda_aux L_aux)   (Eq. 6)."""
+"""One training step: L = sum over streams of weight * (L_seg | lambda_cls L_cls + lambda_aux L_aux)   (Eq. 6).
+
+`Paper:` every stream has weight 1; `Original:` its share of the GPUs (docs/method.md, section 5).
+"""
 
 from __future__ import annotations
 

@@ -74,8 +74,9 @@ class LabelSet:
     Attributes:
       names: (N,) class names; a label l of the stream means names[l].
       rows: (N,) int32, row of each column in the vocabulary.
-      multiplicity: (N,) float32, how many identical columns this one stands for (design: merged
+      multiplicity: (N,) float32, how many identical columns this one stands for (method 4: merged
         duplicates count m times in the mean, the variance and the softmax); 0 marks padding.
+        `Original:` the columns stay separate; the values are the same.
     """
 
     names: tuple[str, ...]

@@ -137,9 +137,11 @@ def test_all_differences_in_shape_and_dtype_are_listed(saved, run):
 def test_digest_sees_every_bit_and_every_exchange():
     x = jax.random.normal(jax.random.key(0), (5, 7))
     flipped = x.view(jnp.uint32).at[2, 3].set(x.view(jnp.uint32)[2, 3] ^ 1).view(jnp.float32)
-    values = {int(digest(v)) for v in (x, flipped, x[::-1], x.at[0].set(x[1]))}
-    assert len(values) == 4
-    weights = np.arange(35, dtype=np.uint32) * np.uint32(2654435761) + np.uint32(1)
+    signs = [x.at[0, i].multiply(-1.0) for i in range(7)]
+    values = {int(digest(v)) for v in (x, flipped, x[::-1], x.at[0].set(x[1]), *signs)}
+    assert int(digest(x)) not in {int(digest(v)) for v in (flipped, *signs)}
+    assert len(values) >= 4 + 1
+    weights = np.arange(35, dtype=np.uint32) * np.uint32(2 * 2654435761 % 2**32) + np.uint32(1)
     assert int(digest(x)) == int(np.sum(np.asarray(x).view(np.uint32).ravel() * weights, dtype=np.uint32))
 
 

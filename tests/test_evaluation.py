@@ -56,7 +56,7 @@ def resized(image, size):
 
 
 def plain_prediction(image, resize):
-    """Spec 13, literally, but for the zero padding of short windows."""
+    """Method 10, literally, but for the zero padding of short windows."""
     height, width = image.shape[:2]
     factor = min(48 / max(height, width), 16 / min(height, width))
     small = resized(image, (int(height * factor + 0.5), int(width * factor + 0.5)))

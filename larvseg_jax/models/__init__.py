@@ -1,1 +1,1 @@
-"""The segmenter: a vision transformer and a cosine classifier (spec 2 and 3)."""
+"""The segmenter: a vision transformer and a cosine classifier (docs/method.md, sections 2 and 3)."""

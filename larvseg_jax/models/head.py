@@ -1,4 +1,4 @@
-"""Cosine classifier with per-pixel standardisation over the classes (spec 3).
+"""Cosine classifier with per-pixel standardisation over the classes (docs/method.md, section 3).
 
 Letters: b images, h x w patch grid, p patches, d feature width, n classes of a stream (columns).
 """
@@ -68,7 +68,10 @@ def cosine_scores(patches: Float[Array, "*batch d"], vectors: Float[Array, "n d"
 
 
 def standardised_logits(patches: Float[Array, "*batch d"], table: ClassTable) -> Float[Array, "*batch n"]:
-    """z = gamma (s - mean_n s) / sqrt(var_n s + 1e-5) + beta, per pixel, over the classes that take part."""
+    """z = gamma (s - mean_n s) / sqrt(var_n s + 1e-5) + beta, per pixel, over the classes that take part.
+
+    `Paper:` the plain cosine, no standardisation.
+    """
     scores = cosine_scores(patches, table.vectors)
     share = table.multiplicity / jnp.sum(table.multiplicity)
     centred = scores - _weighted_sum(scores, share)

@@ -1,4 +1,4 @@
-"""Vision transformer (spec 2). The parameter tree has the names of the AugReg checkpoints."""
+"""Vision transformer (docs/method.md, section 2). The parameter tree has the names of the AugReg checkpoints."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class PositionEmbedding(nn.Module):
 def resize_position_embedding(
     embedding: Float[Array, "1 n d"], old: tuple[int, int], new: tuple[int, int]
 ) -> Float[Array, "1 m d"]:
-    """Bicubic, a = -0.75, no antialiasing (spec 2); the class token's entry is kept as it is."""
+    """Bicubic, a = -0.75, no antialiasing (method 2); the class token's entry is kept as it is."""
     if old == new:
         return embedding
     grid = embedding[0, 1:].reshape(*old, -1)
@@ -186,9 +186,8 @@ def dot_product_attention(
     than the batched ones of the library (benchmarks/attention.py). With more devices the pictures are split
     among them, and a loop over them would gather them first.
     """
-    if jax.device_count() > 1:
-        return _attention_of_jax(query, key, value)
-    return lax.platform_dependent(query, key, value, cpu=_attention_head_by_head, default=_attention_of_jax)
+    on_cpu = _attention_head_by_head if jax.device_count() == 1 else _attention_of_all_heads
+    return lax.platform_dependent(query, key, value, cpu=on_cpu, default=_attention_of_jax)
 
 
 def _attention_of_jax(
@@ -197,6 +196,13 @@ def _attention_of_jax(
     # It mixes bfloat16 and float32 inside, which strict promotion refuses.
     with jax.numpy_dtype_promotion("standard"):
         return jax.nn.dot_product_attention(query, key, value)
+
+
+def _attention_of_all_heads(
+    query: Float[Array, "b n k e"], key: Float[Array, "b n k e"], value: Float[Array, "b n k e"]
+) -> Float[Array, "b n k e"]:
+    scores = jnp.einsum("bqke,bske->bkqs", query, key).astype(jnp.float32) * query.shape[-1] ** -0.5
+    return jnp.einsum("bkqs,bske->bqke", jax.nn.softmax(scores).astype(value.dtype), value)
 
 
 def _attention_head_by_head(
