@@ -25,16 +25,18 @@ def get_config(method: str = "larvseg") -> ml_collections.ConfigDict:
     config.model = common.small_vit(image_size=64)
     scene = dict(batch_size=12, scale=(64, 64), ratio_range=(1.0, 1.5), crop_size=64)
     config.streams.masks = common.mask_stream(**scene, source=_part("train_masks"), classes=scenes.BASE)
-    config.streams.tags = common.tag_stream(**scene, source=_part("train_tags"), tags_from="image")
+    weights = dict(lambda_cls=0.3, lambda_aux=0.3)  # from scratch, see common.small_photos
+    config.streams.tags = common.tag_stream(**scene, **weights, source=_part("train_tags"), tags_from="image")
     config.streams.objects = common.tag_stream(
         **scene | dict(batch_size=8, scale=(48, 48), crop_size=48),
+        **weights,
         source=_part("train_objects"),
         tags_from="image",
         max_labels=1,
         weight=0.25,
     )
     common.set_method(config, method)
-    config.optimizer = common.from_scratch_optimizer()
+    config.optimizer = common.from_scratch_optimizer(learning_rate=2e-3)
     config.eval.update(source=_part("val", split="val"), scale=(64, 64), window=64, stride=64, every=400)
     config.checkpoint.every = 200
     return config
