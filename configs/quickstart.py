@@ -36,7 +36,6 @@ def get_config(method: str = "larvseg") -> ml_collections.ConfigDict:
         weight=0.25,
     )
     common.set_method(config, method)
-    config.ca_classifier.foreground_topk = 4  # of 64 or 36 patches; the original's 20 are of 1,024
     config.optimizer = common.from_scratch_optimizer(learning_rate=2e-3)
     config.eval.update(source=_part("val", split="val"), scale=(64, 64), window=64, stride=64, every=400)
     config.checkpoint.every = 200

@@ -182,8 +182,8 @@ def dot_product_attention(
 ) -> Float[Array, "b n k e"]:
     """softmax(q k^T / sqrt(e)) v per head, softmax in float32.
 
-    On a single CPU device a loop over (picture, head): plain matrix products run 2 to 4 times faster there
-    than the batched ones of the library (benchmarks/attention.py). With more devices the pictures are split
+    On a single CPU device a loop over (picture, head): plain matrix products run up to twice as fast there
+    as the batched ones of the library (benchmarks/attention.py). With more devices the pictures are split
     among them, and a loop over them would gather them first.
     """
     on_cpu = _attention_head_by_head if jax.device_count() == 1 else _attention_of_all_heads
