@@ -37,10 +37,8 @@ CASES = {
     "own_bank": ("own_bank", "all", 0.5, 0.0, {"other labels", "mined", "none"}),  # "one" still writes
     "off": ("cross_image", "all", 0.0, 0.0, set()),
 }
-# Compiled five times faster than by default, which is most of the time these tests take.
-compiled = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-)
+# Compiled without optimisation, which is most of the time these tests take.
+compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @dataclasses.dataclass
