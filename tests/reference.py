@@ -4,7 +4,6 @@ It starts from the model's unit patch features and class vectors. A column of mu
 m columns; a label means the first of them.
 """
 
-import collections
 import copy
 import dataclasses
 
@@ -16,13 +15,17 @@ MARGIN = 1e-5
 
 @dataclasses.dataclass
 class Pair:
-    """An (image, label) pair: where L_aux pools (None: it takes no part) and what goes to which bank row."""
+    """An (image, label) pair: where L_aux pools (None: it takes no part) and what goes to which bank row.
+
+    `background` says what the attention was held against: "other labels", "mined" or "nothing".
+    """
 
     image: int
     label: int
     row: int
     weights: np.ndarray | None
     feature: np.ndarray
+    background: str
 
 
 class Bank:
@@ -65,12 +68,12 @@ class Columns:
 
 
 def step(streams, outputs, batch, bank, options, seg_loss_mean, frozen=None):
-    """(total, metrics, pairs, bank after the step, how often each kind of background was met).
+    """(total, metrics, pairs of every tag stream, bank after the step).
 
     `outputs` are (patches, class table) of every stream. `frozen` are the pairs of an earlier call, whose
     pooling weights are then used instead of new ones: attention is a constant of the loss.
     """
-    total, metrics, pairs, seen = 0.0, {}, {}, collections.Counter()
+    total, metrics, pairs = 0.0, {}, {}
     for stream in streams:
         name, data = stream.name, {k: np.asarray(v) for k, v in batch[stream.name].items()}
         patches, columns = np.asarray(outputs[name][0], np.float64), Columns(outputs[name][1], stream.label_set)
@@ -83,7 +86,7 @@ def step(streams, outputs, batch, bank, options, seg_loss_mean, frozen=None):
         if frozen:
             pairs[name] = frozen[name]
         else:
-            pairs[name] = stream_pairs(patches, columns, tags, bank, options, size, seen)
+            pairs[name] = stream_pairs(patches, columns, tags, bank, options, size)
         l_cls, l_aux = tag_losses(patches, columns, tags, pairs[name], size)
         metrics[f"{name}/L_cls"], metrics[f"{name}/L_aux"] = l_cls, l_aux if stream.lambda_aux else 0.0
         metrics[f"{name}/attended"] = np.mean([pair.weights is not None for pair in pairs[name]])
@@ -92,7 +95,7 @@ def step(streams, outputs, batch, bank, options, seg_loss_mean, frozen=None):
     if any(stream.lambda_aux for stream in streams):
         for pair in [pair for name in pairs for pair in pairs[name]]:
             after.write(pair.row, pair.feature)
-    return total, metrics | {"loss": total}, pairs, after, seen
+    return total, metrics | {"loss": total}, pairs, after
 
 
 def segmentation_loss(patches, columns, data, mean_over):
@@ -123,13 +126,13 @@ def tag_losses(patches, columns, tags, pairs, size):
     return l_cls, l_aux
 
 
-def stream_pairs(patches, columns, tags, bank, options, size, seen):
+def stream_pairs(patches, columns, tags, bank, options, size):
     pairs = []
     for image, labels in enumerate(tags):
         grid, flat = patches.shape[1:3], patches[image].reshape(-1, patches.shape[-1])
         own = {label: best_patches(flat, columns.vectors[label], options.foreground_topk) for label in labels}
         for label in labels:
-            row = columns.rows[label]
+            row, weights, kind = columns.rows[label], None, ""
             if options.variant == "region":
                 weights = region((flat @ columns.vectors[label]).reshape(grid), size)
             elif options.variant == "own_bank" or bank.wraps[row] >= options.warmup:
@@ -139,13 +142,9 @@ def stream_pairs(patches, columns, tags, bank, options, size, seen):
                 kind = "other labels"
                 if len(labels) == 1:
                     background = mined(flat, columns, label, means[label], bank, options)
-                    kind = "mined" if background else "none"
-                seen[kind] += 1
+                    kind = "mined" if background else "nothing"
                 weights = attention(flat, means[label], background, grid, size)
-            else:
-                weights = None
-                seen["cold"] += 1
-            pairs.append(Pair(image, label, row, weights, own[label]))
+            pairs.append(Pair(image, label, row, weights, own[label], kind))
     return pairs
 
 
