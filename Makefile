@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .NOTPARALLEL:
 # The C library gives freed memory back at once, so that every step of a CPU run would fault its buffers in anew:
-# a quarter of the time of a small model. Keep it.
+# a quarter of the CPU time of `make quickstart` was system time without this. Keep it.
 export MALLOC_MMAP_THRESHOLD_ = 268435456
 export MALLOC_TRIM_THRESHOLD_ = 1073741824
 
