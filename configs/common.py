@@ -3,6 +3,8 @@
 Defaults are those of the authors' code for ViT-B/16 at 512 pixels (COCO-Stuff masks + tags).
 """
 
+import types
+
 import ml_collections
 
 VIT_SIZES = {
@@ -29,6 +31,8 @@ def _stream(**changes) -> ml_collections.ConfigDict:
             kind="masks",  # "masks": pixel labels; "tags": image labels
             source=source(),
             classes=(),  # class names this stream knows, = its logit columns; () = the whole vocabulary
+            class_list="",  # instead of classes: one of class_lists.lists
+            sample_classes=0,  # classes that take part in a step, drawn anew each time; 0 = all (Original: 100 or all)
             batch_size=8,  # images of this stream in every step, over all devices
             weight=0.5,  # of this stream's loss. Paper: 1. Original: gradients averaged over ranks, so 4:4 is 1/2 each
             lambda_cls=0.1,  # tags: weight of the image-level loss L_cls
@@ -48,11 +52,12 @@ def _stream(**changes) -> ml_collections.ConfigDict:
 
 
 def source(**changes) -> ml_collections.ConfigDict:
-    """Where examples come from: either a prepared TFDS data set or a folder."""
+    """Where examples come from: one of a prepared TFDS data set, a folder, a folder of class folders."""
     where = ml_collections.ConfigDict(
         dict(
             tfds="",  # directory of a prepared TFDS data set (ArrayRecord), relative to data_root
             folder="",  # folder with images/, masks/, classes.json, splits.json, relative to data_root
+            class_folders="",  # folder with one folder of pictures per class (tags only), relative to data_root
             split="train",  # TFDS split, or key of splits.json ("suggested.train_masks" for nested keys)
         )
     )
@@ -76,6 +81,12 @@ def get_config() -> ml_collections.ConfigDict:
         novel=(),  # learnt from tags only
         background="",  # reported apart
         ignore_in_eval=(),  # left out of every mean
+    )
+
+    config.class_lists = dict(  # instead of vocabulary: class lists that ship with the package
+        lists=(),  # their union is the vocabulary; base are the classes that a mask stream knows
+        share="title",  # rows shared by classes of the same "title" (Original), "synset", or "none"
+        duplicates="merged",  # COCO-Stuff's 7 kinds of wall: one column counted 7 times, or "separate" (Original)
     )
 
     config.streams = ml_collections.ConfigDict()  # name -> mask_stream(...) or tag_stream(...)
@@ -123,6 +134,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.eval = dict(
         source=source(split="val"),
         classes=(),  # classes that compete; () = the whole vocabulary
+        class_list="",  # instead of classes: one of class_lists.lists
+        splits=(),  # other definitions of base and novel to report, e.g. ("processed", "split") for ADE20K
         scale=(2048, 512),
         window=512,
         stride=512,
@@ -191,3 +204,34 @@ def set_method(config: ml_collections.ConfigDict, method: str) -> None:
     if method == "baseline":
         for stream in config.streams.values():
             stream.lambda_aux = 0.0
+
+
+def parse_arguments(text: str, *, first: str = "", **defaults: str | int | bool) -> types.SimpleNamespace:
+    """What stands behind the colon of --config=file.py:a=1,b: values of the types of `defaults`.
+
+    A bare word switches on the argument of that name, or else is the value of the argument `first`.
+    """
+    values = dict(defaults)
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        if not equals:
+            name, value = (part, "true") if isinstance(defaults.get(part), bool) else (first, part)
+        if name not in defaults:
+            raise ValueError(
+                f"config argument {part!r}: there are {', '.join(f'{k}={v}' for k, v in defaults.items())}"
+            )
+        if isinstance(defaults[name], bool):
+            if value not in ("true", "false"):
+                raise ValueError(f"config argument {part!r}: use {name}=true or {name}=false")
+            values[name] = value == "true"
+        else:
+            try:
+                values[name] = type(defaults[name])(value)
+            except ValueError:
+                raise ValueError(f"config argument {part!r}: {name} is a number, such as {defaults[name]}") from None
+    return types.SimpleNamespace(**values)
+
+
+def run_name(config: str, arguments: str) -> str:
+    """Name of a run, and so of its folder: one for each set of arguments."""
+    return "_".join([config, *arguments.replace("=", "").split(",")]).rstrip("_")

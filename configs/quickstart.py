@@ -13,8 +13,9 @@ from configs import common
 from data_pipelines import scenes
 
 
-def get_config(method: str = "larvseg") -> ml_collections.ConfigDict:
-    """method: "larvseg" or "baseline" (image-level losses, no attention)."""
+def get_config(arguments: str = "") -> ml_collections.ConfigDict:
+    """Argument: larvseg (default) or baseline (image-level losses, no attention)."""
+    method = common.parse_arguments(arguments, first="method", method="larvseg").method
     config = common.get_config()
     config.name = "quickstart" if method == "larvseg" else f"quickstart_{method}"
     config.data_root = "data"

@@ -19,8 +19,9 @@ NOVEL = ("dog", "cow", "sheep")
 RARE = ("aeroplane", "bicycle", "bird", "boat", "bus", "motorbike", "train")
 
 
-def get_config(method: str = "larvseg") -> ml_collections.ConfigDict:
-    """method: "larvseg" or "baseline" (image-level loss, no attention)."""
+def get_config(arguments: str = "") -> ml_collections.ConfigDict:
+    """Argument: larvseg (default) or baseline (image-level loss, no attention)."""
+    method = common.parse_arguments(arguments, first="method", method="larvseg").method
     config = common.small_photos(method)
     config.name = f"voc_animals_{method}"
     config.vocabulary = dict(

@@ -60,8 +60,7 @@ class LabelMap:
     @classmethod
     def build(cls, names: Sequence[str], ignore: int | None, label_set: LabelSet, where: str) -> LabelMap:
         """Match `names` (by class id) with the stream's classes; UserError if none is shared."""
-        column = {name: i for i, name in enumerate(label_set.names)}
-        columns = np.array([column.get(name, IGNORE_LABEL) for name in names], np.int32)
+        columns = np.array([label_set.column(name) for name in names], np.int32)
         if not (columns >= 0).any():
             raise UserError(
                 f"{where}: none of its {len(names)} classes ({', '.join(names[:3])}, ...) is among the "

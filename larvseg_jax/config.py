@@ -11,18 +11,22 @@ from typing import Any
 import ml_collections
 
 from larvseg_jax.ca_classifier import CAConfig
+from larvseg_jax.class_lists import as_original, class_list
 from larvseg_jax.errors import UserError
+from larvseg_jax.metrics import Split
 from larvseg_jax.models.vit import ViTConfig
 from larvseg_jax.optimizer import OptimizerConfig
-from larvseg_jax.vocabulary import Vocabulary
+from larvseg_jax.unions import Union, unite
+from larvseg_jax.vocabulary import LabelSet, Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceConfig:
-    """Where examples come from; exactly one of `tfds` and `folder` is set."""
+    """Where examples come from; exactly one of `tfds`, `folder` and `class_folders` is set."""
 
     tfds: str
     folder: str
+    class_folders: str
     split: str
 
 
@@ -33,6 +37,8 @@ class StreamConfig:
     kind: str
     source: SourceConfig
     classes: tuple[str, ...]
+    class_list: str
+    sample_classes: int
     batch_size: int
     weight: float
     lambda_cls: float
@@ -52,6 +58,8 @@ class EvalConfig:
 
     source: SourceConfig
     classes: tuple[str, ...]
+    class_list: str
+    splits: tuple[str, ...]
     scale: tuple[int, int]
     window: int
     stride: int
@@ -71,6 +79,8 @@ class Experiment:
     seed: int
     total_steps: int
     vocabulary: Vocabulary
+    union: Union | None
+    separate_duplicates: bool
     streams: Mapping[str, StreamConfig]
     downsample_rate: int
     batch_padding: str
@@ -94,19 +104,46 @@ class Experiment:
         """Whether any stream uses the CA-Classifier; without one the bank is not written."""
         return any(s.kind == "tags" and s.lambda_aux > 0 for s in self.streams.values())
 
+    def label_set(self, knows: StreamConfig | EvalConfig) -> LabelSet:
+        """The classes that a stream, or the evaluation, knows."""
+        if not knows.class_list:
+            return self.vocabulary.label_set(knows.classes)
+        if self.union is None or knows.class_list not in self.union.names:
+            listed = ", ".join(self.union.names) if self.union else "nothing"
+            raise UserError(f"class_list {knows.class_list!r} is not in class_lists.lists, which has {listed}: add it")
+        # Of equal columns the first wins every argmax: merged or not is the same in an evaluation.
+        merged = not self.separate_duplicates or isinstance(knows, EvalConfig)
+        ids, names = class_list(knows.class_list).ids, self.union.names[knows.class_list]
+        return self.vocabulary.label_set_of(ids, names, merged=merged)
+
+    def splits(self) -> tuple[Split, ...]:
+        """The other definitions of base and novel that the evaluation reports, in names of its columns."""
+        if not self.eval.splits:
+            return ()
+        key = self.eval.class_list
+        if self.union is None or key not in self.union.names:
+            raise UserError(f"eval.splits {self.eval.splits} need eval.class_list: ade20k_150 or ade20k_full_847")
+        column = dict(zip(class_list(key).ids, self.union.names[key], strict=True))
+        splits = (class_list(key).split(definition) for definition in self.eval.splits)
+        return tuple(Split(s.label, frozenset(column[i] for i in s.base)) for s in splits)
+
 
 def from_config(config: ml_collections.ConfigDict) -> Experiment:
     """Checks a config and freezes it; UserError names the option that cannot be."""
     model = config.model.to_dict()
     gamma_init = model.pop("gamma_init")
+    streams = {name: _stream(stream) for name, stream in config.streams.items()}
+    union = _union(config.class_lists)
     experiment = Experiment(
         name=config.name,
         workdir=Path(config.workdir or f"runs/{config.name}"),
         data_root=Path(config.data_root or os.environ.get("LARVSEG_DATA", ".")),
         seed=config.seed,
         total_steps=config.total_steps,
-        vocabulary=Vocabulary(**_tuples(config.vocabulary)),
-        streams={name: _stream(stream) for name, stream in config.streams.items()},
+        vocabulary=_vocabulary(config, union, streams),
+        union=union,
+        separate_duplicates=config.class_lists.duplicates == "separate",
+        streams=streams,
         downsample_rate=config.downsample_rate,
         batch_padding=config.batch_padding,
         data_threads=config.data_threads,
@@ -128,6 +165,25 @@ def from_config(config: ml_collections.ConfigDict) -> Experiment:
     return experiment
 
 
+def _union(config: ml_collections.ConfigDict) -> Union | None:
+    if not config.lists:
+        return None
+    return unite([as_original(key) if ":" in key else class_list(key) for key in config.lists], config.share)
+
+
+def _vocabulary(
+    config: ml_collections.ConfigDict, union: Union | None, streams: Mapping[str, StreamConfig]
+) -> Vocabulary:
+    """That of the config, or the union of its class lists: base is what a mask stream knows, all else novel."""
+    if union is None:
+        return Vocabulary(**_tuples(config.vocabulary))
+    if config.vocabulary.classes:
+        raise UserError("vocabulary.classes and class_lists.lists are both given: keep one of the two")
+    masked = {name for s in streams.values() if s.kind == "masks" for name in union.names.get(s.class_list, s.classes)}
+    base = tuple(name for name in union.classes if name in masked)
+    return Vocabulary(union.classes, base, tuple(name for name in union.classes if name not in masked))
+
+
 def _stream(config: ml_collections.ConfigDict) -> StreamConfig:
     return StreamConfig(**_tuples(config) | {"source": SourceConfig(**config.source)})
 
@@ -138,6 +194,7 @@ def _tuples(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 _CHOICES = {
     "batch_padding": ("refuse", "pad"),
+    "class_lists.duplicates": ("merged", "separate"),
     "seg_loss_mean": ("all", "valid"),
     "model.stem": ("patch", "conv"),
     "model.dtype": ("float32", "bfloat16"),
@@ -182,6 +239,10 @@ def _check_stream(option: str, stream: StreamConfig, run: Experiment) -> None:
         raise UserError(f"{option}.kind is {stream.kind!r}: use 'masks' or 'tags'")
     if stream.tags_from not in ("crop", "image"):
         raise UserError(f"{option}.tags_from is {stream.tags_from!r}: use 'crop' or 'image'")
+    if stream.class_list and stream.classes:
+        raise UserError(f"{option} has classes and a class_list: keep one of the two")
+    if stream.sample_classes < 0:
+        raise UserError(f"{option}.sample_classes is {stream.sample_classes}: use 0 (all) or more")
     if stream.crop_size % run.downsample_rate:
         raise UserError(f"{option}.crop_size={stream.crop_size} is not a multiple of downsample_rate")
     if stream.kind == "tags":

@@ -25,7 +25,7 @@ def open_streams(run: Experiment) -> dict[str, Stream]:
 
 
 def _open_stream(run: Experiment, stream: StreamConfig) -> Stream:
-    label_set = run.vocabulary.label_set(stream.classes)
+    label_set = run.label_set(stream)
     needs_masks = stream.kind == "masks" or stream.tags_from == "crop"
     return Stream(
         source=open_source(stream.source, run.data_root, label_set, masks=needs_masks, tags=not needs_masks),
@@ -44,7 +44,7 @@ def _open_stream(run: Experiment, stream: StreamConfig) -> Stream:
 
 
 def _columns(label_set: LabelSet, always_tags: tuple[str, ...]) -> tuple[int, ...]:
-    unknown = [name for name in always_tags if name not in label_set.names]
+    unknown = [name for name in always_tags if name not in label_set.members]
     if unknown:
         raise UserError(f"always_tags has {unknown[0]!r}, which is not among the stream's classes: add it to them")
     return tuple(label_set.column(name) for name in always_tags)
@@ -52,7 +52,7 @@ def _columns(label_set: LabelSet, always_tags: tuple[str, ...]) -> tuple[int, ..
 
 def open_eval_source(run: Experiment) -> tuple[Source, LabelSet]:
     """The evaluation photos with their masks, and the classes that compete."""
-    label_set = run.vocabulary.label_set(run.eval.classes)
+    label_set = run.label_set(run.eval)
     return open_source(run.eval.source, run.data_root, label_set, masks=True, tags=False), label_set
 
 
@@ -62,7 +62,8 @@ def stream_losses(run: Experiment, mesh: Mesh) -> tuple[StreamLoss, ...]:
         StreamLoss(
             name=name,
             kind=stream.kind,
-            label_set=run.vocabulary.label_set(stream.classes).padded(mesh.shape["model"]),
+            label_set=run.label_set(stream).padded(mesh.shape["model"]),
+            sample_classes=stream.sample_classes,
             weight=stream.weight,
             lambda_cls=stream.lambda_cls,
             lambda_aux=stream.lambda_aux,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -16,7 +16,7 @@ from data_pipelines import transforms
 from data_pipelines.examples import Source
 from larvseg_jax import progress, sliding_window
 from larvseg_jax.errors import UserError
-from larvseg_jax.metrics import SegmentationCounts, Summary
+from larvseg_jax.metrics import SegmentationCounts, Split, Summary
 from larvseg_jax.vocabulary import LabelSet, Vocabulary
 
 _PREFETCHED = 4  # photos decoded ahead of the device
@@ -72,6 +72,7 @@ def evaluate(
     vocabulary: Vocabulary,
     settings: EvalSettings,
     *,
+    splits: Sequence[Split] = (),
     keep: Collection[int] = (),
 ) -> tuple[Summary, dict[int, Int32[np.ndarray, "H W"]]]:
     """Scores a model on photos at their own resolution.
@@ -84,6 +85,7 @@ def evaluate(
       label_set: the classes that compete.
       vocabulary: says which of them are base, novel, background, ignored.
       settings: sizes and the way back to the photo's size.
+      splits: other definitions of base and novel to report.
       keep: numbers of the photos whose label maps are wanted.
 
     Returns:
@@ -104,7 +106,7 @@ def evaluate(
         counts = counts.add(prediction, photo.label)
         if photo.index in keep:
             kept[photo.index] = prediction
-    return counts.summary(label_set.names, vocabulary), kept
+    return counts.summary(label_set.names, vocabulary, splits), kept
 
 
 def photo_windows(image: np.ndarray, settings: EvalSettings) -> tuple[Float32[np.ndarray, "n s s 3"], tuple[int, int]]:

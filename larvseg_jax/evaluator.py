@@ -28,7 +28,7 @@ class Evaluator:
     """Parameters in, scores on the evaluation photos out."""
 
     def __init__(self, run: Experiment, mesh: Mesh) -> None:
-        self._vocabulary = run.vocabulary
+        self._vocabulary, self._splits = run.vocabulary, run.splits()
         self.source, self.label_set = open_eval_source(run)
         evaluated = min(run.eval.limit or len(self.source), len(self.source))
         self._gallery = choose_photos(self.source, evaluated, self.label_set, run.vocabulary.novel, run.gallery)
@@ -51,6 +51,7 @@ class Evaluator:
             self.label_set,
             self._vocabulary,
             self.settings,
+            splits=self._splits,
             keep=self._gallery,
         )
         return Evaluation(summary, label_maps)

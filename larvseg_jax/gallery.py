@@ -28,7 +28,8 @@ def choose_photos(source: Source, total: int, label_set: LabelSet, novel: Sequen
     """Numbers of `count` photos spread over the first `total`, those that show a novel class first."""
     wanted = min(count, total)
     spread = np.unique(np.linspace(0, total - 1, min(4 * wanted, total)).astype(int))
-    columns = [label_set.column(name) for name in novel if label_set.column(name) != IGNORE_LABEL]
+    chosen = set(novel)
+    columns = [column for column, name in enumerate(label_set.names) if name in chosen]
     without_novel = [not np.isin(source[int(i)]["label"], columns).any() for i in spread]
     return [int(spread[i]) for i in np.argsort(without_novel, kind="stable")[:wanted]]
 

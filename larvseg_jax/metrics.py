@@ -8,7 +8,7 @@ but never labelled has IoU 0 and does count.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64
@@ -63,9 +63,22 @@ class SegmentationCounts:
             self.labelled + other.labelled,
         )
 
-    def summary(self, names: Sequence[str], vocabulary: Vocabulary) -> Summary:
+    def summary(self, names: Sequence[str], vocabulary: Vocabulary, splits: Sequence[Split] = ()) -> Summary:
         """Scores per class and their means; `names[i]` is the class of column i."""
-        return summarise(self, tuple(names), vocabulary)
+        return summarise(self, tuple(names), vocabulary, splits)
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Another definition of which classes are base; all others of the evaluation are novel.
+
+    Attributes:
+      label: its name in logs and tables, such as "58/92".
+      base: names of the base classes.
+    """
+
+    label: str
+    base: frozenset[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +91,7 @@ class Summary:
       labelled: labelled pixels per class.
       mean_iou, base_iou, novel_iou: means over all, base, novel classes, without background and ignored ones.
       harmonic_iou: harmonic mean of base_iou and novel_iou.
+      split_iou: (base, novel) means under other definitions of base and novel, by their label.
       background_iou: NaN where there is no background class.
       mean_acc: mean of acc over the classes of mean_iou.
       pixel_acc: share of labelled pixels predicted right, background included, ignored classes left out.
@@ -94,6 +108,7 @@ class Summary:
     base_iou: float
     novel_iou: float
     harmonic_iou: float
+    split_iou: Mapping[str, tuple[float, float]]
     background_iou: float
     mean_acc: float
     pixel_acc: float
@@ -106,6 +121,8 @@ class Summary:
             "mIoU_base": self.base_iou,
             "mIoU_novel": self.novel_iou,
             "hIoU": self.harmonic_iou,
+            **{f"mIoU_base[{label}]": base for label, (base, _) in self.split_iou.items()},
+            **{f"mIoU_novel[{label}]": novel for label, (_, novel) in self.split_iou.items()},
             "mAcc": self.mean_acc,
             "aAcc": self.pixel_acc,
         }
@@ -121,15 +138,21 @@ class Summary:
         return "\n".join(lines)
 
 
-def summarise(counts: SegmentationCounts, names: tuple[str, ...], vocabulary: Vocabulary) -> Summary:
+def summarise(
+    counts: SegmentationCounts, names: tuple[str, ...], vocabulary: Vocabulary, splits: Sequence[Split]
+) -> Summary:
     """Turns counts into scores; see `Summary` for what each one means."""
     hit, predicted, labelled = counts.intersection, counts.predicted, counts.labelled
-    groups = tuple(_group(name, vocabulary) for name in names)
+    groups = vocabulary.groups(names)
     group = np.array(groups, dtype=str)
     iou = _ratio(hit, predicted + labelled - hit)
     acc = _ratio(hit, labelled)
     in_means = (group != "background") & (group != "ignored")
     base, novel = _mean(iou, group == "base"), _mean(iou, group == "novel")
+    split_iou = {}
+    for split in splits:
+        in_base = np.array([name in split.base for name in names], bool)
+        split_iou[split.label] = _mean(iou, in_means & in_base), _mean(iou, in_means & ~in_base)
     pixels = group != "ignored"
     return Summary(
         names=names,
@@ -142,21 +165,12 @@ def summarise(counts: SegmentationCounts, names: tuple[str, ...], vocabulary: Vo
         base_iou=base,
         novel_iou=novel,
         harmonic_iou=2 * base * novel / (base + novel) if base + novel != 0 else 0.0,
+        split_iou=split_iou,
         background_iou=_mean(iou, group == "background"),
         mean_acc=_mean(acc, in_means),
         pixel_acc=float(_ratio(hit[pixels].sum(keepdims=True), labelled[pixels].sum(keepdims=True))[0]),
         absent=tuple(name for name, value in zip(names, iou, strict=True) if np.isnan(value)),
     )
-
-
-def _group(name: str, vocabulary: Vocabulary) -> str:
-    if name in vocabulary.ignore_in_eval:
-        return "ignored"
-    if name == vocabulary.background:
-        return "background"
-    if name in vocabulary.base:
-        return "base"
-    return "novel" if name in vocabulary.novel else ""
 
 
 def _ratio(numerator: Int64[np.ndarray, " n"], denominator: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:

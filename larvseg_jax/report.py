@@ -160,6 +160,11 @@ def _scores(summary: Summary) -> list[dict[str, Any]]:
         tile("mIoU base", summary.base_iou, over(in_means & (groups == "base")), "base"),
         tile("mIoU novel", summary.novel_iou, over(in_means & (groups == "novel")), "novel"),
         tile("hIoU", summary.harmonic_iou, "harmonic mean of base and novel"),
+        *(
+            tile(f"{group} {label}", value, "the same with other lists of base and novel classes", group)
+            for label, pair in summary.split_iou.items()
+            for group, value in zip(("base", "novel"), pair, strict=True)
+        ),
         tile("mAcc", summary.mean_acc, "mean accuracy of the classes"),
         tile("aAcc", summary.pixel_acc, "share of pixels right"),
     ]

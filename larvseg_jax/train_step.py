@@ -47,6 +47,7 @@ class StreamLoss:
     lambda_cls: float
     lambda_aux: float
     loss_size: int
+    sample_classes: int = 0
 
 
 class Pairs(NamedTuple):
@@ -78,6 +79,10 @@ def make_train_step(
             data = batch[stream.name]
             drop_path_key = jax.random.fold_in(key, index)
             patches, table = segment(model, params, data["image"], stream.label_set, drop_path_key)
+            if 0 < stream.sample_classes < len(stream.label_set):
+                labels = data["label" if stream.kind == "masks" else "tags"]
+                sample_key = jax.random.fold_in(key, len(streams) + index)
+                table = sample_classes(table, labels, stream.sample_classes, sample_key)
             if stream.kind == "masks":
                 losses = {"L_seg": segmentation_loss(patches, table, data["label"], data["valid"], seg_loss_mean)}
                 total += stream.weight * losses["L_seg"]
@@ -104,6 +109,21 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state, bank), metrics
 
     return train_step
+
+
+def sample_classes(table: ClassTable, labels: Int[Array, "b *labels"], count: int, key: Array) -> ClassTable:
+    """Only `count` random classes of the table and those labelled in the batch take part (method 5.6).
+
+    The others get multiplicity 0, as padding has: out of the mean, the variance, every softmax, and never mined
+    as background. `Original:` drawn per GPU, for the labels of its two images.
+    """
+    n = table.multiplicity.shape[0]
+    real = table.multiplicity > 0
+    draw = jnp.where(real, jax.random.uniform(key, (n,)), -1.0)
+    lowest = lax.top_k(draw, count)[0][-1]
+    flat = labels.reshape(-1)
+    present = jnp.zeros(n, bool).at[jnp.maximum(flat, 0)].max(flat != IGNORE_LABEL)
+    return table._replace(multiplicity=jnp.where(present | (draw >= lowest), table.multiplicity, 0.0))
 
 
 def tag_losses(

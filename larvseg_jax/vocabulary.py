@@ -5,9 +5,10 @@ from __future__ import annotations
 import collections
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -50,21 +51,45 @@ class Vocabulary:
     def row(self, name: str) -> int:
         """Row of a class in the embedding table and the bank; UserError names the closest classes."""
         try:
-            return self.classes.index(name)
-        except ValueError:
+            return self._rows[name]
+        except KeyError:
             close = difflib.get_close_matches(name, self.classes, n=3)
             hint = f"did you mean {', '.join(close)}?" if close else f"it has {len(self.classes)} classes"
             raise UserError(f"class {name!r} is not in the vocabulary: {hint}") from None
 
+    @functools.cached_property
+    def _rows(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.classes)}
+
+    def groups(self, names: Sequence[str]) -> tuple[str, ...]:
+        """For every class name: base, novel, background, ignored, or "" for none of these."""
+        group = dict.fromkeys(self.base, "base") | dict.fromkeys(self.novel, "novel")
+        group |= {self.background: "background"} | dict.fromkeys(self.ignore_in_eval, "ignored")
+        return tuple(group.get(name, "") for name in names)
+
     def label_set(self, names: Sequence[str] = ()) -> LabelSet:
         """The columns of a stream that knows the classes `names` (all of them if empty).
 
-        A name given several times (COCO-Stuff's seven kinds of wall) becomes one column with that
-        multiplicity; columns keep the order of first mention.
+        A name given several times becomes one column with that multiplicity; columns keep the order of
+        first mention.
         """
-        counts = collections.Counter(names or self.classes)
-        rows = np.array([self.row(n) for n in counts], np.int32)
-        return LabelSet(tuple(counts), rows, np.array(list(counts.values()), np.float32))
+        names = names or self.classes
+        return self.label_set_of(names, names)
+
+    def label_set_of(self, ids: Sequence[str], names: Sequence[str], *, merged: bool = True) -> LabelSet:
+        """The columns of a stream whose data calls its classes `ids` and the vocabulary calls them `names`.
+
+        Classes of one name (COCO-Stuff's seven kinds of wall) become one column with that multiplicity, or,
+        with merged=False, keep a column each over the same row, as in the original.
+        """
+        if not merged:
+            rows = np.array([self.row(name) for name in names], np.int32)
+            return LabelSet(tuple(ids), rows, np.ones(len(rows), np.float32), {c: i for i, c in enumerate(ids)})
+        counts = collections.Counter(names)
+        column = {name: i for i, name in enumerate(counts)}
+        rows = np.array([self.row(name) for name in counts], np.int32)
+        members = {c: column[name] for c, name in zip(ids, names, strict=True)}
+        return LabelSet(tuple(counts), rows, np.array(list(counts.values()), np.float32), members)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,18 +102,20 @@ class LabelSet:
       multiplicity: (N,) float32, how many identical columns this one stands for (method 4: merged
         duplicates count m times in the mean, the variance and the softmax); 0 marks padding.
         `Original:` the columns stay separate; the values are the same.
+      members: column of every class, by the name that the stream's data has for it.
     """
 
     names: tuple[str, ...]
     rows: np.ndarray
     multiplicity: np.ndarray
+    members: Mapping[str, int]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def column(self, name: str) -> int:
-        """Column of a class, or IGNORE_LABEL if this stream does not know it."""
-        return self.names.index(name) if name in self.names else IGNORE_LABEL
+        """Column of a class by the data's name for it, or IGNORE_LABEL if this stream does not know it."""
+        return self.members.get(name, IGNORE_LABEL)
 
     def padded(self, multiple: int) -> LabelSet:
         """The same columns followed by empty ones (row 0, multiplicity 0) up to a multiple."""
@@ -97,4 +124,5 @@ class LabelSet:
             self.names + ("",) * extra,
             np.pad(self.rows, (0, extra)),
             np.pad(self.multiplicity, (0, extra)),
+            self.members,
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from larvseg_jax.errors import UserError
-from larvseg_jax.metrics import SegmentationCounts
+from larvseg_jax.metrics import SegmentationCounts, Split
 from larvseg_jax.vocabulary import Vocabulary
 
 NAMES = ("background", "cat", "dog", "cow", "tree", "extras")
@@ -90,6 +90,18 @@ def test_a_class_of_no_group_counts_in_all_only():
     summary = counts_of([1, 2, 3], [4, 4, 4], [4, 4, 4]).summary(("cat", "dog", "sky"), vocabulary)
     assert summary.mean_iou == pytest.approx((1 / 7 + 2 / 6 + 3 / 5) / 3)
     assert "IoU_background" not in summary.scalars()
+
+
+def test_other_definitions_of_base_and_novel():
+    counts = counts_of([90, 6, 0, 2, 0, 1], [100, 8, 5, 4, 0, 3], [95, 10, 0, 8, 0, 7])
+    splits = [Split("1/2", frozenset({"cow"})), Split("all/0", frozenset(NAMES))]
+    summary = counts.summary(NAMES, VOCABULARY, splits)
+    # Background and ignored classes belong to neither; the absent tree is in no mean.
+    assert summary.split_iou["1/2"] == pytest.approx((2 / 10, (6 / 12 + 0) / 2))
+    assert summary.split_iou["all/0"] == pytest.approx((summary.mean_iou, float("nan")), nan_ok=True)
+    assert summary.scalars()["mIoU_novel[1/2]"] == summary.split_iou["1/2"][1]
+    assert summary.base_iou == pytest.approx((6 / 12 + 0) / 2)
+    assert "mIoU_base[1/2] 20.00" in summary.text()
 
 
 def test_harmonic_mean_of_zeros_is_zero():
