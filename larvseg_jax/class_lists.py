@@ -90,10 +90,11 @@ def raw(key: str) -> dict[str, Any]:
 def class_list(key: str) -> ClassList:
     """The class list of a data set."""
     content = raw(key)
-    names, wnids = tuple(content["classes"]), content.get("wnids")
+    names = tuple(content["classes"])
+    wnids: list = content.get("wnids") or [None] * len(names)
     if key.startswith("imagenet"):
         return ClassList(key, tuple(wnids), names, tuple((w,) for w in wnids))
-    synsets = tuple(tuple(w or ()) for w in wnids) if wnids else ((),) * len(names)
+    synsets = tuple(tuple(w or ()) for w in wnids)
     return ClassList(key, names, tuple(content.get("processed_classes", names)), synsets)
 
 
