@@ -104,7 +104,7 @@ def get_config() -> ml_collections.ConfigDict:
         remat=False,  # recompute block activations in the backward pass
         gamma_init=1.0,  # start of the logit scale; from scratch 2 and more (logits are bounded by gamma*sqrt(N-1))
     )
-    config.pretrained = ""  # AugReg .npz for the backbone; "" = from scratch
+    config.pretrained = ""  # AugReg .npz, run folder, .safetensors or .pth (docs/weights.md); "" = from scratch
 
     config.ca_classifier = dict(
         variant="cross_image",  # "cross_image": memory bank; "region" (method 7a) and "own_bank" (7b): single image
@@ -131,7 +131,15 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.mesh = dict(data=-1, model=1)  # devices per axis; data=-1: all that model leaves
 
-    config.eval = dict(
+    config.eval = _evaluation()
+    config.checkpoint = dict(every=8000, keep_last=2)
+    config.log_every = 50
+    config.gallery = 12  # photos in the report
+    return config
+
+
+def _evaluation() -> dict:
+    return dict(
         source=source(split="val"),
         classes=(),  # classes that compete; () = the whole vocabulary
         class_list="",  # instead of classes: one of class_lists.lists
@@ -144,10 +152,6 @@ def get_config() -> ml_collections.ConfigDict:
         every=8000,
         class_block=256,  # classes upsampled at a time
     )
-    config.checkpoint = dict(every=8000, keep_last=2)
-    config.log_every = 50
-    config.gallery = 12  # photos in the report
-    return config
 
 
 def small_photos(method: str) -> ml_collections.ConfigDict:

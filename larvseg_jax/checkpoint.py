@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to go on, and to be understood without it. The only user of Orbax.
+"""Checkpoints: all that a run needs to go on, and to be understood without it. Only own_checkpoint.py uses Orbax, too.
 
 A checkpoint holds the train state, an exact digest of it (Orbax has no checksum: a changed byte would be
 restored silently), and a record: config, class names, shapes and dtypes, data settings, versions, commit.

@@ -23,7 +23,7 @@ from larvseg_jax.evaluator import Evaluation, Evaluator
 from larvseg_jax.metric_log import MetricLog
 from larvseg_jax.models.segmenter import make_model
 from larvseg_jax.optimizer import learning_rate, make_optimizer
-from larvseg_jax.pretrained import load_augreg
+from larvseg_jax.pretrained import load_pretrained
 from larvseg_jax.progress import TrainProgress, console, stage
 from larvseg_jax.run_report import report_run
 from larvseg_jax.sharding import make_mesh, state_shardings
@@ -67,7 +67,7 @@ def train(run: Experiment) -> TrainState:
 
 
 def first_state(run: Experiment, mesh: Mesh, checkpoints: Checkpoints, record: Record) -> TrainState:
-    """Where the weights come from: this run's own checkpoint; else the pretrained file; else nowhere."""
+    """Where the weights come from: this run's own checkpoint; else what `pretrained` names; else nowhere."""
     restored = checkpoints.restore_latest(state_layout(run, mesh), record)
     if restored is not None:
         console.print(f"  resumed at step {int(restored.step)}")
@@ -76,10 +76,9 @@ def first_state(run: Experiment, mesh: Mesh, checkpoints: Checkpoints, record: R
     if not run.pretrained:
         console.print("  from scratch")
         return fresh
-    backbone, report = load_augreg(run.pretrained, fresh.params["backbone"], run.vit.stored_grid)
-    console.print(f"  {report}")
-    shardings = jax.tree.map(lambda x: x.sharding, fresh.params)
-    return dataclasses.replace(fresh, params=jax.device_put({**fresh.params, "backbone": backbone}, shardings))
+    params, report = load_pretrained(run.pretrained, fresh.params, run.vit.stored_grid, run.vocabulary.classes)
+    console.print(f"  {report}", markup=False)
+    return dataclasses.replace(fresh, params=params)
 
 
 def batches_from(run: Experiment, streams: dict[str, data.Stream], start: int) -> Iterator[dict[str, HostBatch]]:

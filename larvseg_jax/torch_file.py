@@ -1,0 +1,200 @@
+"""Reads the tensors of a PyTorch file (.pth) without PyTorch, and without running anything the file asks for.
+
+Such a file is a zip archive with a pickle and one entry per storage. A pickle can call any function;
+here it gets four, which only describe tensors. Everything else becomes an inert object without content.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from larvseg_jax.errors import UserError
+
+_DTYPES = {
+    "FloatStorage": np.float32,
+    "DoubleStorage": np.float64,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": jnp.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
+_OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of PyTorch before 1.6 begin
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTensor:
+    """A tensor that is still in its file; `read` gets it.
+
+    Attributes:
+      file, archive: the file, and the folder inside it that holds the storages.
+      storage: name of its storage; `dtype` and `count` say what that holds.
+      offset, shape, strides: which elements of the storage it has, in elements.
+    """
+
+    file: Path
+    archive: str
+    storage: str
+    dtype: np.dtype
+    count: int
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def read(self) -> np.ndarray:
+        """Its values; UserError if the file does not hold them."""
+        entry = f"{self.archive}/data/{self.storage}"
+        try:
+            with zipfile.ZipFile(self.file) as archive:
+                size, needed = archive.getinfo(entry).file_size, self.count * self.dtype.itemsize
+                if size != needed:  # before anything is unpacked
+                    raise ValueError(f"{entry} has {size} bytes and not {needed}")
+                return self._view(np.frombuffer(archive.read(entry), self.dtype))
+        except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise UserError(f"{self.file} is damaged ({type(error).__name__}: {error}): copy it anew") from error
+
+    def _view(self, content: np.ndarray) -> np.ndarray:
+        sizes, strides = (tuple(int(n) for n in numbers) for numbers in (self.shape, self.strides))
+        size = math.prod(sizes)
+        last = self.offset + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True)) if size else 0
+        if min((*sizes, *strides, self.offset), default=0) < 0 or last >= max(len(content), 1) or size > len(content):
+            raise ValueError(f"a tensor of shape {sizes} lies outside its storage of {len(content)}")
+        start = content[self.offset :]
+        return np.lib.stride_tricks.as_strided(start, sizes, [step * self.dtype.itemsize for step in strides]).copy()
+
+
+def read_state_dict(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of a checkpoint {"state_dict": ...} or of a plain state dict; a prefix "module." is dropped.
+
+    Raises:
+      UserError: there is no such file, it has the format of PyTorch before 1.6, or it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            begin = stream.read(len(_OLD_FORMAT))
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}): give a .pth file") from error
+    if begin == _OLD_FORMAT:
+        raise UserError(
+            f"{path} has the format of PyTorch before 1.6: convert it once where PyTorch is installed, "
+            f"python -c \"import torch; torch.save(torch.load('{path}', map_location='cpu'), 'new.pth')\""
+        )
+    content = _unpickle(path)
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    tensors = {n: t for n, t in state.items() if isinstance(t, StoredTensor)} if isinstance(state, Mapping) else {}
+    if not tensors:
+        raise UserError(f"{path} holds no state dict: give a file saved by mmcv, or by torch.save(model.state_dict())")
+    return {str(name).removeprefix("module."): tensor for name, tensor in tensors.items()}
+
+
+def _unpickle(path: Path) -> Any:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            (pickled,) = (name for name in names if name.count("/") == 1 and name.endswith("/data.pkl"))
+            folder = pickled.removesuffix("/data.pkl")
+            order = archive.read(f"{folder}/byteorder") if f"{folder}/byteorder" in names else b"little"
+            if order.strip() != b"little":
+                raise ValueError("its numbers are big-endian")
+            with archive.open(pickled) as stream:
+                return _Unpickler(stream, path, folder).load()
+    except Exception as error:  # whatever a damaged or hostile pickle may provoke
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise UserError(f"cannot read {path} as a PyTorch file ({reason}): it is damaged or of another kind") from error
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows tensors and ordered dictionaries; nothing from the file is imported or called."""
+
+    def __init__(self, stream: Any, path: Path, archive: str) -> None:
+        super().__init__(stream, encoding="utf-8")
+        self._path, self._archive = path, archive
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _Callable(self._tensor)
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return _Callable(lambda tensor, *_: tensor)
+        if module == "torch" and name in _DTYPES:
+            return _StorageType(np.dtype(_DTYPES[name]))
+        # A new class each time: whatever the pickle sets on it reaches nothing else.
+        return type("Inert", (_Inert,), {})
+
+    def persistent_load(self, pid: Any) -> Any:
+        kind, storage_type, key, _location, count = pid
+        if kind != "storage" or not isinstance(storage_type, _StorageType):
+            return _Inert()
+        return _Storage(str(key), storage_type.dtype, int(count))
+
+    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Any:
+        if not isinstance(storage, _Storage):
+            return _Inert()
+        where = self._path, self._archive, storage.key, storage.dtype, storage.count
+        return StoredTensor(*where, int(offset), tuple(shape), tuple(strides))
+
+
+@dataclasses.dataclass(frozen=True)
+class _StorageType:
+    dtype: np.dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+    key: str
+    dtype: np.dtype
+    count: int
+
+
+class _Callable:
+    """One of the functions a pickle may call; it cannot be changed by the pickle."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setstate__(self, _state: Any) -> None:
+        pass
+
+
+class _Inert:
+    """Stands for an object that is not read; takes everything a pickle can do to one."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> _Inert:
+        return object.__new__(cls)
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, _state: Any) -> None:
+        pass
+
+    def __setitem__(self, _key: Any, _value: Any) -> None:
+        pass
+
+    def append(self, _item: Any) -> None:
+        """List items of a pickle."""
+
+    def extend(self, _items: Any) -> None:
+        """Likewise."""
+
+    def add(self, _item: Any) -> None:
+        """Set items of a pickle."""
