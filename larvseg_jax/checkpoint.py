@@ -111,6 +111,14 @@ class Checkpoints:
         """Steps of which there is a checkpoint, ascending."""
         return sorted(self._manager.all_steps())
 
+    def choose(self, step: int | None) -> int:
+        """The step asked for, the newest if it is None; UserError if there is no such checkpoint."""
+        steps = self.steps()
+        if not steps or step not in (None, *steps):
+            run = self._folder.parent
+            raise UserError(f"{run} has no checkpoint of step {step}: it has {steps or 'none at all'}")
+        return steps[-1] if step is None else step
+
     def save(self, state: TrainState, record: Record, step: int, miou: float | None) -> None:
         """Starts writing in the background; a step that is there already is left as it is."""
         if step in self._manager.all_steps():

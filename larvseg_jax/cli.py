@@ -30,7 +30,7 @@ def _guarded(main: Callable[[], None]) -> None:
 def _parse(argv: Sequence[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
-        if flags.FLAGS["config"].value is not None:
+        if "config" in flags.FLAGS and flags.FLAGS["config"].value is not None:
             _ = flags.FLAGS["config"].value.name  # a file that could not be loaded says so only when it is used
     except (flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         _fail(error)

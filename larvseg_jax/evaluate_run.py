@@ -35,10 +35,7 @@ def evaluate_checkpoint(
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"{workdir} has no folder checkpoints/: give the folder of a run (--run=runs/<name>)")
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        steps = checkpoints.steps()
-        if not steps or step not in (None, *steps):
-            raise UserError(f"{workdir} has no checkpoint of step {step}: it has {steps or 'none at all'}")
-        chosen = steps[-1] if step is None else step
+        chosen = checkpoints.choose(step)
         record = checkpoints.record(chosen)
         settings = config or ml_collections.ConfigDict(record.settings)
         if data_root is not None:

@@ -50,10 +50,7 @@ def read_checkpoint(path: Path, step: int | None = None, *, bank: bool = False) 
     """
     folder, step = _find(path, step)
     with Checkpoints(folder, read_only=True) as checkpoints:
-        steps = checkpoints.steps()
-        if not steps or step not in (None, *steps):
-            raise UserError(f"{folder} has no checkpoint of step {step}: it has {steps or 'none at all'}")
-        step = steps[-1] if step is None else step
+        step = checkpoints.choose(step)
         record = checkpoints.record(step)
     leaves = _read_leaves(folder / "checkpoints" / str(step), record, (".params", ".bank") if bank else (".params",))
     rows = len(record.classes)
