@@ -56,9 +56,9 @@ def source(**changes) -> ml_collections.ConfigDict:
     where = ml_collections.ConfigDict(
         dict(
             tfds="",  # directory of a prepared TFDS data set (ArrayRecord), relative to data_root
-            folder="",  # folder with images/, masks/, classes.json, splits.json, relative to data_root
+            folder="",  # folder with images/, masks/, classes.txt or .json (docs/own_data.md), relative to data_root
             class_folders="",  # folder with one folder of pictures per class (tags only), relative to data_root
-            split="train",  # TFDS split, or key of splits.json ("suggested.train_masks" for nested keys)
+            split="train",  # TFDS split, sub-folder of images/, or key of splits.json ("suggested.train_masks": nested)
         )
     )
     where.lock()

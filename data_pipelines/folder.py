@@ -1,24 +1,28 @@
-"""Photos, masks and image labels in a plain folder.
+"""Photos, masks and image labels in a plain folder, in one of two layouts.
 
-images/<stem>.jpg|jpeg|png
-masks/<stem>.png              class ids of classes.json, or its `ignore` value
-classes.json                  {"names": [...], "ignore": 255}
-splits.json                   {"train": [stems], ..., "image_labels": {stem: [class ids]}}
+Split by sub-folder:
+  images/<split>/<stem>.jpg|jpeg|png|webp|bmp|tif
+  masks/<split>/<stem>.png      class ids or colours, see folder_classes.py
+  classes.txt or classes.json
+
+Split by a file (which decides, where it exists):
+  images/<stem>.jpg|...  masks/<stem>.png
+  classes.txt or classes.json
+  splits.json                   {"train": [stems], ..., "image_labels": {stem: [class ids]}}
 """
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any, SupportsIndex
 
 from data_pipelines.decode import decode_image, decode_mask
 from data_pipelines.examples import Example, LabelMap
+from data_pipelines.files import PICTURES, entries, picture_names, read_bytes, read_json
+from data_pipelines.folder_classes import read_classes
 from larvseg_jax.errors import UserError
 from larvseg_jax.vocabulary import LabelSet
-
-_EXTENSIONS = (".jpg", ".jpeg", ".png")
 
 
 class FolderSource:
@@ -29,10 +33,11 @@ class FolderSource:
 
     Args:
       folder: the data folder.
-      split: key of splits.json; dots go into nested objects ("suggested.train_masks").
-      label_set: the stream's classes, matched by name with those of classes.json.
+      split: a folder in images/; with a splits.json, a key of it; dots go into nested objects
+        ("suggested.train_masks").
+      label_set: the stream's classes, matched by name with those of the folder.
       masks: give each Example its `label`.
-      tags: give each Example its `tags`, from `image_labels`.
+      tags: give each Example its `tags`, from `image_labels` of splits.json.
     """
 
     def __init__(self, folder: Path, split: str, label_set: LabelSet, *, masks: bool, tags: bool) -> None:
@@ -41,15 +46,28 @@ class FolderSource:
                 f"data folder {folder} does not exist: point --config.data_root= or the environment "
                 "variable LARVSEG_DATA at the folder that holds it"
             )
-        classes_file = folder / "classes.json"
-        names, ignore = _read_classes(classes_file)
-        self._label_map = LabelMap.build(names, ignore, label_set, str(classes_file))
+        classes = read_classes(folder)
+        self._colours = classes.colours
+        self._label_map = LabelMap.build(classes.names, classes.ignore, label_set, str(classes.file))
         splits_file = folder / "splits.json"
-        splits = _read_json(splits_file)
-        self._stems = _stems(splits, split, splits_file)
-        self._images = _find(folder / "images", self._stems, _EXTENSIONS, splits_file)
-        self._masks = _find(folder / "masks", self._stems, (".png",), splits_file) if masks else None
-        self._tags = self._read_tags(splits, splits_file) if tags else None
+        self._tags = None
+        if splits_file.exists():
+            splits = read_json(splits_file)
+            self._stems = _stems(splits, split, splits_file)
+            images, mask_folder, remedy = folder / "images", folder / "masks", f"add it or take it out of {splits_file}"
+            self._images = _find(images, self._stems, PICTURES, remedy)
+            self._tags = self._read_tags(splits, splits_file) if tags else None
+        else:
+            if tags:
+                raise UserError(
+                    f"{folder} has no splits.json, whose `image_labels` are the tags of its photos: write it, or take "
+                    "tags from the masks (tags_from='crop')"
+                )
+            images, mask_folder = _split_folder(folder, split), folder / "masks" / split
+            self._stems = list(dict.fromkeys(os.path.splitext(name)[0] for name in picture_names(images)))
+            remedy = f"add it or take its photo out of {images}"
+            self._images = _find(images, self._stems, PICTURES, remedy)
+        self._masks = _find(mask_folder, self._stems, (".png",), remedy) if masks else None
 
     def __len__(self) -> int:
         return len(self._stems)
@@ -57,11 +75,12 @@ class FolderSource:
     def __getitem__(self, index: SupportsIndex) -> Example:
         stem = self._stems[index]
         image_file = self._images[index]
-        image = decode_image(_read(image_file), image_file)
+        image = decode_image(read_bytes(image_file), image_file)
         example: Example = {"id": stem, "image": image}
         if self._masks is not None:
             mask_file = self._masks[index]
-            mask = decode_mask(_read(mask_file), mask_file)
+            data = read_bytes(mask_file)
+            mask = self._colours.decode(data, mask_file) if self._colours else decode_mask(data, mask_file)
             example["label"] = self._label_map.label(mask, image, mask_file)
         if self._tags is not None:
             example["tags"] = self._tags[index]
@@ -80,14 +99,19 @@ class FolderSource:
         return [self._label_map.tags(labels[stem], f"{file}, photo {stem!r}") for stem in self._stems]
 
 
-def _read_classes(file: Path) -> tuple[list[str], int | None]:
-    classes = _read_json(file)
-    names, ignore = classes.get("names"), classes.get("ignore")
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
-        raise UserError(f"{file}: `names` must be the list of class names, in the order of the mask values")
-    if ignore is not None and not (isinstance(ignore, int) and 0 <= ignore < 2**16):
-        raise UserError(f"{file}: `ignore` is {ignore!r}: give a mask value from 0 to 65535, or leave it out")
-    return names, ignore
+def _split_folder(folder: Path, split: str) -> Path:
+    """images/<split>; UserError says which splits there are, and of pictures that lie beside them."""
+    images = folder / "images"
+    if not images.is_dir():
+        raise UserError(f"{images} does not exist: put the photos of split {split!r} into {images / split}/")
+    found = images / split
+    if not found.is_dir():
+        there = sorted(entry.name for entry in entries(images) if entry.is_dir())
+        has = f"it has the folders {', '.join(there)}" if there else "it has no folders"
+        raise UserError(f"{found} does not exist, {has}: put the photos of split {split!r} into {found}/")
+    if not picture_names(found):
+        raise UserError(f"{found} holds no pictures: put the photos of split {split!r} into it")
+    return found
 
 
 def _stems(splits: dict[str, Any], split: str, file: Path) -> list[str]:
@@ -119,41 +143,28 @@ def _split_names(splits: dict[str, Any], prefix: str = "") -> list[str]:
     return names
 
 
-def _find(folder: Path, stems: list[str], extensions: tuple[str, ...], splits_file: Path) -> list[str]:
+def _find(folder: Path, stems: list[str], extensions: tuple[str, ...], remedy: str) -> list[str]:
     """Path of every stem's file; one listing of the folder instead of a look-up per stem."""
     if not folder.is_dir():
-        raise UserError(f"{folder} does not exist: {splits_file} refers to files in it")
+        raise UserError(f"{folder} does not exist: it must hold {stems[0]}{extensions[0]} and {len(stems) - 1} more")
     files: dict[str, str] = {}
     wanted = set(stems)
-    for name in sorted(os.listdir(folder)):
+    others = []
+    for name in sorted(entry.name for entry in entries(folder)):
         stem, extension = os.path.splitext(name)
         if extension.lower() not in extensions or stem not in wanted:
+            others.append(name)
             continue
         if stem in files:
             raise UserError(f"{files[stem]} and {folder / name} are both photo {stem!r}: remove one")
         files[stem] = str(folder / name)
     missing = [stem for stem in stems if stem not in files]
     if missing:
+        first = missing[0]
+        similar = [name for name in others if name.startswith(first)]
+        instead = f", there is {similar[0]}" if similar else ""
         raise UserError(
-            f"{folder / missing[0]}{extensions[0]} does not exist ({len(missing)} of {len(stems)} files "
-            f"missing): add it or take it out of {splits_file}"
+            f"{folder / first}{extensions[0]} does not exist{instead} ({len(missing)} of {len(stems)} files "
+            f"missing): {remedy}"
         )
     return [files[stem] for stem in stems]
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_read(file))
-    except ValueError as error:
-        raise UserError(f"{file}: not valid JSON ({error}): correct it") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: holds a {type(content).__name__}: it must be a JSON object")
-    return content
-
-
-def _read(file: str | Path) -> bytes:
-    try:
-        with open(file, "rb") as stream:
-            return stream.read()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}): check the data folder") from error

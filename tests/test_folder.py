@@ -108,7 +108,7 @@ def test_split_names_may_be_dotted(folder):
 
 
 def where(**changes):
-    return SimpleNamespace(**(dict(tfds="", folder="", split="train") | changes))
+    return SimpleNamespace(**(dict(tfds="", folder="", class_folders="", split="train") | changes))
 
 
 def test_open_source_finds_the_data_root(folder, monkeypatch):
@@ -121,7 +121,7 @@ def test_open_source_finds_the_data_root(folder, monkeypatch):
     assert len(open_source(where(folder=folder.name), "", LABELS, **options)) == 3
     with pytest.raises(UserError, match=r"no-such does not exist: .*--config\.data_root=.* LARVSEG_DATA"):
         open_source(where(folder="no-such"), "", LABELS, **options)
-    for both_or_none in (where(), where(folder="a", tfds="b")):
+    for both_or_none in (where(), where(folder="a", tfds="b"), where(folder="a", class_folders="b")):
         with pytest.raises(UserError, match="name one of them"):
             open_source(both_or_none, "", LABELS, **options)
 
@@ -131,8 +131,14 @@ def edit_mask(folder, value, shape=(12, 17)):
 
 
 MISTAKES = {
-    "no classes.json": (lambda f: (f / "classes.json").unlink(), r"classes\.json: cannot be read"),
-    "no splits.json": (lambda f: (f / "splits.json").unlink(), r"splits\.json: cannot be read"),
+    "no class list": (
+        lambda f: (f / "classes.json").unlink(),
+        r"has neither classes\.json nor classes\.txt: write classes\.txt, one class name per line",
+    ),
+    "tags without splits.json": (
+        lambda f: (f / "splits.json").unlink(),
+        r"has no splits\.json, whose `image_labels` are the tags of its photos: .*tags_from='crop'",
+    ),
     "bad JSON": (lambda f: (f / "splits.json").write_text("{"), r"splits\.json: not valid JSON"),
     "JSON list": (lambda f: write(f / "classes.json", ["cat"]), r"classes\.json: holds a list"),
     "no names": (lambda f: write(f / "classes.json", {"ignore": 255}), r"classes\.json: `names` must be"),
@@ -163,7 +169,10 @@ MISTAKES = {
         lambda f: (f / "images" / "two.jpg").write_bytes(b""),
         r"images/two\.PNG and .*images/two\.jpg are both photo 'two': remove one",
     ),
-    "no mask": (lambda f: (f / "masks" / "two.png").unlink(), r"masks/two\.png does not exist"),
+    "no mask": (
+        lambda f: (f / "masks" / "two.png").unlink(),
+        r"masks/two\.png does not exist \(1 of 3 files missing\): add it or take it out of .*splits\.json",
+    ),
     "no masks folder": (lambda f: (f / "masks").rename(f / "m"), r"masks does not exist"),
     "no tags": (
         lambda f: change(f / "splits.json", image_labels={"one": []}),

@@ -1,0 +1,145 @@
+"""Your own pictures, without writing a config: docs/own_data.md goes through it.
+
+    python train.py --config=configs/own_data.py:mydata
+
+    mydata/images/train/  mydata/images/val/     photos
+    mydata/masks/train/   mydata/masks/val/      their masks, PNG
+    mydata/classes.txt                           the classes of the masks (or classes.json)
+    mydata/tagged/<class name>/                  pictures of that class, without masks
+
+The classes are read from there: those of the masks are the base classes, class folders of other names the novel
+ones. Two names mean something: "background" (none of the classes; every tagged picture has some of it) and
+"unlabelled" (nobody knows: such pixels are left out everywhere).
+
+    ...:mydata,size=B          ViT-B/16 on a GPU, from pretrained weights (size=S: ViT-S/16, and so on)
+    ...:mydata,novel=cat+dog   learn these from tags only although the masks show them, to measure what tags teach
+    ...:mydata,method=baseline without the CA-Classifier
+"""
+
+from pathlib import Path
+
+import ml_collections
+
+from configs import common
+from data_pipelines.class_folders import class_folders, class_name
+from data_pipelines.folder_classes import read_classes
+from larvseg_jax.errors import UserError
+
+BACKGROUND, UNLABELLED = "background", "unlabelled"
+AUGREG = {  # ImageNet-21K weights as published; docs/weights.md says where
+    "Ti": "Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0.npz",
+    "S": "S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0.npz",
+    "B": "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0.npz",
+    "L": "L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0.npz",
+}
+SIZES = ("small", *AUGREG)
+ARGUMENTS = dict(size="small", novel="", method="larvseg")
+
+
+def get_config(arguments: str = "") -> ml_collections.ConfigDict:
+    """The folder, then size=small|Ti|S|B|L, novel=name+name, method=larvseg|baseline."""
+    args = common.parse_arguments(arguments, first="data", data="", **ARGUMENTS)
+    if not args.data:
+        raise UserError("configs/own_data.py needs the folder of your data: --config=configs/own_data.py:mydata")
+    if not Path(args.data).is_dir():
+        raise UserError(f"{args.data} does not exist: give the folder of your data, as seen from the current one")
+    if args.size not in SIZES:
+        raise UserError(f"config argument size={args.size}: use {', '.join(SIZES)}")
+    config = common.get_config()
+    changed = [f"{name}={getattr(args, name)}" for name in ARGUMENTS if getattr(args, name) != ARGUMENTS[name]]
+    config.name = common.run_name(Path(args.data).resolve().name, ",".join(changed))  # each its own folder in runs/
+    config.data_root = args.data
+    config.vocabulary = vocabulary(Path(args.data), tuple(filter(None, args.novel.split("+"))))
+    background = (BACKGROUND,) if config.vocabulary.background else ()
+    photos = small(config) if args.size == "small" else pretrained(config, args.size)
+    masked = common.source(folder=".", split="train")
+    config.streams.masks = common.mask_stream(
+        **photos, source=masked, classes=(*background, *config.vocabulary.base), weight=0.5
+    )
+    # The tags of the masked photos as well: they show base classes without novel ones, which tells the two apart.
+    config.streams.tags_of_masks = common.tag_stream(
+        **photos,
+        source=masked,
+        tags_from="crop",
+        max_labels=min(len(set(read_classes(Path(args.data)).names)), 96),  # a static shape: not more than can be
+        weight=0.25,
+    )
+    config.streams.tagged = common.tag_stream(
+        **photos,
+        source=common.source(class_folders="tagged"),
+        tags_from="image",
+        always_tags=background,
+        max_labels=1 + len(background),
+        weight=0.25,
+    )
+    if args.size == "small":  # novel classes must be learnt from the tags alone, without pretraining
+        for stream in (config.streams.tags_of_masks, config.streams.tagged):
+            stream.update(lambda_cls=0.3, lambda_aux=0.3)
+    common.set_method(config, args.method)
+    config.eval.source = common.source(folder=".", split="val")
+    return config
+
+
+def small(config: ml_collections.ConfigDict) -> dict:
+    """A small ViT from scratch, for a laptop: sets model, length and evaluation, returns what streams share."""
+    config.total_steps = 2000
+    config.model = common.small_vit(image_size=64)
+    config.optimizer = common.from_scratch_optimizer(learning_rate=2e-3)
+    config.eval.update(scale=(320, 80), window=64, stride=32, every=500)
+    config.checkpoint.every = 500
+    return dict(batch_size=8, scale=(256, 64), ratio_range=(1.0, 1.75), crop_size=64)
+
+
+def pretrained(config: ml_collections.ConfigDict, size: str) -> dict:
+    """A ViT of AugReg's sizes at 512 pixels, with SGD as in the paper, for a GPU."""
+    config.total_steps = 20_000
+    config.model.update(common.VIT_SIZES[size], dtype="bfloat16")
+    config.pretrained = AUGREG[size]
+    config.eval.every = config.checkpoint.every = 2000
+    return dict(batch_size=8)
+
+
+def vocabulary(data: Path, learnt_from_tags: tuple[str, ...] = ()) -> dict:
+    """Base classes: those of the masks. Novel ones: class folders of other names, and `learnt_from_tags`."""
+    classes = read_classes(data)
+    masked = [name for name in dict.fromkeys(classes.names) if name != UNLABELLED]
+    folders = [class_name(folder) for folder in class_folders(data / "tagged")]
+    _refuse_near_misses(folders, masked, data, classes.file)
+    for name in learnt_from_tags:
+        if name == BACKGROUND:
+            raise UserError(f"config argument novel={name}: it stands for none of the classes and cannot be novel")
+        for where, names in ((data / "tagged", folders), (classes.file, masked)):
+            if name not in names:
+                raise UserError(
+                    f"config argument novel={name}: it needs a class folder, and masks to measure it on, but "
+                    f"{where} has no {name!r}: it has {', '.join(names)}"
+                )
+    base = tuple(name for name in masked if name not in (BACKGROUND, *learnt_from_tags))
+    if not base:
+        raise UserError(f"{classes.file}: no base class is left to learn from masks: name at least one")
+    without_masks = [name for name in folders if name not in masked]
+    if UNLABELLED in without_masks:
+        raise UserError(f"{data / 'tagged' / UNLABELLED}: this name stands for no class: rename the folder")
+    return dict(
+        classes=(*masked, *without_masks),
+        base=base,
+        novel=(*learnt_from_tags, *without_masks),
+        background=BACKGROUND if BACKGROUND in masked else "",
+        ignore_in_eval=tuple(without_masks),  # no pixel says where they are: there is nothing to measure
+    )
+
+
+def _refuse_near_misses(folders: list[str], masked: list[str], data: Path, classes_file: Path) -> None:
+    """A folder "Traffic_Light" beside the masks' "traffic light" is a slip, not a novel class."""
+    plain = {_plain(name): name for name in masked}
+    for folder in folders:
+        meant = plain.get(_plain(folder), folder)
+        if meant != folder and folder not in masked:
+            raise UserError(
+                f"{data / 'tagged' / folder}: {classes_file} writes this class {meant!r}: rename the folder (or, if it "
+                "is another class, give it a name that differs in more than case, spaces, - and _)"
+            )
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.casefold() if c not in " _-")

@@ -1,0 +1,75 @@
+"""Listing and reading the files of a data folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from larvseg_jax.errors import UserError
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""Endings of photos, in lower case."""
+
+_BY_OTHERS = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}
+"""Names that Windows, macOS and Synology leave in folders, in lower case; hidden ones begin with a dot."""
+
+
+def entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """What lies in a folder, without hidden files and those that operating systems leave; any order.
+
+    Raises:
+      UserError: the folder cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as listing:
+            for entry in listing:
+                if not entry.name.startswith(".") and entry.name.lower() not in _BY_OTHERS:
+                    yield entry
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be listed ({error.strerror}): check the data folder") from error
+
+
+def picture_names(folder: Path) -> list[str]:
+    """Sorted file names of the pictures in a folder. No file is opened or asked for its size.
+
+    Raises:
+      UserError: something else lies there.
+    """
+    names = []
+    for entry in entries(folder):
+        if os.path.splitext(entry.name)[1].lower() in PICTURES:
+            names.append(entry.name)
+        elif entry.is_dir():
+            raise UserError(
+                f"{folder / entry.name} is a folder: pictures must lie in {folder} itself: move them there, or it away"
+            )
+        else:
+            raise UserError(
+                f"{folder / entry.name} is no picture ({', '.join(e[1:] for e in PICTURES)}): "
+                "convert it or take it out of the folder"
+            )
+    names.sort()  # the same numbers on every file system
+    return names
+
+
+def read_bytes(file: str | Path) -> bytes:
+    """The content of a file, UserError if it cannot be read."""
+    try:
+        with open(file, "rb") as stream:
+            return stream.read()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}): check the data folder") from error
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file, UserError if there is none."""
+    try:
+        content = json.loads(read_bytes(file))
+    except ValueError as error:
+        raise UserError(f"{file}: not valid JSON ({error}): correct it") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: holds a {type(content).__name__}: it must be a JSON object")
+    return content
