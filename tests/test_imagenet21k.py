@@ -215,10 +215,14 @@ def test_folders_that_are_no_synset_are_reported(tmp_path, capsys):
 
 
 def test_folders_go_before_archives_of_the_same_name(tmp_path):
-    write_tars(tmp_path, {"n00004475": photos("n00004475", (1,)), "n00005787": photos("n00005787", (1,))})
-    write_folders(tmp_path, {"n00004475": photos("n00004475", (1, 2))})
+    # The system lists files in the order of their creation, backwards or at random: both kinds come first somewhere.
+    write_tars(tmp_path, {"n00004475": photos("n00004475", (1,)), "n15102455": photos("n15102455", (1,))})
+    write_folders(tmp_path, {wnid: photos(wnid, (1, 2)) for wnid in ("n00004475", "n00005787")})
+    write_tars(tmp_path, {"n00005787": photos("n00005787", (1,))})
     stored = records(prepare(ImageNet21k, tmp_path, tmp_path / "data"))
-    assert [name for name, _, _ in stored] == ["n00004475_1", "n00004475_2", "n00005787_1"]
+    assert [name for name, _, _ in stored] == [
+        "n00004475_1", "n00004475_2", "n00005787_1", "n00005787_2", "n15102455_1",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -262,6 +266,7 @@ WINTER = [*P_WINTER, *NOT_P_WINTER[: 19167 - len(P_WINTER)]]  # a set of its siz
         (AUTHORS, "larvseg 11k", None),
         ([wnid for wnid in AUTHORS if wnid in set(FALL)], "larvseg 11k", None),
         (WINTER[1:], "partial", None),
+        (WINTER[:-1], "partial", None),
         ((*WINTER[1:], NOT_P_WINTER[-1]), "partial", None),  # its number, but not all of 21K-P
         (NOT_P_WINTER, "partial", None),
         ((), "partial", None),
@@ -289,3 +294,9 @@ def test_a_folder_without_synsets_is_refused(builder, tmp_path):
     (tmp_path / NOT_IN_THE_LIST).mkdir()
     with pytest.raises(UserError, match=f"holds none of the .* synsets of {builder.CLASS_LIST}"):
         prepare(builder, tmp_path, tmp_path / "data")
+
+
+def test_synsets_without_photos_are_refused(tmp_path):
+    write_folders(tmp_path, {"n00004475": {}, "n00005787": {}})
+    with pytest.raises(UserError, match=r"no readable photo for the split 'train' \(0 unreadable\): complete the"):
+        prepare(ImageNet21k, tmp_path, tmp_path / "data")

@@ -1,28 +1,25 @@
-"""The engine that prepares downloads: records, shards, interruptions, unreadable files, the command line."""
+"""The engine that prepares downloads: records, shards, interruptions and unreadable files."""
 
 import hashlib
 import io
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data_pipelines import prepare as command
 from data_pipelines.builders.layout import LayoutBuilder, Photo, Unreadable, each, in_pieces, read_file
 from data_pipelines.builders.prepare import prepare
-from data_pipelines.builders.records import check_readable, example
-from data_pipelines.decode import decode_image
 from data_pipelines.tfds_source import TfdsSource
 from larvseg_jax.class_lists import class_list
 from larvseg_jax.errors import UserError
@@ -185,8 +182,10 @@ def test_processes_and_tfds_itself_write_the_same(root, tmp_path):
 
 def test_unreadable_files_are_left_out_and_listed(root, tmp_path, capfd):
     (root / "train" / "p0.jpg").write_bytes(b"")
-    (root / "train" / "p1.jpg").write_bytes(photo(1)[:-1])  # both photos of a shard
-    (root / "train" / "p3.jpg").write_bytes(b"<html>404</html>")
+    (root / "train" / "p1.jpg").write_bytes(photo(1)[:-150])  # both photos of a shard
+    png = io.BytesIO()
+    Image.open(io.BytesIO(photo(3))).save(png, "PNG")
+    (root / "train" / "p3.jpg").write_bytes(png.getvalue()[:-30])
     (root / "train" / "p5.png").unlink()
     directory = prepare(Pairs, root, tmp_path)
     assert [record["id"].decode() for record in parsed(directory)] == ["p2", "p4", "p6"]
@@ -208,6 +207,9 @@ def test_a_split_of_unreadable_files_only_is_refused(root, tmp_path):
     (root / "val" / "p7.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"no readable photo for the split 'val' \(1 unreadable, the first: val/p7"):
         prepare(Pairs, root, tmp_path / "data")
+    shutil.rmtree(root / "val")
+    with pytest.raises(UserError, match=r"download: pairs, but no photo for the split 'val': complete the download"):
+        prepare(Pairs, root, tmp_path / "other")
 
 
 def test_goes_on_where_it_stopped(root, tmp_path):
@@ -323,82 +325,3 @@ def test_a_full_disk_is_an_error_of_one_line(root, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(caught.value)
     assert len(parsed(prepare(Pairs, root, tmp_path / "data"))) == 7
-
-
-def test_masks_belong_to_the_turned_photo():
-    exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn
-    data = jpeg(np.zeros((10, 20, 3), np.uint8), exif=exif)
-    record = example(Photo("p", data, np.full((20, 10), 300, np.uint16)), CLASSES)
-    assert record["image"] == data
-    assert record["tags"] == [300]
-    with pytest.raises(UserError, match="mask has 20x10 pixels, the picture 10x20"):
-        example(Photo("p", data, np.zeros((10, 20), np.uint16)), CLASSES)
-
-
-def test_tags():
-    assert example(Photo("p", photo(0), None, (846, 300, 300)), CLASSES)["tags"] == [300, 846]
-    assert example(Photo("p", photo(0), np.full((9, 14), 65535, np.uint16)), CLASSES)["tags"] == []
-    for tag in (-1, CLASSES):
-        with pytest.raises(UserError, match=f"photo p: image label {tag} is not among the classes 0..846"):
-            example(Photo("p", photo(0), None, (tag,)), CLASSES)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (7, 5), (61, 83)])
-@pytest.mark.parametrize("kind", ["JPEG", "progressive", "CMYK", "L", "PNG", "GIF", "BMP", "WEBP"])
-def test_the_quick_check_agrees_with_reading(kind, size):
-    pixels = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
-    file = io.BytesIO()
-    if kind in ("CMYK", "L"):
-        pixels = pixels.convert(kind)
-    options = {"progressive": True} if kind == "progressive" else {}
-    pixels.save(file, kind if kind in ("PNG", "GIF", "BMP", "WEBP") else "JPEG", **options)
-    data = file.getvalue()
-    assert decode_image(data, "it").shape == (*size, 3)
-    for length in {len(data), *range(len(data) - 4, len(data)), len(data) - 20, len(data) // 2, 30, 1, 0}:
-        try:
-            decode_image(data[:length], "it")
-            readable = True
-        except UserError:
-            readable = False
-        if readable:
-            check_readable(data[:length], "it")
-        else:
-            with pytest.raises(Unreadable):
-                check_readable(data[:length], "it")
-
-
-def test_the_quick_check_does_not_read_in_full(monkeypatch):
-    flags = []
-    decode = cv2.imdecode
-    monkeypatch.setattr(cv2, "imdecode", lambda data, flag: flags.append(flag) or decode(data, flag))
-    check_readable(jpeg(np.zeros((50, 60, 3), np.uint8)), "it")
-    assert flags == [cv2.IMREAD_REDUCED_COLOR_8]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["coco", "--from=."], "there is no data set 'coco': use one of coco_stuff_171, ade20k_150,"),
-        (["ade20k_150", "--from=nowhere"], "there is no folder nowhere: give the one that holds the data set"),
-        (["imagenet_21k", "--from=."], "holds no synset folder such as n02084071/"),
-        (["imagenet_21k", "--from=.", "--workers=0"], "--workers=0: give 1 or more"),
-    ],
-)
-def test_mistakes_at_the_command_line(arguments, message, monkeypatch, tmp_path, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["prepare", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        command.main()
-    assert caught.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert message in said
-    assert said.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_every_class_list_with_photos_has_a_builder():
-    for name, builder in command.BUILDERS.items():
-        assert builder.name == name
-        assert len(class_list(name)) > 0

@@ -2,8 +2,8 @@
 
 Folders that are read, at `root` or in its folder fall11_whole, winter21_whole, imagenet21k_train or images:
 
-    nXXXXXXXX/*.JPEG       a folder of photos for every synset, or
-    nXXXXXXXX.tar          the archive of its photos, as the releases hold them
+    n02084071/*.JPEG       a folder of photos for every synset, or
+    n02084071.tar          the archive of its photos, as the releases hold them
 
 For the selections a file ImageNet124.txt or ImageNet585.txt there, one "<synset>_<number>" a line, says which
 photos to take; without it all of their synsets. Nothing but the names of a few synsets is ever held in memory.

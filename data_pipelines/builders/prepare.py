@@ -113,6 +113,8 @@ def _plan(
         template = tfds.core.ShardedFileTemplate(
             data_dir=work, dataset_name=builder.name, split=split, filetype_suffix="array_record"
         )
+        if not units:
+            raise UserError(f"{root}: {layout}, but no photo for the split {split!r}: complete the download")
         for i, piece in enumerate(units):
             digest.update(repr((split, piece)).encode())
             path = template.sharded_filepath(shard_index=i, num_shards=len(units))
@@ -233,23 +235,24 @@ def _quiet() -> Iterator[None]:
 
 def _finish(builder: LayoutBuilder, root: Path, shards: list[_Shard], work: Path) -> dict[str, Tally]:
     """Writes the files by which TFDS knows the data set; returns what was seen in each split."""
-    tallies: dict[str, Tally] = {}
-    lengths: dict[str, list[int]] = {}
-    sizes: dict[str, int] = {}
+    splits = dict.fromkeys(shard.split for shard in shards)
+    tallies = {split: Tally() for split in splits}
+    lengths: dict[str, list[int]] = {split: [] for split in splits}
+    sizes = dict.fromkeys(splits, 0)
     for shard in shards:
         summary: dict[str, Any] = json.loads(shard.summary.read_text())
-        tally = tallies.setdefault(shard.split, Tally())
+        tally = tallies[shard.split]
         tally.photos += summary["photos"]
         tally.classes.update({int(i): n for i, n in summary["classes"].items()})
         tally.unreadable += summary["unreadable"]
-        lengths.setdefault(shard.split, []).append(summary["photos"])
-        sizes[shard.split] = sizes.get(shard.split, 0) + summary["record_bytes"]
+        lengths[shard.split].append(summary["photos"])
+        sizes[shard.split] += summary["record_bytes"]
     for split, tally in tallies.items():
         if not tally.photos:
-            first = f", the first: {tally.unreadable[0]['file']}: {tally.unreadable[0]['reason']}"
+            found = [f"{photo['file']}: {photo['reason']}" for photo in tally.unreadable]
             raise UserError(
-                f"{root}: no readable photo for the split {split!r} ({len(tally.unreadable)} unreadable"
-                f"{first if tally.unreadable else ''}): complete the download and delete {work}"
+                f"{root}: no readable photo for the split {split!r} ({len(found)} unreadable"
+                f"{f', the first: {found[0]}' if found else ''}): complete the download and delete {work}"
             )
     infos = [tfds.core.SplitInfo(name=s, shard_lengths=lengths[s], num_bytes=sizes[s]) for s in tallies]
     builder.info.set_splits(tfds.core.SplitDict(infos))

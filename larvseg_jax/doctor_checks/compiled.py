@@ -1,0 +1,68 @@
+"""The real train step, compiled for the devices that are here."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from larvseg_jax import data
+from larvseg_jax.config import Experiment
+from larvseg_jax.train_loop import lower_step
+from larvseg_jax.train_state import fresh_state, state_layout
+
+_STEPS = 5  # timed, after one that is not
+
+
+@dataclasses.dataclass(frozen=True)
+class StepReport:
+    """What compiling, and perhaps running, the step showed.
+
+    Attributes:
+      memory: bytes per device of arguments, output, what both share, temporary arrays and code; {} if the
+        backend does not say.
+      seconds: of one step; None if it was not run.
+      failure: why it could not be compiled or run, "" if it could.
+    """
+
+    memory: dict[str, int]
+    seconds: float | None = None
+    failure: str = ""
+
+
+def try_step(run: Experiment, mesh: Mesh, *, execute: bool) -> StepReport:
+    """Compiles the step; with `execute` runs it on blank pictures, which take as long as real ones."""
+    memory: dict[str, int] = {}
+    try:
+        compiled = lower_step(run, mesh, state_layout(run, mesh)).compile()
+        analysis = compiled.memory_analysis()
+        if analysis is not None:
+            memory = {
+                "arguments": analysis.argument_size_in_bytes,
+                "output": analysis.output_size_in_bytes,
+                "shared": analysis.alias_size_in_bytes,
+                "temporary": analysis.temp_size_in_bytes,
+                "code": analysis.generated_code_size_in_bytes,
+            }
+        return StepReport(memory, _seconds(run, mesh, compiled) if execute else None)
+    except jax.errors.JaxRuntimeError as error:  # out of memory, for the most part
+        return StepReport(memory, failure=" ".join(str(error).split())[:300])
+
+
+def _seconds(run: Experiment, mesh: Mesh, step: jax.stages.Compiled) -> float:
+    """Mean seconds of a step."""
+    state = fresh_state(run, mesh)
+    blank = jax.tree.map(
+        lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), data.abstract_batch(run, mesh)
+    )
+    batch = {name: {**arrays, "valid": arrays["valid"] | True} for name, arrays in blank.items()}
+    batch = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), batch, blank)
+    state, _ = jax.block_until_ready(step(state, batch))
+    begun = time.monotonic()
+    for _ in range(_STEPS):
+        state, _ = step(state, batch)
+    jax.block_until_ready(state)
+    return (time.monotonic() - begun) / _STEPS
