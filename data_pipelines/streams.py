@@ -66,9 +66,9 @@ class Stream:
             raise UserError(f"batch_size is {self.batch_size}: every stream needs a photo in every step")
 
     def augment(self, example: Example, rng: np.random.Generator) -> dict[str, Any]:
-        """One row of the batch: the augmented crop and its supervision."""
+        """One row of the batch: the augmented Crop, not yet an array, and its supervision."""
         tags_from_image = self.kind == "tags" and self.tags_from == "image"
-        image, label = train_transform(
+        crop = train_transform(
             example["image"],
             None if tags_from_image else example["label"],
             rng,
@@ -76,17 +76,17 @@ class Stream:
             ratio_range=self.ratio_range,
             crop_size=self.crop_size,
             category_ratio=self.category_ratio,
+            label_stride=self.downsample_rate,
         )
-        row = {"id": example["id"], "image": image, "valid": True}
-        if label is None:
+        row = {"id": example["id"], "image": crop, "valid": True}
+        if crop.label is None:
             return row | {"tags": self._pad_tags(example["tags"], example["id"])}
-        label = label[:: self.downsample_rate, :: self.downsample_rate]
         if self.kind == "masks":
-            return row | {"label": label}
-        return row | {"tags": self._pad_tags(tags_in(label), example["id"])}
+            return row | {"label": crop.label}
+        return row | {"tags": self._pad_tags(tags_in(crop.label), example["id"])}
 
     def _pad_tags(self, present: Int32[np.ndarray, " k"], photo: str) -> Int32[np.ndarray, " max_labels"]:
-        tags = np.union1d(present, np.array(self.always_tags, np.int32))
+        tags = sorted({*present.tolist(), *self.always_tags})
         if len(tags) > self.max_labels:
             raise UserError(
                 f"photo {photo!r} has {len(tags)} tags and max_labels is {self.max_labels}: "
@@ -129,7 +129,7 @@ def step_batches(
         photos = grain.MapDataset.source(stream.source).seed(stream_seed(seed, name)).shuffle().repeat()
         # Random numbers go by the photo's place in the whole stream: draw them before dealing the blocks.
         rows = photos.random_map(stream.augment)
-        blocks = rows.batch(stream.batch_size // process_count, drop_remainder=True, batch_fn=_stack)
+        blocks = rows.batch(stream.batch_size // process_count, drop_remainder=True, batch_fn=stack)
         parts.append(blocks[process_index::process_count][:total_steps])
     names = tuple(streams)
     return grain.experimental.ZipMapDataset(parts).map(lambda batches: dict(zip(names, batches, strict=True)))
@@ -140,8 +140,13 @@ def stream_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "little")
 
 
-def _stack(rows: Sequence[dict[str, Any]]) -> Batch:
-    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+def stack(rows: Sequence[dict[str, Any]]) -> Batch:
+    """Rows of `Stream.augment` as one batch; the pixels of each Crop are written right into it."""
+    size = rows[0]["image"].size
+    images = np.empty((len(rows), size, size, 3), np.float32)
+    for row, pixels in zip(rows, images, strict=True):
+        row["image"].write(pixels)
+    return {key: np.stack([row[key] for row in rows]) if key != "image" else images for key in rows[0]}
 
 
 def iterate(dataset: grain.MapDataset, start_step: int, threads: int) -> Iterator[dict[str, Batch]]:

@@ -5,6 +5,10 @@ Pure functions of arrays and a NumPy generator. Images are RGB, labels columns o
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import threading
+
 import cv2
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
@@ -18,8 +22,59 @@ CROP_TRIES = 10
 Image = UInt8[np.ndarray, "h w 3"]
 Label = Int32[np.ndarray, "h w"]
 
+Levels = UInt8[np.ndarray, "256"]
+"""A table: what becomes of each level of a channel."""
+
 _LEVELS = np.arange(256)
+_LEVELS_32 = _LEVELS.astype(np.float32)
+_SAME = _LEVELS.astype(np.uint8)
 _NORMALISED = ((_LEVELS[:, None] - MEAN) / STD).astype(np.float32)[None]
+_THIN = 16  # every 16th row and column of a crop tells which class may fill it
+
+
+class _Scratch(threading.local):
+    """One buffer per purpose and thread, grown when needed.
+
+    A new array of a picture's size comes in fresh pages, and the kernel's work on these costs more
+    than a resize or a look-up. So results that do not outlive a call go here.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, np.ndarray] = {}
+
+    def array(self, purpose: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        """An array of any content, valid until the thread asks for the same purpose again."""
+        size = math.prod(shape)
+        buffer = self._buffers.get(purpose)
+        if buffer is None or buffer.size < size:
+            buffer = self._buffers[purpose] = np.empty(size, dtype)
+        return buffer[:size].reshape(shape)
+
+
+_scratch = _Scratch()
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """An augmented photo but for its last step: the pixels are yet to be looked up in `levels`.
+
+    Attributes:
+      image: at most S x S, S = size.
+      levels: the last steps of the distortion.
+      label: (S / label_stride)^2, IGNORE_LABEL where the photo leaves the crop open; None without masks.
+    """
+
+    image: Image
+    levels: Levels
+    label: Int32[np.ndarray, "rows columns"] | None
+    size: int
+
+    def write(self, pixels: Float32[np.ndarray, "s s 3"]) -> None:
+        """The photo, normalised, into `pixels`; 0 at the bottom and right that it leaves open."""
+        height, width = self.image.shape[:2]
+        cv2.LUT(self.image, _NORMALISED.take(self.levels, 1), pixels[:height, :width])
+        pixels[height:] = 0
+        pixels[:height, width:] = 0
 
 
 def resized_shape(height: int, width: int, scale: tuple[int, int], ratio: float = 1.0) -> tuple[int, int]:
@@ -33,18 +88,22 @@ def resized_shape(height: int, width: int, scale: tuple[int, int], ratio: float 
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
 
-def resize_image(image: Image, shape: tuple[int, int]) -> UInt8[np.ndarray, "new_h new_w 3"]:
-    """Bilinear, half-pixel centres, no antialiasing."""
+def resize_image(
+    image: Image, shape: tuple[int, int], out: UInt8[np.ndarray, "new_h new_w 3"] | None = None
+) -> UInt8[np.ndarray, "new_h new_w 3"]:
+    """Bilinear, half-pixel centres, no antialiasing; into `out` if given."""
     if image.shape[:2] == shape:
         return image
-    return cv2.resize(image, shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(image, shape[::-1], out, interpolation=cv2.INTER_LINEAR)
 
 
-def resize_label(label: Label, shape: tuple[int, int]) -> Int32[np.ndarray, "new_h new_w"]:
-    """Nearest neighbour, source index floor(i * in / out) as OpenCV rounds it."""
+def resize_label(
+    label: Label, shape: tuple[int, int], out: Int32[np.ndarray, "new_h new_w"] | None = None
+) -> Int32[np.ndarray, "new_h new_w"]:
+    """Nearest neighbour, source index floor(i * in / out) as OpenCV rounds it; into `out` if given."""
     if label.shape == shape:
         return label
-    return cv2.resize(label, shape[::-1], interpolation=cv2.INTER_NEAREST)
+    return cv2.resize(label, shape[::-1], out, interpolation=cv2.INTER_NEAREST)
 
 
 def crop_offset(
@@ -60,40 +119,59 @@ def crop_offset(
     classes and none of them fills category_ratio of its labelled pixels; the eleventh is not looked at.
     Original: with ADE's 847 classes it leaves out a real class instead of the ignored pixels.
     """
-    margins = np.maximum(np.array(shape[:2]) - crop_size, 0) + 1
-    top, left = rng.integers(margins)
-    if label is not None and category_ratio < 1 and margins.max() > 1:
+    margins = [max(side - crop_size, 0) + 1 for side in shape[:2]]
+    top, left = rng.integers(margins).tolist()
+    if label is not None and category_ratio < 1 and max(margins) > 1:
         for _ in range(CROP_TRIES):
             if _is_mixed(label[top : top + crop_size, left : left + crop_size], category_ratio):
                 break
-            top, left = rng.integers(margins)
-    return int(top), int(left)
+            top, left = rng.integers(margins).tolist()
+    return top, left
 
 
 def _is_mixed(label: Label, category_ratio: float) -> bool:
-    pixels = np.bincount((label - IGNORE_LABEL).ravel())[1:]
-    return bool(np.count_nonzero(pixels) > 1 and pixels.max() < category_ratio * pixels.sum())
+    """At least two classes, none of them on category_ratio (< 1) of the labelled pixels.
+
+    A full count is slow, and seldom needed: a class on a share of the pixels between
+    1 - category_ratio and category_ratio leaves too little for any other one.
+    """
+    labelled = label.size - np.count_nonzero(label == IGNORE_LABEL)
+    most = category_ratio * labelled
+    sample = np.bincount((label[::_THIN, ::_THIN] - IGNORE_LABEL).ravel(), minlength=2)[1:]
+    pixels = np.count_nonzero(label == sample.argmax())
+    if pixels >= most:
+        return False
+    if labelled - pixels < most:
+        return True
+    counts = np.bincount((label - IGNORE_LABEL).ravel())[1:]
+    return bool(np.count_nonzero(counts) > 1 and counts.max() < most)
 
 
-def photometric_distortion(image: Image, rng: np.random.Generator) -> Image:
-    """Brightness, contrast, saturation and hue, each with probability 1/2.
+def photometric_distortion(image: Image, rng: np.random.Generator) -> tuple[Image, Levels]:
+    """Brightness, contrast, saturation and hue, each with probability 1/2: the result is levels[image].
 
     Contrast comes before or after the colours with equal odds. Every step works on 8 bits: clipped
     to 0..255, truncated. Saturation and hue go to OpenCV's HSV (hue 0..179) and back separately.
-    Each step maps a level of one channel to a level, hence the tables.
+    Each step maps a level of one channel to a level, hence the tables; a table of a table is one.
+
+    Returns:
+      The argument, or a buffer that this thread's next call overwrites; and the last table.
     """
+    levels = _SAME
     if _coin(rng):
-        image = cv2.LUT(image, _affine(1.0, rng.uniform(-32, 32)))
+        levels = _affine(1.0, rng.uniform(-32, 32))
     contrast_first = _coin(rng)
     if contrast_first and _coin(rng):
-        image = cv2.LUT(image, _affine(rng.uniform(0.5, 1.5), 0.0))
+        levels = _affine(rng.uniform(0.5, 1.5), 0.0)[levels]
     if _coin(rng):
-        image = _hsv_table(image, 1, _affine(rng.uniform(0.5, 1.5), 0.0))
+        image = _hsv_table(image, levels, 1, _affine(rng.uniform(0.5, 1.5), 0.0))
+        levels = _SAME
     if _coin(rng):
-        image = _hsv_table(image, 0, ((_LEVELS + rng.integers(-18, 18)) % 180).astype(np.uint8))
+        image = _hsv_table(image, levels, 0, ((_LEVELS + rng.integers(-18, 18)) % 180).astype(np.uint8))
+        levels = _SAME
     if not contrast_first and _coin(rng):
-        image = cv2.LUT(image, _affine(rng.uniform(0.5, 1.5), 0.0))
-    return image
+        levels = _affine(rng.uniform(0.5, 1.5), 0.0)[levels]
+    return image, levels
 
 
 def _coin(rng: np.random.Generator) -> bool:
@@ -101,15 +179,17 @@ def _coin(rng: np.random.Generator) -> bool:
 
 
 def _affine(factor: float, offset: float) -> UInt8[np.ndarray, "256"]:
-    levels = _LEVELS.astype(np.float32) * np.float32(factor) + np.float32(offset)
-    return np.clip(levels, 0, 255).astype(np.uint8)
+    return (_LEVELS_32 * np.float32(factor) + np.float32(offset)).clip(0, 255).astype(np.uint8)
 
 
-def _hsv_table(image: Image, channel: int, levels: UInt8[np.ndarray, "256"]) -> Image:
-    table = np.repeat(_LEVELS.astype(np.uint8)[None, :, None], 3, axis=2)
-    table[0, :, channel] = levels
-    hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+def _hsv_table(image: Image, levels: Levels, channel: int, table: Levels) -> Image:
+    """`table` on one HSV channel of levels[image], back in RGB: a buffer of this thread."""
+    if levels is not _SAME:
+        image = cv2.LUT(image, levels, _scratch.array("levels", image.shape, np.uint8))
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV, _scratch.array("hsv", image.shape, np.uint8))
+    plane = cv2.extractChannel(hsv, channel, _scratch.array("plane", image.shape[:2], np.uint8))
+    cv2.insertChannel(cv2.LUT(plane, table, plane), hsv, channel)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, _scratch.array("rgb", image.shape, np.uint8))
 
 
 def normalise(image: Image) -> Float32[np.ndarray, "h w 3"]:
@@ -126,31 +206,33 @@ def train_transform(
     ratio_range: tuple[float, float],
     crop_size: int,
     category_ratio: float,
-) -> tuple[Float32[np.ndarray, "s s 3"], Int32[np.ndarray, "s s"] | None]:
-    """Resize by a random ratio, crop, flip, distort, normalise, pad: an S x S picture, S = crop_size.
+    label_stride: int = 1,
+) -> Crop:
+    """Resize by a random ratio, crop, flip, distort; what is left is Crop.write: normalise and pad.
 
-    What a smaller picture leaves open at the bottom and right is 0 (after normalisation) in the image
-    and IGNORE_LABEL in the label.
+    The label is that of every label_stride-th row and column of the finished crop.
     """
     shape = resized_shape(image.shape[0], image.shape[1], scale, rng.uniform(*ratio_range))
-    image = resize_image(image, shape)
-    label = None if label is None else resize_label(label, shape)
+    if label is not None:
+        label = resize_label(label, shape, _scratch.array("label", shape, np.int32))
     top, left = crop_offset(shape, label, crop_size, category_ratio, rng)
     box = np.s_[top : top + crop_size, left : left + crop_size]
-    image, label = image[box], None if label is None else label[box]
-    if _coin(rng):
-        image, label = cv2.flip(image, 1), None if label is None else label[:, ::-1]
-    pixels = normalise(photometric_distortion(image, rng))
-    if pixels.shape[:2] == (crop_size, crop_size):
-        return pixels, label
-    inside = np.s_[: pixels.shape[0], : pixels.shape[1]]
-    padded = np.zeros((crop_size, crop_size, 3), np.float32)
-    padded[inside] = pixels
-    if label is None:
-        return padded, None
-    padded_label = np.full((crop_size, crop_size), IGNORE_LABEL, np.int32)
-    padded_label[inside] = label
-    return padded, padded_label
+    flip = _coin(rng)
+    if label is not None:
+        label = label[box][:, ::-1] if flip else label[box]
+        label = _pad_label(label[::label_stride, ::label_stride], crop_size // label_stride)
+    image = resize_image(image, shape, _scratch.array("image", (*shape, 3), np.uint8))
+    image = image[box]
+    if flip:  # before the colours: OpenCV's conversions differ by a level in the last columns of a row
+        image = cv2.flip(image, 1, _scratch.array("flipped", image.shape, np.uint8))
+    image, levels = photometric_distortion(image, rng)
+    return Crop(image.copy(), levels, label, crop_size)
+
+
+def _pad_label(label: Label, size: int) -> Int32[np.ndarray, "size size"]:
+    padded = np.full((size, size), IGNORE_LABEL, np.int32)
+    padded[: label.shape[0], : label.shape[1]] = label
+    return padded
 
 
 def eval_transform(image: Image, scale: tuple[int, int]) -> Float32[np.ndarray, "new_h new_w 3"]:

@@ -70,7 +70,7 @@ def root(tmp_path_factory):
 
 
 def opened(root, split="train", classes=(), masks=True, tags=True, directory="tiny/1.0.0"):
-    where = SimpleNamespace(tfds=directory, folder="", split=split)
+    where = SimpleNamespace(tfds=directory, folder="", class_folders="", split=split)
     label_set = Vocabulary(("zebra", *NAMES), (), ()).label_set(classes)
     return open_source(where, root, label_set, masks=masks, tags=tags)
 

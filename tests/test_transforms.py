@@ -1,5 +1,6 @@
 """Augmentation against the original's recorded shapes and plain NumPy versions of the specification."""
 
+import concurrent.futures
 import json
 from pathlib import Path
 
@@ -87,6 +88,37 @@ def test_crop_redraws_until_classes_are_mixed(category_ratio):
     assert {0, 1, 10} <= set(draws)  # taken at once, redrawn, given up
 
 
+def shares(*parts, ignored=0):
+    """64 x 64 pixels: class i on parts[i] of them, in random places; the rest ignored or class 99."""
+    label = np.full(4096, 99, np.int32)
+    label[: sum(parts)] = np.repeat(np.arange(len(parts)), parts)
+    label[4096 - ignored :] = IGNORE_LABEL
+    return np.random.default_rng(0).permutation(label).reshape(64, 64)
+
+
+@pytest.mark.parametrize(
+    ("label", "mixed"),
+    [
+        (shares(3072, 1024), False),  # exactly three quarters
+        (shares(3071, 1025), True),
+        (shares(1536, 512, ignored=2048), False),  # the same of what is labelled
+        (shares(1535, 513, ignored=2048), True),
+        (shares(*[100] * 40), True),  # none on more than a quarter
+        (shares(1, 1, ignored=4094), True),  # too few to be seen in a sample
+        (shares(0, 1, ignored=4095), False),
+        (shares(3, 0, 1, ignored=4092), False),
+        (shares(4096), False),
+    ],
+)
+def test_mixed_crops_are_counted_exactly(label, mixed):
+    assert transforms._is_mixed(label, 0.75) is mixed
+    spread = np.zeros((64, 64), np.int32)
+    spread[::16, ::16] = 7  # a sample of every 16th pixel sees nothing else
+    assert transforms._is_mixed(spread, 0.75) is False
+    spread[32:] = 5
+    assert transforms._is_mixed(spread, 0.75) is True
+
+
 @pytest.mark.parametrize("single", [0, IGNORE_LABEL])
 def test_crop_of_one_class_takes_the_eleventh_box(single):
     label = np.full((40, 50), single, np.int32)
@@ -137,14 +169,16 @@ def test_photometric_distortion_equals_the_formulas():
     image = noise(0, 24, 32, 3)
     before = image.copy()
     for seed in range(300):
-        distorted = transforms.photometric_distortion(image, np.random.default_rng(seed))
-        np.testing.assert_array_equal(distorted, reference_distortion(image, np.random.default_rng(seed)))
+        distorted, levels = transforms.photometric_distortion(image, np.random.default_rng(seed))
+        wanted = reference_distortion(image, np.random.default_rng(seed))
+        np.testing.assert_array_equal(levels[distorted], wanted)
     np.testing.assert_array_equal(image, before)
 
 
 def test_photometric_distortion_leaves_one_picture_in_sixteen():
     image, rng = noise(0, 6, 6, 3), np.random.default_rng(0)
-    unchanged = sum(np.array_equal(image, transforms.photometric_distortion(image, rng)) for _ in range(1600))
+    distorted = (transforms.photometric_distortion(image, rng) for _ in range(1600))
+    unchanged = sum(np.array_equal(image, levels[pixels]) for pixels, levels in distorted)
     # 1/16, and about 1/150 more from changes too small to see (a hue turned by 0, a factor close to 1).
     assert 70 < unchanged < 150
 
@@ -160,12 +194,87 @@ def undo(pixels):
 
 
 def train(image, label, rng, **changes):
+    """Pixels and label of one crop; what the pixels overwrite is no number."""
     options = dict(scale=(50, 40), ratio_range=(1.0, 1.0), crop_size=16, category_ratio=1.0) | changes
-    return transforms.train_transform(image, label, rng, **options)
+    crop = transforms.train_transform(image, label, rng, **options)
+    pixels = np.full((options["crop_size"], options["crop_size"], 3), np.nan, np.float32)
+    crop.write(pixels)
+    return pixels, crop.label
+
+
+def plain_train(image, label, rng, *, scale, ratio_range, crop_size, category_ratio, label_stride):
+    """The same one step after the other on whole pictures, without tables and buffers."""
+    ratio = rng.uniform(*ratio_range)
+    height, width = transforms.resized_shape(*image.shape[:2], scale, ratio)
+    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    rows, columns = (np.floor(np.arange(n) * (1 / (n / m))) for n, m in zip((height, width), label.shape, strict=True))
+    label = label[np.ix_(rows.astype(int).clip(0, label.shape[0] - 1), columns.astype(int).clip(0, label.shape[1] - 1))]
+    (top, left), _ = reference_crop(label, crop_size, category_ratio, rng)
+    image, label = (a[top : top + crop_size, left : left + crop_size] for a in (image, label))
+    if rng.random() < 0.5:
+        image, label = image[:, ::-1], label[:, ::-1]
+    image = reference_distortion(np.ascontiguousarray(image), rng)
+    open_ = [(0, crop_size - n) for n in image.shape[:2]]
+    pixels = np.pad((image - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375], (*open_, (0, 0)))
+    return pixels, np.pad(label, open_, constant_values=-1)[::label_stride, ::label_stride]
+
+
+def test_train_transform_equals_one_step_after_the_other():
+    partly_open = 0
+    for seed in range(250):
+        rng = np.random.default_rng(seed)
+        height, width = rng.integers(20, 90, 2)
+        image = cv2.GaussianBlur(noise(seed, height, width, 3), (5, 5), 2)
+        label = cv2.resize(rng.integers(-1, 4, (3, 4)).astype(np.int32), (int(width), int(height)), interpolation=0)
+        options = dict(scale=(140, 60), ratio_range=(0.5, 2.0), crop_size=46, category_ratio=0.6, label_stride=2)
+        before = image.copy(), label.copy()
+        pixels, found = train(image, label, np.random.default_rng([seed, 1]), **options)
+        wanted, wanted_label = plain_train(image, label, np.random.default_rng([seed, 1]), **options)
+        np.testing.assert_allclose(pixels, wanted, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(found, wanted_label)
+        np.testing.assert_array_equal(image, before[0])
+        np.testing.assert_array_equal(label, before[1])
+        partly_open += not wanted[-1].any()
+    assert partly_open > 8
+
+
+def test_crops_outlive_the_ones_made_after_them():
+    """Buffers of a thread are used again; what a crop holds must not be one."""
+    image, label = noise(0, 40, 60, 3), np.random.default_rng(0).integers(0, 3, (40, 60)).astype(np.int32)
+    options = dict(scale=(80, 40), ratio_range=(1.0, 2.0), crop_size=32, category_ratio=1.0)
+
+    def crop(seed, image=image):
+        return transforms.train_transform(image, label, np.random.default_rng(seed), **options)
+
+    crops = [crop(seed) for seed in range(40)]
+    kept = [(c.image.copy(), c.levels.copy(), c.label.copy()) for c in crops]
+    for seed in range(40):
+        crop(seed, 255 - image)
+    for made, (pixels, levels, places) in zip(crops, kept, strict=True):
+        np.testing.assert_array_equal(made.image, pixels)
+        np.testing.assert_array_equal(made.levels, levels)
+        np.testing.assert_array_equal(made.label, places)
+    assert not any(np.shares_memory(c.image, image) for c in crops)
+
+
+def test_threads_do_not_share_buffers():
+    image, label = noise(0, 200, 300, 3), np.kron(np.arange(6).reshape(2, 3), np.ones((100, 100), int)).astype(np.int32)
+    options = dict(scale=(400, 200), ratio_range=(0.5, 2.0), crop_size=128, category_ratio=0.75)
+
+    def crop(seed):
+        return train(image, label, np.random.default_rng(seed), **options)
+
+    alone = [crop(seed) for seed in range(60)]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(crop, range(60)))
+    for (pixels, places), (others, other_places) in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(pixels, others)
+        np.testing.assert_array_equal(places, other_places)
 
 
 def test_image_and_label_are_cropped_and_flipped_together(monkeypatch):
-    monkeypatch.setattr(transforms, "photometric_distortion", lambda image, rng: image)
+    same = np.arange(256, dtype=np.uint8)
+    monkeypatch.setattr(transforms, "photometric_distortion", lambda image, rng: (image, same))
     image = noise(0, 40, 50, 3)
     label = np.arange(2000, dtype=np.int32).reshape(40, 50)  # says where each pixel comes from
     flips = 0
@@ -182,9 +291,9 @@ def test_image_and_label_are_cropped_and_flipped_together(monkeypatch):
 
 
 def test_ratio_is_uniform(monkeypatch):
-    shapes, resize = [], transforms.resize_image
+    shapes, resized_shape = [], transforms.resized_shape
     monkeypatch.setattr(
-        transforms, "resize_image", lambda image, shape: (shapes.append(shape), resize(image, shape))[1]
+        transforms, "resized_shape", lambda *given: (shapes.append(resized_shape(*given)), shapes[-1])[1]
     )
     image, rng = noise(0, 20, 20, 3), np.random.default_rng(0)
     for _ in range(1500):
