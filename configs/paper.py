@@ -6,6 +6,8 @@ prints instead: every loss with weight 1, lambda_cls = lambda_aux = 0.1, K = 20.
 `Original:` 8 GPUs with 2 pictures each, one data set per GPU, gradients averaged: hence the streams' weights.
 """
 
+from typing import Any
+
 import ml_collections
 
 from configs import common
@@ -16,7 +18,7 @@ AUGREG_B16 = "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0--imagene
 SPLITS = ("processed", "split")
 """Both definitions of base and novel in ADE20K: the released training, and the paper's printed columns."""
 
-METHOD = dict(
+METHOD: dict[str, Any] = dict(
     ca="on",  # CA-Classifier: on, off (= baseline); with ImageNet pictures also: ade, imagenet (on that stream only)
     variant="cross_image",  # where the attention comes from, Table 5: cross_image, region (7a), own_bank (7b)
     bank=20,  # M, Table 6 left

@@ -174,7 +174,7 @@ NEEDED = ["--run=x", "--data=y", "--class_list=ade20k_150"]
         (NEEDED[1:], ["--run"]),
         ([*NEEDED, "--points=0"], ["points", "0"]),
         ([*NEEDED, "--seed=-1"], ["seed", "-1"]),
-        ([*NEEDED, "--pionts=3"], ["pionts"]),
+        ([*NEEDED, "--pointz=3"], ["pointz"]),
         (NEEDED, ["x has no folder checkpoints/"]),
     ],
 )
