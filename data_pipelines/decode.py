@@ -57,10 +57,7 @@ def decode_mask(data: bytes, name: str) -> Integer[np.ndarray, "h w"]:
             "replace the file or take it out of the split"
         ) from error
     if mask.ndim != 2 or mask.dtype.kind == "f":
-        raise UserError(
-            f"{name}: a mask needs one channel of class ids, this one is {mode}: convert it, or list the classes' "
-            "`colours` in classes.json"
-        )
+        raise UserError(f"{name}: a mask needs one channel of class ids, this one is {mode}: convert it")
     if mask.dtype == np.bool_:
         return mask.astype(np.uint8)
     if mask.dtype == np.int32 and mask.min(initial=0) >= 0 and mask.max(initial=0) < 2**16:
