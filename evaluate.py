@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from larvseg_jax import cli
+from larvseg_jax import cli, process_flags
 
 RUN = flags.DEFINE_string("run", None, "Folder of the run, with checkpoints/ in it.", required=True)
 STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; by default the newest.")
@@ -19,6 +19,7 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "Evaluate as this confi
 
 def main() -> None:
     """Loads the checkpoint and prints its scores."""
+    process_flags.start_processes()
     # Imported late: a mistyped flag is answered before JAX has started.
     from larvseg_jax.evaluate_run import evaluate_checkpoint
 

@@ -129,7 +129,17 @@ def get_config() -> ml_collections.ConfigDict:
         weight_decay=0.0,  # adamw; on the kernels of the backbone only
     )
 
-    config.mesh = dict(data=-1, model=1)  # devices per axis; data=-1: all that model leaves
+    config.mesh = dict(
+        data=-1,  # devices along axis `data`, which pictures are split over; -1: all that model leaves
+        model=1,  # devices along axis `model`, which classes are split over; within one process
+        # How arrays are split at rest: regular expression on the path -> mesh axis (or None) of each array axis.
+        # The first that is found counts; an optimiser's array has the path of its parameter. No rule: whole everywhere.
+        rules=(
+            ("head/class_embeddings$", ("model",)),
+            ("^bank/", ("model",)),
+        ),
+        shard_backbone=False,  # True: arrays of the ViT are split over all devices, each along its largest axis
+    )
 
     config.eval = _evaluation()
     config.checkpoint = dict(every=8000, keep_last=2)

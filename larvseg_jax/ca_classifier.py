@@ -11,6 +11,7 @@ Letters: b images, l label slots, p patches, d feature width, n classes of the s
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 from larvseg_jax.models.head import STANDARDISE_EPSILON, ClassTable
 from larvseg_jax.precision import einsum
 from larvseg_jax.resize import resize_bilinear
+from larvseg_jax.sharding import sum_over_class_shards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,15 +101,26 @@ def mine_background(
 
     A class is a candidate if its `background_topk` best pixels score over the threshold, and is kept if
     its bank-score map differs enough from the foreground's. A class with an empty bank never is
-    (`Original:` it may be, as noise). The classes are walked in blocks: memory is b * p * class_block.
+    (`Original:` it may be, as noise). Every device walks its own classes in blocks: memory is
+    b * p * class_block, and only the sums over the classes kept are exchanged.
     """
-    block = min(config.class_block, table.vectors.shape[0])
     columns = jnp.arange(table.vectors.shape[0], dtype=label.dtype)
-    blocks = jax.tree.map(lambda x: _in_blocks(x, block), (table.vectors, class_means, table.multiplicity, columns))
+    classes = (table.vectors, class_means, table.multiplicity, columns)
+    mine = functools.partial(_mined_sums, config)
+    total = sum_over_class_shards(mine, (patches, label, foreground), classes)
+    return total._replace(mean=total.mean / jnp.maximum(total.kept, 1.0)[:, None])
+
+
+def _mined_sums(
+    config: CAConfig, pictures: tuple[Array, Array, Array], classes: tuple[Array, Array, Array, Array]
+) -> MinedBackground:
+    """What the given classes contribute: `mean` is still the sum of their bank means."""
+    patches, label, foreground = pictures
+    blocks = jax.tree.map(lambda x: _in_blocks(x, min(config.class_block, x.shape[0])), classes)
     foreground_map = _standardised_unbiased(foreground)
 
-    def mine(found: MinedBackground, classes) -> tuple[MinedBackground, None]:
-        vectors, means, multiplicity, column = classes
+    def mine(found: MinedBackground, block: tuple[Array, Array, Array, Array]) -> tuple[MinedBackground, None]:
+        vectors, means, multiplicity, column = block
         scores = einsum("bpd,kd->bkp", patches, vectors)
         best, _ = lax.top_k(scores, config.background_topk)
         filled = jnp.any(means != 0.0, axis=-1) & (multiplicity > 0)
@@ -126,7 +139,7 @@ def mine_background(
     b, _, d = patches.shape
     nothing = MinedBackground(jnp.zeros((b, d)), jnp.zeros(b), jnp.zeros(b))
     total, _ = lax.scan(mine, nothing, blocks)
-    return total._replace(mean=total.mean / jnp.maximum(total.kept, 1.0)[:, None])
+    return total
 
 
 def pseudo_region(

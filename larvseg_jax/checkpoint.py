@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from larvseg_jax.distributed import is_first_process, wait_for_all
 from larvseg_jax.errors import UserError
 from larvseg_jax.train_state import TrainState
 
@@ -186,11 +187,12 @@ class Checkpoints:
 
     def _set_aside(self, steps: list[int]) -> None:
         """Moves damaged checkpoints to workdir/damaged: where they are, no step up to theirs would be saved again."""
-        for step in steps:
+        for step in steps if is_first_process() else ():
             damaged = self._folder.parent / "damaged"
             damaged.mkdir(exist_ok=True)
             (self._folder / str(step)).rename(tempfile.mkdtemp(prefix=f"{step}_", dir=damaged))
         if steps:
+            wait_for_all("set aside")
             self._manager.reload()
 
     def _check_arrays(self, step: int, record: Record, template: TrainState) -> None:
@@ -233,13 +235,18 @@ def describe(state: TrainState) -> dict[str, str]:
 def digest(tree: Any) -> Any:
     """One uint32 per leaf, whatever the sharding: the wrap-around sum of bits times position.
 
-    The weights are odd, so that every single changed bit changes the sum.
+    The weights are odd, so that every single changed bit changes the sum. No array is flattened: one that is split
+    would have to be gathered first.
     """
 
     def one(x: jax.Array) -> jax.Array:
         unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
-        bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32).reshape(-1)
-        weights = jnp.arange(bits.size, dtype=jnp.uint32) * jnp.uint32(2 * 2654435761 % 2**32) + jnp.uint32(1)
+        bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
+        position, stride = jnp.zeros(x.shape, jnp.uint32), 1
+        for axis in reversed(range(x.ndim)):
+            position += jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) * jnp.uint32(stride % 2**32)
+            stride *= x.shape[axis]
+        weights = position * jnp.uint32(2 * 2654435761 % 2**32) + jnp.uint32(1)
         return jnp.sum(bits * weights, dtype=jnp.uint32)
 
     return jax.tree.map(one, tree)

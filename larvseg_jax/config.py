@@ -16,6 +16,7 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.metrics import Split
 from larvseg_jax.models.vit import ViTConfig
 from larvseg_jax.optimizer import OptimizerConfig
+from larvseg_jax.sharding import ShardingRules
 from larvseg_jax.unions import Union, unite
 from larvseg_jax.vocabulary import LabelSet, Vocabulary
 
@@ -92,6 +93,7 @@ class Experiment:
     seg_loss_mean: str
     optimizer: OptimizerConfig
     mesh: tuple[int, int]
+    sharding: ShardingRules
     eval: EvalConfig
     checkpoint_every: int
     keep_last: int
@@ -154,6 +156,7 @@ def from_config(config: ml_collections.ConfigDict) -> Experiment:
         seg_loss_mean=config.seg_loss_mean,
         optimizer=OptimizerConfig(**config.optimizer),
         mesh=(config.mesh.data, config.mesh.model),
+        sharding=_sharding(config.mesh),
         eval=EvalConfig(**_tuples(config.eval) | {"source": SourceConfig(**config.eval.source)}),
         checkpoint_every=config.checkpoint.every,
         keep_last=config.checkpoint.keep_last,
@@ -186,6 +189,11 @@ def _vocabulary(
 
 def _stream(config: ml_collections.ConfigDict) -> StreamConfig:
     return StreamConfig(**_tuples(config) | {"source": SourceConfig(**config.source)})
+
+
+def _sharding(config: ml_collections.ConfigDict) -> ShardingRules:
+    rules = tuple((pattern, tuple(axes)) for pattern, axes in config.rules)
+    return ShardingRules(rules, config.shard_backbone)
 
 
 def _tuples(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from data_pipelines.sources import open_source
 from data_pipelines.streams import Stream
 from larvseg_jax.config import Experiment, StreamConfig
 from larvseg_jax.errors import UserError
+from larvseg_jax.models.segmenter import padded_classes
 from larvseg_jax.sharding import batch_sharding, padded_batch_size
 from larvseg_jax.train_step import StreamLoss
 from larvseg_jax.vocabulary import LabelSet
@@ -57,12 +58,14 @@ def open_eval_source(run: Experiment) -> tuple[Source, LabelSet]:
 
 
 def stream_losses(run: Experiment, mesh: Mesh) -> tuple[StreamLoss, ...]:
-    """What each stream adds to the loss; its columns are filled up so that `model` divides them."""
+    """What each stream adds to the loss."""
+    layouts = {name: _columns_on(mesh, run.label_set(stream), run) for name, stream in run.streams.items()}
     return tuple(
         StreamLoss(
             name=name,
             kind=stream.kind,
-            label_set=run.label_set(stream).padded(mesh.shape["model"]),
+            label_set=layouts[name][0],
+            label_columns=layouts[name][1],
             sample_classes=stream.sample_classes,
             weight=stream.weight,
             lambda_cls=stream.lambda_cls,
@@ -71,6 +74,20 @@ def stream_losses(run: Experiment, mesh: Mesh) -> tuple[StreamLoss, ...]:
         )
         for name, stream in run.streams.items()
     )
+
+
+def _columns_on(mesh: Mesh, label_set: LabelSet, run: Experiment) -> tuple[LabelSet, np.ndarray | None]:
+    """The columns a stream's logits have on a mesh, and the column of each label where these differ.
+
+    The embeddings of a few classes are fetched from wherever they are, and the columns filled up so that `model`
+    divides them. Where classes are split, a stream that knows half of the vocabulary or more has a column for every
+    row instead, so that each is computed where its embedding is; those it does not know take part in nothing.
+    """
+    shards, rows = mesh.shape["model"], padded_classes(len(run.vocabulary.classes), mesh)
+    most = 2 * len(label_set) >= len(run.vocabulary.classes)
+    if shards > 1 and most and len(set(label_set.rows.tolist())) == len(label_set):
+        return label_set.spread(rows), label_set.rows
+    return label_set.padded(shards), None
 
 
 def data_settings(run: Experiment, streams: Mapping[str, Stream]) -> dict[str, Any]:

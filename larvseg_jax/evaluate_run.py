@@ -40,7 +40,13 @@ def evaluate_checkpoint(
         settings = config or ml_collections.ConfigDict(record.settings)
         if data_root is not None:
             settings.data_root = data_root
-        run = from_config(settings)
+        try:
+            run = from_config(settings)
+        except (AttributeError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:100]
+            raise UserError(
+                f"the config in {workdir} is of another version ({reason}): give one by --config"
+            ) from error
         check_same_vocabulary(record, run.vocabulary.classes, workdir)
         mesh = make_mesh(data=-1, model=1)  # not the training's: this may be another machine
         with stage(f"checkpoint of step {chosen}"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int, Int32
 
 from data_pipelines.examples import Source
@@ -15,6 +16,7 @@ from larvseg_jax.config import Experiment
 from larvseg_jax.evaluation import EvalSettings, photo_windows, stitching
 from larvseg_jax.models.segmenter import make_model, segment
 from larvseg_jax.report import GalleryItem
+from larvseg_jax.sharding import WHOLE
 from larvseg_jax.sliding_window import mosaic, stitched_logits
 from larvseg_jax.tag_pooling import pool_tags
 from larvseg_jax.train_state import TrainState
@@ -76,7 +78,7 @@ class _AttentionMaps:
         model, ca = make_model(run, mesh), run.ca_classifier
         rows = jnp.asarray(label_set.rows)
 
-        @jax.jit
+        @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, WHOLE))
         def attend(
             state: TrainState, windows: Float[Array, "n s s 3"], tags: Int[Array, "1 l"]
         ) -> Float[Array, "n h w l"]:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from larvseg_jax.models.head import STANDARDISE_EPSILON, ClassTable, standardised_logits
 from larvseg_jax.precision import einsum
 from larvseg_jax.resize import bilinear_matrix, resize_bilinear
+from larvseg_jax.sharding import split
 from larvseg_jax.vocabulary import IGNORE_LABEL
 
 NEVER = -1e30
@@ -43,7 +44,8 @@ def pixel_cross_entropy(
     `Original:` divided by all pixels, ignored ones included; mean_over="valid" divides by the labelled
     ones. Images with valid=False are padding and count in neither.
     """
-    upsampled = resize_bilinear(logits, (label.shape[1], label.shape[2]))
+    upsampled = resize_bilinear(split(logits, "data", None, None, "model"), (label.shape[1], label.shape[2]))
+    upsampled = split(upsampled, "data", None, None, "model")  # the largest array of a step
     log_sum = jax.nn.logsumexp(upsampled + log_count(multiplicity[None, None, None]), axis=-1)
     losses = log_sum - _pick(upsampled, label)
     counted = (label != IGNORE_LABEL) & valid[:, None, None]

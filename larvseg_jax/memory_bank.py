@@ -16,6 +16,8 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from larvseg_jax.sharding import on_class_shards
+
 
 @struct.dataclass
 class MemoryBank:
@@ -67,9 +69,22 @@ def write(
 
     The k-th pair of a class takes the k-th next slot; of more than M pairs of one class only the last M
     are stored, and cursor and wraps advance as if all had been. No two pairs write to the same place, so
-    the result does not depend on the order of the scatter, hence not on the number of devices.
+    the result does not depend on the order of the scatter, hence not on the number of devices. Every
+    device sees all pairs and writes those of its own classes: the bank does not move.
     `Original:` each pair writes as soon as it has read, so that later pairs of the step see it.
     """
+
+    def write_own(own: MemoryBank, first: Int[Array, ""], pairs: tuple[Array, Array, Array]) -> MemoryBank:
+        rows, vectors, valid = pairs
+        rows -= first.astype(rows.dtype)
+        return _write(own, rows, vectors, valid & (rows >= 0) & (rows < own.slots.shape[0]))
+
+    return on_class_shards(write_own, bank, (rows, vectors, valid))
+
+
+def _write(
+    bank: MemoryBank, rows: Int[Array, " q"], vectors: Float[Array, "q d"], valid: Bool[Array, " q"]
+) -> MemoryBank:
     classes, size, _ = bank.slots.shape
     rows = jnp.where(valid, rows, classes)  # out of range: dropped by every scatter below
     occurrence, count = _occurrences(rows)

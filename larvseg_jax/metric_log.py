@@ -9,15 +9,19 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+import statistics
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
 import tensorboardX
 
+from larvseg_jax.distributed import is_first_process
 from larvseg_jax.errors import UserError
 
 FILE_NAME = "metrics.jsonl"
+
+_SPEED = ("images_per_second", "seconds_per_step", "mfu", "data_wait")
 
 
 class MetricLog:
@@ -25,10 +29,13 @@ class MetricLog:
 
     A run that resumes at step s does its steps > s again, so lines of such steps are dropped on opening
     (TensorBoard is told to hide them); a run that starts from the beginning (s = 0) drops all.
-    NaN and infinities become null: JSON has no word for them.
+    NaN and infinities become null: JSON has no word for them. Of several processes only the first one writes.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], resume_step: int = 0) -> None:
+        self._writes = is_first_process()
+        if not self._writes:
+            return
         folder = pathlib.Path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / FILE_NAME
@@ -43,6 +50,8 @@ class MetricLog:
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Adds one line {"step", "kind", **values}; `kind` is "train" or "eval"."""
+        if not self._writes:
+            return
         self._file.write(_line({"step": step, "kind": kind, **{k: float(v) for k, v in values.items()}}))
         self._file.flush()
         for name, value in values.items():
@@ -50,8 +59,9 @@ class MetricLog:
 
     def close(self) -> None:
         """Writes out what is buffered."""
-        self._file.close()
-        self._board.close()
+        if self._writes:
+            self._file.close()
+            self._board.close()
 
     def __enter__(self) -> MetricLog:
         return self
@@ -79,6 +89,16 @@ def read_history(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
             raise UserError(f"{path}, line {number} is not JSON: repair or delete that line") from None
         history.append({name: math.nan if value is None else value for name, value in values.items()})
     return history
+
+
+def typical_speed(history: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """What the training lines of a history say of the speed: the median of each rate and share, the most memory."""
+    logged: dict[str, list[float]] = {}
+    for line in history:
+        for name, value in line.items():
+            if line["kind"] == "train" and (name in _SPEED or name.endswith("_memory_gib")):
+                logged.setdefault(name, []).append(value)
+    return {n: max(v) if n.endswith("_memory_gib") else statistics.median(v) for n, v in logged.items()}
 
 
 def _line(values: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """What the terminal shows: named stages with their seconds, and progress bars with the time left.
 
-Where stdout is not a terminal (a log file, CI) a plain line appears every so often instead of a bar.
+Every logged step of a training is a line. Where stdout is not a terminal (a log file, CI) there is no bar; other
+work than training then shows a plain line every so often.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ T = TypeVar("T")
 
 _LINE_SECONDS = 20.0  # between two lines of a log
 
+UNKNOWN_DEVICE = "unknown device"
+"""In the place of an MFU where the peak of a device is not known."""
+
 console = Console(highlight=False, soft_wrap=True)
 """Prints above a running progress bar; use it instead of print()."""
 
@@ -50,10 +54,10 @@ def stage(name: str, timings: dict[str, float] | None = None) -> Iterator[None]:
 
 
 class TrainProgress:
-    """The bar of a training run: steps, losses, images per second, time left.
+    """The bar of a training run with steps and time left; above it the losses and the speed of the logged steps.
 
         with TrainProgress(total_steps, start_step) as progress:
-            progress.update(step, metrics)  # metrics may be empty between two logged steps
+            progress.update(step, metrics)  # metrics are empty between two logged steps
 
     Time left is reckoned from this run's own steps, not from those before a restart.
     """
@@ -61,12 +65,11 @@ class TrainProgress:
     def __init__(self, total: int, start: int = 0) -> None:
         self._total = total
         self._start = start
-        self._begun = self._last_line = time.monotonic()
-        self._shown = ""
+        self._begun = time.monotonic()
         self._bar: Progress | None = _bar("train") if console.is_terminal else None
         self._task: TaskID | None = None
         if self._bar is not None:
-            self._task = self._bar.add_task("train", total=total, completed=start, shown="")
+            self._task = self._bar.add_task("train", total=total, completed=start)
 
     def __enter__(self) -> TrainProgress:
         if self._bar is not None:
@@ -80,18 +83,15 @@ class TrainProgress:
             self._bar.stop()
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Shows that `step` steps are done, with the latest metrics known (empty: those of before)."""
-        if metrics:
-            self._shown = _train_text(metrics)
+        """Shows that `step` steps are done; a line with their metrics, unless these are empty: not logged."""
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=step, shown=self._shown)
-            return
-        now = time.monotonic()
-        if now - self._last_line >= _LINE_SECONDS or step >= self._total:
-            self._last_line = now
-            done = max(step - self._start, 1)
-            left = (now - self._begun) / done * (self._total - step)
-            console.print(f"step {step}/{self._total}  {self._shown}  {_clock(left)} left", markup=False)
+            self._bar.update(self._task, completed=step)
+        if metrics:
+            line = f"step {step}/{self._total}  {_train_text(metrics)}"
+            if self._bar is None:  # which would show it
+                done = max(step - self._start, 1)
+                line += f"  {_clock((time.monotonic() - self._begun) / done * (self._total - step))} left"
+            console.print(line, markup=False)
 
 
 def track(items: Iterable[T], total: int, name: str) -> Iterator[T]:
@@ -99,7 +99,7 @@ def track(items: Iterable[T], total: int, name: str) -> Iterator[T]:
     begun = last_line = time.monotonic()
     if console.is_terminal:
         with _bar(name) as bar:
-            task = bar.add_task(name, total=total, shown="")
+            task = bar.add_task(name, total=total)
             for item in items:
                 yield item
                 bar.advance(task)
@@ -121,19 +121,31 @@ def _bar(name: str) -> Progress:
         TimeElapsedColumn(),
         TextColumn("<"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[shown]}", markup=False),
         console=console,
         transient=name != "train",
     )
 
 
 def _train_text(metrics: Mapping[str, float]) -> str:
-    """Losses first, then speed: "loss 2.31  coco/L_seg 1.90  41.5 images/s"."""
+    """Losses first, then speed: "loss 2.310  coco/L_seg 1.900  images/s 41.5  MFU 43.2%  waiting for data 0.1%"."""
     parts = [f"loss {metrics['loss']:.3f}"] if "loss" in metrics else []
     parts += [f"{name} {value:.3f}" for name, value in metrics.items() if "/L_" in name]
-    if "images_per_second" in metrics:
-        parts.append(f"{metrics['images_per_second']:.1f} images/s")
+    parts += [f"{name} {value}" for name, value in speed_facts(metrics).items()]
     return "  ".join(parts)
+
+
+def speed_facts(metrics: Mapping[str, float]) -> dict[str, str]:
+    """What is known of a run's speed, for people: {"images/s": "41.5", "MFU": "unknown device", ...}."""
+    facts = {}
+    if "images_per_second" in metrics:
+        facts["images/s"] = f"{metrics['images_per_second']:.1f}"
+        facts["MFU"] = f"{metrics['mfu']:.1%}" if "mfu" in metrics else UNKNOWN_DEVICE
+    if "data_wait" in metrics:
+        facts["waiting for data"] = f"{metrics['data_wait']:.1%}"
+    for where in ("device", "host"):
+        if f"{where}_memory_gib" in metrics:
+            facts[f"{where} memory"] = f"{metrics[f'{where}_memory_gib']:.2f} GiB"
+    return facts
 
 
 def _clock(seconds: float) -> str:

@@ -25,7 +25,9 @@ from PIL import Image
 
 from larvseg_jax import colours
 from larvseg_jax.curves import GROUP_COLOURS, History, draw_curves
+from larvseg_jax.metric_log import typical_speed
 from larvseg_jax.metrics import Summary
+from larvseg_jax.progress import speed_facts
 from larvseg_jax.vocabulary import IGNORE_LABEL
 
 _PICTURE_SIDE = 360  # longest side of a gallery picture, pixels
@@ -90,6 +92,7 @@ def write_report(
             absent=summary.absent,
             has_background="background" in summary.groups,
             has_ignored="ignored" in summary.groups,
+            speed=speed_facts(typical_speed(history)),
             timings=_timings(timings),
             config=json.dumps(dict(config), indent=2, default=str),
             group_colours=GROUP_COLOURS,

@@ -9,6 +9,7 @@ from pathlib import Path
 from jax.sharding import Mesh
 
 from larvseg_jax.config import Experiment
+from larvseg_jax.distributed import is_first_process
 from larvseg_jax.evaluator import Evaluation, Evaluator
 from larvseg_jax.gallery import make_gallery
 from larvseg_jax.metric_log import read_history
@@ -24,10 +25,12 @@ def report_run(
     evaluation: Evaluation,
     timings: Mapping[str, float],
 ) -> Path:
-    """Writes report.html into the run's folder and returns its path."""
+    """Writes report.html into the run's folder and returns its path; all processes compute, the first one writes."""
     gallery = make_gallery(
         run, mesh, state, evaluator.source, evaluator.label_set, evaluator.settings, evaluation.label_maps
     )
+    if not is_first_process():
+        return run.workdir
     return write_report(
         run.workdir,
         title=run.name,

@@ -42,7 +42,7 @@ def pool_tags(
     patches: Float[Array, "b h w d"],
     table: ClassTable,
     tags: Int[Array, "b l"],
-    rows: Int[Array, " n"],
+    rows: Int[Array, " n"] | None,
     bank: MemoryBank,
     config: CAConfig,
     size: tuple[int, int],
@@ -50,8 +50,8 @@ def pool_tags(
     """All pairs of a stream at once, reading the bank as it stood at the start of the step (method 6.2).
 
     `Original:` pair by pair, so that the bank already holds earlier pairs of the step.
-    `rows` are the bank rows of the stream's columns, `size` is the loss grid. Inputs must carry no
-    gradient (stop_gradient): attention is a constant of the loss.
+    `rows` are the bank rows of the stream's columns (None: column n is row n), `size` is the loss grid.
+    Inputs must carry no gradient (stop_gradient): attention is a constant of the loss.
     """
     b, h, w, d = patches.shape
     flat = patches.reshape(b, h * w, d)
@@ -61,7 +61,7 @@ def pool_tags(
     if config.variant == "region":
         weights, exists = pseudo_region(scores, (h, w), size)
         return TagPooling(pooling_weights(weights, (h, w)), present & exists, features, jnp.zeros_like(scores))
-    tag_rows = rows[jnp.maximum(tags, 0)]
+    tag_rows = rows_of_tags(tags, rows)
     if config.variant == "own_bank":
         # Method 7b, written before it is read. `Original:` one pair at a time, so that a label sees the
         # image's other labels fresh only if their column is smaller; here all of them are.
@@ -71,7 +71,14 @@ def pool_tags(
         active = present & bank.is_warm(tag_rows, config.warmup)
     foreground = einsum("bpd,bld,bl->bp", flat, label_means, present.astype(flat.dtype))
     only_tag = jnp.max(tags, axis=1)
-    mined = mine_background(flat, table, bank.class_mean[rows], only_tag, foreground, config)
+    class_means = bank.class_mean if rows is None else bank.class_mean[rows]
+    mined = mine_background(flat, table, class_means, only_tag, foreground, config)
     attention = attention_map(flat, label_means, present, mined)
     weights = pooling_weights(attention_weights(attention, (h, w), size), (h, w))
     return TagPooling(weights, active, features, attention)
+
+
+def rows_of_tags(tags: Int[Array, "b l"], rows: Int[Array, " n"] | None) -> Int[Array, "b l"]:
+    """Bank rows of tags, which are columns; empty slots get some row."""
+    columns = jnp.maximum(tags, 0)
+    return columns if rows is None else rows[columns]

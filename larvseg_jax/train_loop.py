@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
-import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 from jax.sharding import Mesh
@@ -18,21 +15,27 @@ from data_pipelines.streams import iterate, step_batches
 from larvseg_jax import data
 from larvseg_jax.checkpoint import Checkpoints, Record
 from larvseg_jax.config import Experiment
+from larvseg_jax.distributed import is_first_process, stop_requested
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluator import Evaluation, Evaluator
 from larvseg_jax.metric_log import MetricLog
 from larvseg_jax.models.segmenter import make_model
 from larvseg_jax.optimizer import learning_rate, make_optimizer
 from larvseg_jax.pretrained import load_pretrained
+from larvseg_jax.profiling import Profile
 from larvseg_jax.progress import TrainProgress, console, stage
 from larvseg_jax.run_report import report_run
-from larvseg_jax.sharding import make_mesh, state_shardings
+from larvseg_jax.sharding import array_table, make_mesh, state_shardings
+from larvseg_jax.telemetry import Clock, Meter
 from larvseg_jax.train_state import TrainState, fresh_state, state_layout
 from larvseg_jax.train_step import Batch, Metrics, TrainStep, make_train_step
 
 
-def train(run: Experiment) -> TrainState:
-    """Trains a run to its last step, or goes on where it was stopped; returns the final state."""
+def train(run: Experiment, profiled: tuple[int, int] | None = None) -> TrainState:
+    """Trains a run to its last step, or goes on where it was stopped; returns the final state.
+
+    `profiled` = (START, STOP) traces the steps from START to STOP (profiling.py).
+    """
     timings: dict[str, float] = {}
     with stage("devices", timings):
         mesh = make_mesh(*run.mesh)
@@ -45,17 +48,23 @@ def train(run: Experiment) -> TrainState:
             console.print(f"  {name}: {len(stream.source)} pictures, {len(stream.label_set)} classes")
     with stage("model", timings):
         layout = state_layout(run, mesh)
-        console.print(f"  {sum(x.size for x in jax.tree.leaves(layout.params)):,} parameters")
+        meter = Meter(run, mesh)
+        console.print(f"  {sum(x.size for x in jax.tree.leaves(layout.params)):,} parameters, {meter}")
+        console.print(array_table(layout))
     record = Record.of(run.settings, run.vocabulary.classes, data.data_settings(run, streams), layout)
     with Checkpoints(run.workdir, run.keep_last) as checkpoints:
         with stage("weights", timings):
             state = first_state(run, mesh, checkpoints, record)
-        (run.workdir / "config.json").write_text(json.dumps(record.settings, indent=2) + "\n")
+        if is_first_process():
+            (run.workdir / "config.json").write_text(json.dumps(record.settings, indent=2) + "\n")
         with stage("compilation", timings):
             batches = map(place, batches_from(run, streams, int(state.step)))
             train_step = lower_step(run, mesh, state).compile()
         with stage("training", timings):
-            state, evaluation = run_steps(run, train_step, state, batches, evaluator, checkpoints, record)
+            profile = Profile(run.workdir / "tensorboard", profiled)
+            state, evaluation = run_steps(
+                run, train_step, state, batches, evaluator, checkpoints, record, meter, profile
+            )
     if int(state.step) == run.total_steps:
         with stage("report", timings):
             evaluation = evaluation or evaluator(state.params)
@@ -101,23 +110,26 @@ def run_steps(
     evaluator: Evaluator,
     checkpoints: Checkpoints,
     record: Record,
+    meter: Meter,
+    profile: Profile,
 ) -> tuple[TrainState, Evaluation | None]:
     """The loop. A checkpoint and an evaluation of step n describe the weights after n steps."""
     start = step = int(state.step)
     rate = learning_rate(run.optimizer, run.total_steps)
-    clock = Clock(step, pictures_per_step=sum(s.batch_size for s in run.streams.values()))
     metrics: Metrics = {}
     values: dict[str, float] = {}
-    logged: dict[str, float] = {}
     evaluation: Evaluation | None = None
     with (
         MetricLog(run.workdir, start) as log,
         TrainProgress(run.total_steps, start) as progress,
+        Clock(step) as clock,
+        profile,
         stop_requested() as stopping,
     ):
         while True:
             # Keep this order: log, evaluate, save, and only then touch the next batch.
-            final, stop = step == run.total_steps, stopping()
+            profile.end(step, metrics, clock)
+            final, stop = step == run.total_steps, stopping(step)
             logs = step > start and (step % run.log_every == 0 or final)
             evaluates = step > start and (step % run.eval.every == 0 or final)
             # Every evaluated state is saved, so that the best one is really kept.
@@ -125,8 +137,9 @@ def run_steps(
             if logs or saves:  # a state that has diverged must not become a checkpoint
                 values = {name: float(value) for name, value in jax.device_get(metrics).items()}
                 check_finite(values, step)
+            logged: dict[str, float] = {}
             if logs:
-                logged = values | {"learning_rate": float(rate(step - 1)), "images_per_second": clock.rate(step)}
+                logged = values | {"learning_rate": float(rate(step - 1))} | meter.values(clock.read(step))
                 log.write(step, "train", logged)
             progress.update(step, logged)
             evaluation = None
@@ -140,7 +153,10 @@ def run_steps(
                     checkpoints.save(state, record, step, evaluation.summary.mean_iou if evaluation else None)
             if final or stop:
                 return state, evaluation
-            state, metrics = train_step(state, next(batches))
+            profile.begin(step, metrics, clock)
+            with jax.profiler.StepTraceAnnotation("train_step", step_num=step):
+                state, metrics = train_step(state, clock.next(batches))
+                clock.begun(metrics)
             step += 1
 
 
@@ -154,8 +170,9 @@ def lower_step(run: Experiment, mesh: Mesh, state: TrainState) -> jax.stages.Low
         seg_loss_mean=run.seg_loss_mean,
         seed=run.seed,
     )
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(state_shardings(state, mesh), None))
-    return jitted.lower(state, data.abstract_batch(run, mesh))
+    shardings = state_shardings(state, mesh, run.sharding), None
+    with jax.set_mesh(mesh):  # so that sharding.py's functions inside the step split
+        return jax.jit(step, donate_argnums=0, out_shardings=shardings).lower(state, data.abstract_batch(run, mesh))
 
 
 def check_finite(metrics: dict[str, float], step: int) -> None:
@@ -163,35 +180,3 @@ def check_finite(metrics: dict[str, float], step: int) -> None:
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise UserError(f"{name} is {value} at step {step}: lower optimizer.learning_rate, or look at the data")
-
-
-class Clock:
-    """Images per second since the last reading, evaluations and checkpoints left out."""
-
-    def __init__(self, step: int, pictures_per_step: int) -> None:
-        self._since, self._step, self._pictures = time.monotonic(), step, pictures_per_step
-
-    def rate(self, step: int) -> float:
-        """Images/s up to `step`."""
-        now = time.monotonic()
-        rate = (step - self._step) * self._pictures / (now - self._since)
-        self._since, self._step = now, step
-        return rate
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time spent inside does not count."""
-        begin = time.monotonic()
-        yield
-        self._since += time.monotonic() - begin
-
-
-@contextlib.contextmanager
-def stop_requested() -> Iterator[Callable[[], bool]]:
-    """Turns SIGTERM (preemption) into a wish to save and stop after the current step."""
-    asked = []
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
-    try:
-        yield lambda: bool(asked)
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -38,7 +38,7 @@ class TrainState:
 def fresh_state(run: Experiment, mesh: Mesh) -> TrainState:
     """Fresh parameters and an empty bank, made where they will live: nothing is ever whole on one device."""
     create = functools.partial(_create, run, mesh)
-    return jax.jit(create, out_shardings=state_shardings(jax.eval_shape(create), mesh))()
+    return jax.jit(create, out_shardings=state_shardings(jax.eval_shape(create), mesh, run.sharding))()
 
 
 def state_layout(run: Experiment, mesh: Mesh) -> TrainState:
@@ -47,7 +47,7 @@ def state_layout(run: Experiment, mesh: Mesh) -> TrainState:
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         shapes,
-        state_shardings(shapes, mesh),
+        state_shardings(shapes, mesh, run.sharding),
     )
 
 

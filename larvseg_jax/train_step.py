@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
@@ -26,8 +27,8 @@ from larvseg_jax.losses import (
 )
 from larvseg_jax.memory_bank import MemoryBank
 from larvseg_jax.models.head import ClassTable
-from larvseg_jax.models.segmenter import Segmenter, segment
-from larvseg_jax.tag_pooling import pool_tags
+from larvseg_jax.models.segmenter import Segmenter, class_rows, segment
+from larvseg_jax.tag_pooling import pool_tags, rows_of_tags
 from larvseg_jax.train_state import TrainState
 from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
 
@@ -38,7 +39,10 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 @dataclasses.dataclass(frozen=True)
 class StreamLoss:
-    """What one stream adds to the loss."""
+    """What one stream adds to the loss.
+
+    `label_columns` are the columns of the labels in the batch, where labels are not columns (data.stream_losses).
+    """
 
     name: str
     kind: str
@@ -48,6 +52,14 @@ class StreamLoss:
     lambda_aux: float
     loss_size: int
     sample_classes: int = 0
+    label_columns: np.ndarray | None = None
+
+    def columns(self, batch: dict[str, jax.Array]) -> Int[Array, "b *labels"]:
+        """The stream's label map or tags as columns of its logits."""
+        labels = batch["label" if self.kind == "masks" else "tags"]
+        if self.label_columns is None:
+            return labels
+        return jnp.where(labels == IGNORE_LABEL, labels, jnp.asarray(self.label_columns)[jnp.maximum(labels, 0)])
 
 
 class Pairs(NamedTuple):
@@ -76,18 +88,17 @@ def make_train_step(
         total, metrics = jnp.zeros(()), dict[str, Float[Array, ""]]()
         written: list[Pairs] = []
         for index, stream in enumerate(streams):
-            data = batch[stream.name]
+            data, labels = batch[stream.name], stream.columns(batch[stream.name])
             drop_path_key = jax.random.fold_in(key, index)
             patches, table = segment(model, params, data["image"], stream.label_set, drop_path_key)
-            if 0 < stream.sample_classes < len(stream.label_set):
-                labels = data["label" if stream.kind == "masks" else "tags"]
+            if 0 < stream.sample_classes < np.count_nonzero(stream.label_set.multiplicity):
                 sample_key = jax.random.fold_in(key, len(streams) + index)
-                table = sample_classes(table, labels, stream.sample_classes, sample_key)
+                table = sample_classes(table, labels, stream.sample_classes, sample_key, stream.label_set.rows)
             if stream.kind == "masks":
-                losses = {"L_seg": segmentation_loss(patches, table, data["label"], data["valid"], seg_loss_mean)}
+                losses = {"L_seg": segmentation_loss(patches, table, labels, data["valid"], seg_loss_mean)}
                 total += stream.weight * losses["L_seg"]
             else:
-                losses, pairs = tag_losses(patches, table, data["tags"], bank, stream, ca_config, attends)
+                losses, pairs = tag_losses(patches, table, labels, bank, stream, ca_config, attends)
                 total += stream.weight * (stream.lambda_cls * losses["L_cls"] + stream.lambda_aux * losses["L_aux"])
                 written.append(pairs)
             metrics |= {f"{stream.name}/{name}": value for name, value in losses.items()}
@@ -111,15 +122,19 @@ def make_train_step(
     return train_step
 
 
-def sample_classes(table: ClassTable, labels: Int[Array, "b *labels"], count: int, key: Array) -> ClassTable:
+def sample_classes(
+    table: ClassTable, labels: Int[Array, "b *labels"], count: int, key: Array, rows: np.ndarray | None = None
+) -> ClassTable:
     """Only `count` random classes of the table and those labelled in the batch take part (method 5.6).
 
     The others get multiplicity 0, as padding has: out of the mean, the variance, every softmax, and never mined
-    as background. `Original:` drawn per GPU, for the labels of its two images.
+    as background. Classes are drawn by their `rows` (None: column n is row n), whatever the order of the columns:
+    columns of one row are drawn together. `Original:` drawn per GPU, for the labels of its two images.
     """
     n = table.multiplicity.shape[0]
     real = table.multiplicity > 0
-    draw = jnp.where(real, jax.random.uniform(key, (n,)), -1.0)
+    rows = np.arange(n) if rows is None else rows
+    draw = jnp.where(real, jax.random.uniform(key, (int(rows.max()) + 1,))[rows], -1.0)
     lowest = lax.top_k(draw, count)[0][-1]
     flat = labels.reshape(-1)
     present = jnp.zeros(n, bool).at[jnp.maximum(flat, 0)].max(flat != IGNORE_LABEL)
@@ -141,21 +156,24 @@ def tag_losses(
     """
     b, h, w, d = patches.shape
     flat, size = patches.reshape(b, h * w, d), (stream.loss_size, stream.loss_size)
-    rows = jnp.asarray(stream.label_set.rows)
+    rows = class_rows(stream.label_set, bank.class_mean.shape[0])
 
-    def mean_loss(pooling: Float[Array, "b k p"], active: Bool[Array, "b l"]) -> Float[Array, ""]:
-        pooled = pooled_logits(flat, pooling, table)
+    def mean_loss(pooled: Float[Array, "b k n"], active: Bool[Array, "b l"]) -> Float[Array, ""]:
         losses = image_label_losses(pooled, tags, table.multiplicity)
         return mean_over_pairs(jnp.where(active, losses, 0.0), tags)
 
-    present = tags != IGNORE_LABEL
-    everywhere = jnp.broadcast_to(pooling_weights(jnp.ones((1, 1, *size)), (h, w)), (b, 1, h * w))
-    losses = {"L_cls": mean_loss(everywhere, present), "L_aux": jnp.zeros(())}
+    pooling = jnp.broadcast_to(pooling_weights(jnp.ones((1, 1, *size)), (h, w)), (b, 1, h * w))
+    losses, active = {"L_aux": jnp.zeros(())}, jnp.zeros(tags.shape, bool)
     features = jnp.zeros((*tags.shape, d))
     if attends:
         where = pool_tags(*lax.stop_gradient((patches, table)), tags, rows, bank, config, size)
-        features = where.features
-        losses["attended"] = mean_over_pairs(where.active.astype(jnp.float32), tags)
+        features, active = where.features, where.active
+        losses["attended"] = mean_over_pairs(active.astype(jnp.float32), tags)
         if stream.lambda_aux > 0:
-            losses["L_aux"] = mean_loss(where.weights, where.active)
-    return losses, Pairs(rows[jnp.maximum(tags, 0)].reshape(-1), features.reshape(-1, d), present.reshape(-1))
+            pooling = jnp.concatenate([pooling, where.weights], axis=1)
+    pooled = pooled_logits(flat, pooling, table)  # in one call: what depends on the classes alone serves both losses
+    present = tags != IGNORE_LABEL
+    losses["L_cls"] = mean_loss(pooled[:, :1], present)
+    if pooled.shape[1] > 1:
+        losses["L_aux"] = mean_loss(pooled[:, 1:], active)
+    return losses, Pairs(rows_of_tags(tags, rows).reshape(-1), features.reshape(-1, d), present.reshape(-1))

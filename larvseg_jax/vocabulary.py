@@ -126,3 +126,13 @@ class LabelSet:
             np.pad(self.multiplicity, (0, extra)),
             self.members,
         )
+
+    def spread(self, rows: int) -> LabelSet:
+        """The same classes as columns 0 ... rows - 1, each at the place of its row; the others are empty.
+
+        The rows must differ. A label l becomes column self.rows[l].
+        """
+        names, multiplicity = np.full(rows, "", object), np.zeros(rows, np.float32)
+        names[self.rows], multiplicity[self.rows] = self.names, self.multiplicity
+        members = {name: int(self.rows[column]) for name, column in self.members.items()}
+        return LabelSet(tuple(names), np.arange(rows, dtype=np.int32), multiplicity, members)

@@ -7,7 +7,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from larvseg_jax.errors import UserError
-from larvseg_jax.metric_log import MetricLog, read_history
+from larvseg_jax.metric_log import MetricLog, read_history, typical_speed
 
 
 def steps(folder):
@@ -74,6 +74,21 @@ def test_tensorboard_gets_the_scalars_and_the_restart(tmp_path):
     assert values == {"train/loss": (30, 0.5)}
     restarts = [e.step for e in events if e.session_log.status == event_pb2.SessionLog.START]
     assert restarts == [21]  # TensorBoard hides what earlier event files say from here on
+
+
+def test_typical_speed_is_the_median_and_the_most_memory(tmp_path):
+    with MetricLog(tmp_path) as log:
+        for step, rate, wait, memory in ((1, 1.0, 0.9, 2.0), (2, 40.0, 0.1, 8.5), (3, 42.0, 0.2, 8.0)):
+            log.write(
+                step, "train", {"loss": 1.0, "images_per_second": rate, "data_wait": wait, "host_memory_gib": memory}
+            )
+        log.write(3, "eval", {"images_per_second": 1000.0})
+    assert typical_speed(read_history(tmp_path)) == {
+        "images_per_second": 40.0,
+        "data_wait": 0.2,
+        "host_memory_gib": 8.5,
+    }
+    assert typical_speed([]) == {}
 
 
 def read_events(data):

@@ -1,8 +1,11 @@
 """What a log file gets to see."""
 
+import io
+import time
 import types
 
 import pytest
+from rich.console import Console
 
 from larvseg_jax import progress
 
@@ -35,19 +38,43 @@ def test_stage_that_fails_says_so(capsys, clock):
     assert "data stopped after 1.0 s" in capsys.readouterr().out
 
 
-def test_train_lines_come_every_so_often_and_at_the_end(capsys, clock):
-    metrics = {"loss": 2.0, "coco/L_seg": 1.5, "learning_rate": 0.1, "images_per_second": 40.0}
+SPEED = {"images_per_second": 40.0, "seconds_per_step": 0.4, "mfu": 0.4321, "data_wait": 0.015}
+
+
+def test_every_logged_step_is_one_line(capsys, clock):
+    metrics = {"loss": 2.0, "coco/L_seg": 1.5, "learning_rate": 0.1, **SPEED, "device_memory_gib": 61.5}
     with progress.TrainProgress(total=100, start=50) as bar:
         for step in range(51, 101):
             clock[0] += 1
-            bar.update(step, metrics if step == 51 else {})
+            bar.update(step, metrics if step in (70, 100) else {})
     lines = capsys.readouterr().out.splitlines()
-    shown = "loss 2.000  coco/L_seg 1.500  40.0 images/s"
-    assert lines == [
-        f"step 70/100  {shown}  0:00:30 left",
-        f"step 90/100  {shown}  0:00:10 left",
-        f"step 100/100  {shown}  0:00:00 left",
-    ]
+    shown = "loss 2.000  coco/L_seg 1.500  images/s 40.0  MFU 43.2%  waiting for data 1.5%  device memory 61.50 GiB"
+    assert lines == [f"step 70/100  {shown}  0:00:30 left", f"step 100/100  {shown}  0:00:00 left"]
+
+
+def test_an_unknown_device_has_no_mfu():
+    metrics = {name: value for name, value in SPEED.items() if name != "mfu"} | {"host_memory_gib": 1.25}
+    assert progress.speed_facts(metrics) == {
+        "images/s": "40.0",
+        "MFU": "unknown device",
+        "waiting for data": "1.5%",
+        "host memory": "1.25 GiB",
+    }
+    assert progress.speed_facts({"loss": 1.0}) == {}
+
+
+def test_a_terminal_has_a_bar_below_the_lines(monkeypatch):
+    screen = Console(file=io.StringIO(), force_terminal=True, width=70, highlight=False, soft_wrap=True)
+    monkeypatch.setattr(progress, "console", screen)
+    monkeypatch.setattr(progress, "time", time)
+    with progress.TrainProgress(total=4) as bar:
+        bar.update(1, {"loss": 2.0, **SPEED})
+        bar.update(2, {})
+    text = screen.file.getvalue()
+    assert text.count("step 1/4  loss 2.000  images/s 40.0  MFU 43.2%  waiting for data 1.5%") == 1
+    assert text.count("step ") == 1
+    assert "left" not in text
+    assert "2/4" in text.rsplit("train", 1)[1]
 
 
 def test_track_yields_all_and_ends_with_one_line(capsys):

@@ -98,6 +98,11 @@ def test_page_is_well_formed_and_needs_no_network(page):
     assert "photo &amp; one" in page
 
 
+def test_page_tells_the_speed(page):
+    told = re.findall(r"<dt>(.+)</dt><dd>(.+)</dd>", page.split("<h2>The run</h2>")[1])
+    assert told == [("images/s", "9.0"), ("MFU", "unknown device")]
+
+
 def test_pictures_can_be_decoded(page):
     parsed = Page(page)
     pictures = [Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))) for url in parsed.pictures]

@@ -12,6 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from larvseg_jax.precision import einsum
+from larvseg_jax.sharding import split
 
 STANDARDISE_EPSILON = 1e-5
 
@@ -51,9 +52,10 @@ class CosineHead(nn.Module):
         """Unit-norm projected patch features."""
         return unit(einsum("bhwd,de->bhwe", features, self.proj_patch))
 
-    def classes(self, rows: Int[Array, " n"], multiplicity: Float[Array, " n"]) -> ClassTable:
-        """The table of the classes whose embeddings lie in `rows`."""
-        projected = einsum("nd,de->ne", self.class_embeddings[rows], self.proj_classes)
+    def classes(self, rows: Int[Array, " n"] | None, multiplicity: Float[Array, " n"]) -> ClassTable:
+        """The table of the classes whose embeddings lie in `rows`; None: all, in order, without moving any."""
+        embeddings = self.class_embeddings if rows is None else self.class_embeddings[rows]
+        projected = einsum("nd,de->ne", split(embeddings, "model", None), self.proj_classes)
         return ClassTable(unit(projected), multiplicity, self.gamma, self.beta)
 
 

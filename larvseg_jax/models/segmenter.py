@@ -6,6 +6,7 @@ import math
 from typing import cast
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
@@ -33,12 +34,12 @@ class Segmenter(nn.Module):
     def __call__(
         self,
         images: Float[Array, "b height width 3"],
-        rows: Int[Array, " n"],
+        rows: Int[Array, " n"] | None,
         multiplicity: Float[Array, " n"],
         *,
         train: bool = False,
     ) -> tuple[Float[Array, "b h w d"], ClassTable]:
-        """Unit patch features of the pictures and the table of the classes in `rows`."""
+        """Unit patch features of the pictures and the table of the classes in `rows` (None: all)."""
         features = self.backbone(images, train=train)
         return self.head.patches(features), self.head.classes(rows, multiplicity)
 
@@ -54,7 +55,7 @@ def segment(
     patches, table = model.apply(
         {"params": params},
         images,
-        jnp.asarray(label_set.rows),
+        class_rows(label_set, model.num_classes),
         jnp.asarray(label_set.multiplicity),
         train=drop_path_key is not None,
         rngs=None if drop_path_key is None else {"drop_path": drop_path_key},
@@ -62,7 +63,17 @@ def segment(
     return patches, cast(ClassTable, table)
 
 
+def class_rows(label_set: LabelSet, num_classes: int) -> Int[Array, " n"] | None:
+    """The rows of a label set's columns; None if its columns are the rows, all of them and in order."""
+    rows = label_set.rows
+    return None if np.array_equal(rows, np.arange(num_classes)) else jnp.asarray(rows)
+
+
 def make_model(run: Experiment, mesh: Mesh) -> Segmenter:
-    """The network of a run; its class rows are filled up to what the mesh's `model` axis divides."""
-    classes = len(run.vocabulary.classes)
-    return Segmenter(run.vit, classes + -classes % math.lcm(ROWS_MULTIPLE, mesh.shape["model"]), run.gamma_init)
+    """The network of a run."""
+    return Segmenter(run.vit, padded_classes(len(run.vocabulary.classes), mesh), run.gamma_init)
+
+
+def padded_classes(classes: int, mesh: Mesh) -> int:
+    """Rows of the class embeddings and the bank: filled up to what the mesh's `model` axis divides."""
+    return classes + -classes % math.lcm(ROWS_MULTIPLE, mesh.shape["model"])

@@ -1,0 +1,197 @@
+"""Two processes of four devices each are one run: same numbers, one log, checkpoints that either can read."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from larvseg_jax import data, distributed
+from larvseg_jax.checkpoint import Checkpoints, Record
+from larvseg_jax.config import from_config
+from larvseg_jax.errors import UserError
+from larvseg_jax.metric_log import read_history
+from larvseg_jax.sharding import make_mesh
+from larvseg_jax.train_loop import batches_from, lower_step
+from larvseg_jax.train_state import fresh_state, state_layout
+from tests import tiny
+
+REPOSITORY = Path(__file__).parent.parent
+STEPS = 7
+
+
+def start_two(workdir, *options):
+    """Both processes of a run of tests/tiny.py; what they print goes to files beside the run's folder."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_FLAGS", "JAX_NUMPY"))}
+    # Without optimisation: compiling is most of the time these tests take.
+    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+    environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    command = [sys.executable, "train.py", "--config=tests/tiny.py", f"--config.workdir={workdir}", *options]
+    processes = []
+    for i in range(2):
+        own = [f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={i}"]
+        with printed(workdir, i).open("w") as out:
+            done = subprocess.Popen([*command, *own], cwd=REPOSITORY, env=environment, stdout=out, stderr=out)
+        processes.append(done)
+    return processes
+
+
+def printed(workdir, process):
+    return workdir.parent / f"{workdir.name}_{process}.txt"
+
+
+def exit_codes(processes):
+    try:
+        return [process.wait(timeout=400) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def on_one_device(config, steps):
+    """(metrics of every step, state after it) of a run of one process with one device: this one."""
+    run, mesh = from_config(config), make_mesh(1, 1, jax.devices()[:1])
+    batches, place = batches_from(run, data.open_streams(run), 0), data.BatchPlacer(run, mesh)
+    state, losses, states = fresh_state(run, mesh), [], []
+    step = lower_step(run, mesh, state).compile({"xla_backend_optimization_level": 0})
+    for _ in range(steps):
+        state, metrics = step(state, place(next(batches)))
+        losses.append(jax.device_get(metrics))
+        states.append(jax.tree.map(jnp.copy, state))  # the step takes its memory
+    return losses, states
+
+
+def assert_same_losses(history, expected, first=0):
+    lines = {line["step"]: line for line in history if line["kind"] == "train"}
+    for step, metrics in enumerate(expected[first:], start=first + 1):
+        for name, value in metrics.items():
+            np.testing.assert_allclose(lines[step][name], value, rtol=2e-4, atol=1e-6, err_msg=f"{name}, step {step}")
+
+
+def config_for(data_root, total_steps):
+    config = tiny.get_config()
+    config.data_root, config.total_steps = str(data_root), total_steps
+    config.eval.every = 10**6
+    return config
+
+
+def options(config):
+    kept = {"data_root": config.data_root, "total_steps": config.total_steps, "eval.every": config.eval.every}
+    return [f"--config.{name}={value}" for name, value in kept.items()]
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory):
+    return tiny.write_data(tmp_path_factory.mktemp("data")).parent
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one_and_one_reads_their_checkpoint(tmp_path, data_root):
+    config, workdir = config_for(data_root, STEPS), tmp_path / "run"
+    processes = start_two(workdir, *options(config), "--config.mesh.model=2", "--config.mesh.shard_backbone=True")
+    losses, (*_, state) = on_one_device(config, STEPS)
+    assert exit_codes(processes) == [0, 0], printed(workdir, 1).read_text()[-3000:]
+
+    history = read_history(workdir)
+    assert [line["step"] for line in history if line["kind"] == "train"] == list(range(1, STEPS + 1))
+    assert [line["step"] for line in history if line["kind"] == "eval"] == [STEPS]
+    assert_same_losses(history, losses)
+    layout = state_layout(from_config(config), make_mesh(8, 1))
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        theirs, ours = jax.device_get((checkpoints.restore(STEPS, layout), state))
+    assert ours.bank.wraps.max() >= 1
+    np.testing.assert_array_equal(theirs.bank.cursor, ours.bank.cursor)
+    np.testing.assert_array_equal(theirs.bank.wraps, ours.bank.wraps)
+    np.testing.assert_allclose(theirs.bank.slots, ours.bank.slots, atol=2e-4)
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(theirs.params), jax.tree.leaves(ours.params), strict=True
+    ):
+        # Adam moves an entry by the rate whatever the size of its gradient, so one near zero may go either way.
+        np.testing.assert_allclose(a, b, atol=1e-4, err_msg=jax.tree_util.keystr(path))
+
+    # Only the first process writes and tells.
+    assert (workdir / "report.html").stat().st_size > 10_000
+    assert json.loads((workdir / "config.json").read_text())["total_steps"] == STEPS
+    assert len(list((workdir / "tensorboard").glob("events*"))) == 1
+    first, second = (printed(workdir, i).read_text() for i in range(2))
+    assert "bank/slots" in first
+    assert "report:" in first
+    assert not [line for line in second.splitlines() if line and "[Gloo]" not in line]
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_from_one_and_stop_together(tmp_path, data_root):
+    """A checkpoint of one process; then SIGTERM to the second of two processes, which stops the first one, too."""
+    config, workdir = config_for(data_root, 100_000), tmp_path / "run"
+    run = from_config(config)
+    losses, (_, _, early, *_) = on_one_device(config, 6)
+    record = Record.of(run.settings, run.vocabulary.classes, data.data_settings(run, data.open_streams(run)), early)
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save(early, record, 3, None)
+    processes = start_two(workdir, *options(config), "--config.checkpoint.every=100000")
+    deadline = time.monotonic() + 400
+    while not (history := read_history(workdir)) or history[-1]["step"] < 6:
+        assert [process.poll() for process in processes] == [None, None], printed(workdir, 1).read_text()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    processes[1].send_signal(signal.SIGTERM)
+    assert exit_codes(processes) == [0, 0], printed(workdir, 1).read_text()[-3000:]
+
+    text = printed(workdir, 0).read_text()
+    assert "resumed at step 3" in text
+    stopped = int(re.search(r"stopped and saved at step (\d+) of", text)[1])
+    history = read_history(workdir)
+    assert [line["step"] for line in history] == list(range(4, stopped + 1))
+    assert_same_losses(history, losses, first=3)
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [3, stopped]
+        layout = state_layout(run, make_mesh(2, 4))
+        assert int(checkpoints.restore(stopped, layout).step) == stopped
+        # Bit for bit what was saved by the one process.
+        again = checkpoints.restore(3, layout)
+    for one, two in zip(jax.tree.leaves(early), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.slow
+def test_a_model_axis_across_processes_is_refused_by_all(tmp_path, data_root):
+    processes = start_two(tmp_path / "run", f"--config.data_root={data_root}", "--config.mesh.model=8")
+    codes = exit_codes(processes)
+    assert codes == [2, 2]
+    text = printed(tmp_path / "run", 0).read_text()
+    assert "error: mesh.model=8 reaches over several processes of 4 devices: use a divisor of 4" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("", 2, 0), "go with --coordinator"),
+        (("auto", None, 1), "go with --coordinator"),
+        (("localhost:1", None, 0), "needs all three"),
+        (("localhost:1", 2, 2), "0 <= process_id < num_processes"),
+    ],
+)
+def test_incomplete_flags_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        distributed.start(*arguments)
+
+
+def test_one_process_joins_nobody():
+    distributed.start("", None, None)
+    assert distributed.is_first_process()
+    with distributed.stop_requested() as stopping:
+        assert not stopping(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stopping(2)
