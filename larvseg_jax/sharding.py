@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, PyTree
@@ -95,11 +96,17 @@ def make_mesh(data: int, model: int, over: Sequence[jax.Device] | None = None) -
             f"mesh.data={data} x mesh.model={model} does not make {devices} devices: "
             f"(data, model) can be {', '.join(map(str, fits))}"
         )
-    mesh = jax.make_mesh((data, model), ("data", "model"), devices=over, axis_types=(jax.sharding.AxisType.Auto,) * 2)
-    if any(len({device.process_index for device in row}) > 1 for row in mesh.devices):
-        own = devices // len({device.process_index for device in found})
+    axis_types = (jax.sharding.AxisType.Auto,) * 2
+    processes = len({device.process_index for device in found})
+    if processes == 1:
+        return jax.make_mesh((data, model), ("data", "model"), devices=over, axis_types=axis_types)
+    own = devices // processes
+    if own % model:
         raise UserError(f"mesh.model={model} reaches over several processes of {own} devices: use a divisor of {own}")
-    return mesh
+    # jax.make_mesh may lay a row across processes even where each could have rows of its own.
+    grid = np.empty(devices, object)
+    grid[:] = sorted(found, key=lambda device: (device.process_index, device.id))
+    return Mesh(grid.reshape(data, model), ("data", "model"), axis_types=axis_types)
 
 
 def state_shardings(state: Any, mesh: Mesh, rules: ShardingRules) -> Any:
