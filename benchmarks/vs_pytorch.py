@@ -1,0 +1,263 @@
+"""One training step, ours and a plain PyTorch one of the same model, in turn on the same machine.
+
+    python -m benchmarks.vs_pytorch --torch_python=PATH [--repeats=5]
+    python -m benchmarks.vs_pytorch --torch_python=PATH --device=gpu [--dtype=bfloat16]    (not yet run)
+
+ViT-B/16 at 512 pixels, two pictures with masks and two with 3 and 2 tags, 150 classes, CA-Classifier with a warm
+bank of 20 x 20, SGD with momentum. PyTorch needs an environment of its own (python -m venv DIR; DIR/bin/pip install
+torch numpy): benchmarks/_torch_original.py, whose losses and features are compared with ours first. Peak memory is
+that of the process on a CPU, that of the allocator on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks._memory import forget_peak, peak_resident
+from configs import common
+from larvseg_jax import data, flops, memory_bank
+from larvseg_jax.config import Experiment, from_config
+from larvseg_jax.losses import segmentation_loss
+from larvseg_jax.memory_bank import MemoryBank
+from larvseg_jax.models.head import CosineHead
+from larvseg_jax.models.segmenter import class_rows
+from larvseg_jax.models.vit import VisionTransformer
+from larvseg_jax.sharding import make_mesh, path_name
+from larvseg_jax.train_loop import lower_step
+from larvseg_jax.train_state import fresh_state
+from larvseg_jax.train_step import StreamLoss, tag_losses
+
+Work = Callable[[], dict[str, Any]]
+"""Does the work once -> {"seconds", "cpu" (seconds of all threads), "peak", "losses"}."""
+
+STREAMS = ("masks", "tags")
+TAGS = ((12, 40, 99), (7, 140))
+CPU_ATTENTION = ("scaled_dot_product_attention", "nn.MultiheadAttention")
+GPU_ATTENTION = ("scaled_dot_product_attention", "scaled_dot_product_attention, torch.compile")
+
+
+def experiment(dtype: str, slots: int) -> Experiment:
+    """The run that both sides train."""
+    config = common.get_config()
+    config.class_lists.lists = ("ade20k_150",)
+    config.streams.masks = common.mask_stream(class_list="ade20k_150", batch_size=2)
+    config.streams.tags = common.tag_stream(class_list="ade20k_150", batch_size=2, max_labels=slots)
+    config.model.dtype = dtype
+    return from_config(config)
+
+
+def inputs(run: Experiment) -> dict[str, np.ndarray]:
+    """Pictures, labels, features of a backbone and a filled bank (vectors of unit length): random."""
+    rng, crop = np.random.default_rng(0), run.streams["masks"].crop_size
+    side, (h, w), d = crop // run.downsample_rate, run.vit.stored_grid, run.vit.width
+    coarse = rng.integers(-1, 150, (2, side // 32, side // 32), dtype=np.int32)
+    ca = run.ca_classifier
+    queue = rng.standard_normal((150, ca.memory_bank_size, ca.foreground_topk, d), np.float32)
+    return {
+        "masks": rng.standard_normal((2, crop, crop, 3), np.float32),
+        "tags": rng.standard_normal((2, crop, crop, 3), np.float32),
+        "features": rng.standard_normal((2, h, w, d), np.float32),
+        "label": coarse.repeat(32, 1).repeat(32, 2),
+        "tag_lists": np.array([[*t, *[-1] * (run.streams["tags"].max_labels - len(t))] for t in TAGS], np.int32),
+        "queue": queue / np.linalg.norm(queue, axis=-1, keepdims=True),
+    }
+
+
+class Ours:
+    """Our compiled step, and the two heads alone."""
+
+    def __init__(self, run: Experiment, given: dict[str, np.ndarray]) -> None:
+        self.run, self.mesh = run, make_mesh(1, 1, jax.devices()[:1])
+        self.streams = {s.name: s for s in data.stream_losses(run, self.mesh)}
+        self.state = fresh_state(run, self.mesh)
+        slots = np.zeros(self.state.bank.slots.shape, np.float32)
+        slots[self.streams["tags"].label_set.rows] = given["queue"].mean(2)
+        bank = MemoryBank.from_slots(jnp.asarray(slots))
+        self.state = dataclasses.replace(self.state, bank=dataclasses.replace(bank, wraps=jnp.ones_like(bank.wraps)))
+        labels = {"masks": {"label": given["label"]}, "tags": {"tags": given["tag_lists"]}}
+        valid = np.ones(2, bool)
+        host = {k: {"image": given[k], "valid": valid} | labels[k] for k in STREAMS}
+        self.batch = data.BatchPlacer(run, self.mesh)(host)
+        self.features = jnp.asarray(given["features"])
+        self.compiled = lower_step(run, self.mesh, self.state).compile()
+        self.heads = {
+            name: jax.jit(jax.value_and_grad(functools.partial(self._head_loss, stream), (0, 1), has_aux=True))
+            for name, stream in self.streams.items()
+        }
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """All of them by path, classes in the order of the stream's columns."""
+        leaves = jax.tree_util.tree_leaves_with_path(self.state.params)
+        named = {path_name(path): np.asarray(x) for path, x in leaves}
+        rows = self.streams["tags"].label_set.rows
+        return named | {"head/class_embeddings": named["head/class_embeddings"][rows]}
+
+    def tag_features(self) -> np.ndarray:
+        """What the backbone makes of the tagged pictures, without drop path."""
+        backbone = jax.jit(VisionTransformer(self.run.vit).apply)
+        return np.asarray(backbone({"params": self.state.params["backbone"]}, self.batch["tags"]["image"]))
+
+    def step(self) -> list[float]:
+        """One optimisation step."""
+        self.state, metrics = self.compiled(self.state, self.batch)
+        jax.block_until_ready(self.state)
+        return [float(metrics[k]) for k in ("masks/L_seg", "tags/L_cls", "tags/L_aux")]
+
+    def head(self, name: str) -> list[float]:
+        """Losses and gradients of one head from features."""
+        (_, (losses, _)), _ = out = self.heads[name](self.state.params["head"], self.features, self.state.bank)
+        jax.block_until_ready(out)
+        return [float(x) for x in losses]
+
+    def _head_loss(
+        self, stream: StreamLoss, params: Any, features: jax.Array, bank: MemoryBank
+    ) -> tuple[jax.Array, tuple[list[jax.Array], MemoryBank]]:
+        head = CosineHead(bank.cursor.shape[0], self.run.vit.width)
+        patches: Any = head.apply({"params": params}, features, method="patches")
+        rows, known = class_rows(stream.label_set, bank.cursor.shape[0]), jnp.asarray(stream.label_set.multiplicity)
+        table: Any = head.apply({"params": params}, rows, known, method="classes")
+        own = self.batch[stream.name]
+        if stream.kind == "masks":
+            loss = segmentation_loss(patches, table, own["label"], own["valid"], self.run.seg_loss_mean)
+            return loss, ([loss], bank)
+        losses, pairs = tag_losses(patches, table, own["tags"], bank, stream, self.run.ca_classifier, True)
+        bank = memory_bank.write(bank, *pairs)
+        return losses["L_cls"] + losses["L_aux"], ([losses["L_cls"], losses["L_aux"]], bank)
+
+
+def timed(work: Callable[[], list[float]]) -> dict[str, Any]:
+    """The work with its seconds and the peak of memory."""
+    on_cpu = jax.default_backend() == "cpu"
+    if on_cpu:
+        forget_peak()
+    begin, cpu = time.perf_counter(), time.process_time()
+    losses = work()
+    seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
+    peak = peak_resident() if on_cpu else jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
+    return {"seconds": seconds, "cpu": cpu, "peak": peak, "losses": losses}
+
+
+@contextlib.contextmanager
+def torch_process(python: str, arrays: dict[str, Any]) -> Iterator[tuple[str, Callable[..., dict[str, Any]]]]:
+    """(versions, ask) of benchmarks/_torch_original.py under another interpreter; ask(work, *arguments)."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder, "given.npz"), **arrays)
+        command = [python, "-m", "benchmarks._torch_original", f"{folder}/given.npz"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            to_child, answers = child.stdin, child.stdout
+
+            def answer() -> dict[str, Any]:
+                line = answers.readline()
+                if not line:
+                    raise SystemExit(f"error: {python} stopped: it needs torch and NumPy")
+                return json.loads(line)
+
+            def ask(work: str, *arguments: str) -> dict[str, Any]:
+                print(json.dumps({"work": work, "arguments": arguments}), file=to_child, flush=True)
+                return answer()
+
+            yield answer()["versions"], ask
+            to_child.close()
+
+
+def check(ours: Ours, ask: Callable[..., dict[str, Any]]) -> None:
+    """Prints how far the two implementations agree before anything is trained."""
+    with tempfile.TemporaryDirectory() as folder:
+        ask("check", f"{folder}/features.npy")
+        theirs = np.load(f"{folder}/features.npy")
+    mine = ours.tag_features().reshape(theirs.shape)
+    print(f"features: largest difference {np.abs(mine - theirs).max():.1e}, largest value {np.abs(mine).max():.1f}")
+    for name, parts in (("masks", "L_seg"), ("tags", "L_cls, L_aux")):
+        both = ours.head(name), ask("mask_head" if name == "masks" else "tag_head")["losses"]
+        print(f"{parts}: ours {both[0]}, PyTorch {both[1]}", flush=True)
+
+
+def compare(title: str, works: dict[str, Work], repeats: int) -> None:
+    """Runs the works in turn and prints their median seconds, ours first."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in works}
+    for number in range(repeats + 1):
+        for name, work in works.items():
+            result = work()
+            done = f"{title}, round {number} of {repeats}, {name}: {result['seconds']:.3g} s, CPU {result['cpu']:.3g} s"
+            print(done, file=sys.stderr, flush=True)  # an interrupted run has told what it measured
+            if number:  # the first one compiles, or fills caches
+                found[name].append(result)
+    print(f"\n| {title} | median s | best s | CPU s | peak memory, GB | PyTorch / ours: median, best, CPU |")
+    print("|---|---|---|---|---|---|")
+    ours: tuple[float, ...] = ()
+    for name, results in found.items():
+        seconds = [r["seconds"] for r in results]
+        times = statistics.median(seconds), min(seconds), statistics.median(r["cpu"] for r in results)
+        ours = ours or times
+        ratios = ", ".join(f"{t / own:.2f}" for t, own in zip(times, ours, strict=True))
+        peak = max(r["peak"] for r in results) / 1e9
+        print(f"| {name} | " + " | ".join(f"{t:.4g}" for t in times) + f" | {peak:.2f} | {ratios} |", flush=True)
+
+
+def main() -> None:
+    """Prints a table for the whole step and for each head alone."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--torch_python", help="an interpreter with torch")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the backbone")
+    parser.add_argument("--label_slots", type=int, default=96, help="max_labels of our tag stream, as in the configs")
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    if jax.default_backend() != args.device:
+        parser.exit(2, f"error: --device={args.device}, but JAX runs on {jax.default_backend()}\n")
+    run = experiment(args.dtype, args.label_slots)
+    given = inputs(run)
+    ours = Ours(run, given)
+    parts = flops.step_flops(run.vit, flops.stream_sizes(run))
+    print(f"{os.cpu_count()} cores, {jax.devices()[0].device_kind}, jax {jax.__version__}, {args.dtype}; "
+          f"{sum(parts.values()) / 1e12:.2f} TFLOP a step, {args.label_slots} label slots")  # fmt: skip
+    analysis = ours.compiled.memory_analysis()
+    assert analysis is not None
+    print(f"our step: arguments {analysis.argument_size_in_bytes / 1e9:.2f} GB, temporary "
+          f"{analysis.temp_size_in_bytes / 1e9:.2f} GB")  # fmt: skip
+    steps: dict[str, Work] = {"larvseg_jax": lambda: timed(ours.step)}
+    heads: dict[str, dict[str, Work]] = {
+        name: {"larvseg_jax": functools.partial(timed, functools.partial(ours.head, name))} for name in STREAMS
+    }
+    settings = dataclasses.asdict(run.vit) | dataclasses.asdict(run.ca_classifier)
+    settings |= {"device": args.device, "dtype": args.dtype, "streams": STREAMS}
+    settings |= {"loss_size": ours.streams["tags"].loss_size}
+    with contextlib.ExitStack() as stack:
+        if args.torch_python:
+            arrays = given | ours.parameters() | {"settings": np.array(json.dumps(settings))}
+            versions, ask = stack.enter_context(torch_process(args.torch_python, arrays))
+            print(versions)
+            check(ours, ask)
+            for attention in GPU_ATTENTION if args.device == "gpu" else CPU_ATTENTION:
+                steps[f"PyTorch, {attention}"] = functools.partial(ask, "step", attention)
+            heads["masks"]["PyTorch"] = functools.partial(ask, "mask_head")
+            heads["tags"]["PyTorch"] = functools.partial(ask, "tag_head")
+        else:
+            print("PyTorch not installed (--torch_python=PATH)")
+        compare("tag head: L_cls, L_aux", heads["tags"], 3 * args.repeats)
+        compare("mask head: L_seg", heads["masks"], args.repeats)
+        compare("whole step", steps, args.repeats)
+
+
+if __name__ == "__main__":
+    main()
