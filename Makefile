@@ -22,7 +22,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 RUN := $(VENV)/.installed-$(VERSION)
 DEV := $(VENV)/.installed-$(VERSION)-dev
 
-.PHONY: help quickstart test test-fast test-312 lint format install install-dev clean
+.PHONY: help quickstart test test-fast test-312 benchmarks-gpu lint format install install-dev clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +45,12 @@ test-312:  ## the everyday tests under python3.12, where there is one
 	else \
 		echo "python3.12 not found: that run is skipped"; \
 	fi
+
+benchmarks-gpu: $(DEV)  ## what is measured on a GPU, in one go (TORCH_PYTHON=<a Python with PyTorch>); takes minutes
+	$(BIN)/python -m benchmarks.class_scaling --largest_gb=40
+	$(BIN)/python -m benchmarks.predict_21k --torch_python="$(TORCH_PYTHON)"
+	$(BIN)/python -m benchmarks.vs_pytorch --device=gpu --dtype=bfloat16 --torch_python="$(TORCH_PYTHON)"
+	$(BIN)/python -m benchmarks.vs_pytorch --device=gpu --dtype=float32 --torch_python="$(TORCH_PYTHON)"
 
 lint: $(DEV)  ## format check, lint, types, spelling
 	$(BIN)/ruff format --check .

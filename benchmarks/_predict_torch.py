@@ -6,8 +6,8 @@ import sys
 import time
 
 import numpy as np
-import torch  # type: ignore[import-not-found]
-from torch.nn import functional  # type: ignore[import-not-found]
+import torch
+from torch.nn import functional
 
 
 def megabytes() -> float:
