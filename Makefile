@@ -25,7 +25,7 @@ DEV := $(VENV)/.installed-$(VERSION)-dev
 .PHONY: help quickstart test test-fast test-312 benchmarks-gpu lint format install install-dev clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 quickstart: $(RUN)  ## generate data, train a small model on the CPU, evaluate it, write a report (minutes)
 	$(BIN)/python -m data_pipelines.scenes_builder --data_dir=data
