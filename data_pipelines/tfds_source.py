@@ -36,8 +36,8 @@ class TfdsSource:
     def __init__(self, directory: Path, split: str, label_set: LabelSet, *, masks: bool, tags: bool) -> None:
         if not (directory / "dataset_info.json").is_file():
             raise UserError(
-                f"{directory} is no prepared TFDS data set (no dataset_info.json): prepare it "
-                "(the generated scenes: python -m data_pipelines.scenes_builder --data_dir=DIR), and point "
+                f"{directory} is no prepared TFDS data set (no dataset_info.json): prepare it (docs/data.md: python -m "
+                "data_pipelines.prepare NAME --from=DIR; the generated scenes: data_pipelines.scenes_builder), and point "
                 "--config.data_root= or the environment variable LARVSEG_DATA at the folder that holds it"
             )
         self._where = f"{directory}, split {split!r}"

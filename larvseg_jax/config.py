@@ -138,8 +138,8 @@ def from_config(config: ml_collections.ConfigDict) -> Experiment:
     union = _union(config.class_lists)
     experiment = Experiment(
         name=config.name,
-        workdir=Path(config.workdir or f"runs/{config.name}"),
-        data_root=Path(config.data_root or os.environ.get("LARVSEG_DATA", ".")),
+        workdir=Path(config.workdir or f"runs/{config.name}").expanduser(),
+        data_root=Path(config.data_root or os.environ.get("LARVSEG_DATA", ".")).expanduser(),
         seed=config.seed,
         total_steps=config.total_steps,
         vocabulary=_vocabulary(config, union, streams),
@@ -151,7 +151,7 @@ def from_config(config: ml_collections.ConfigDict) -> Experiment:
         data_threads=config.data_threads,
         vit=ViTConfig(**model),
         gamma_init=gamma_init,
-        pretrained=config.pretrained,
+        pretrained=os.path.expanduser(config.pretrained),  # the shell leaves --config.x=~/y as it is
         ca_classifier=CAConfig(**config.ca_classifier),
         seg_loss_mean=config.seg_loss_mean,
         optimizer=OptimizerConfig(**config.optimizer),

@@ -149,3 +149,17 @@ def test_wrong_arguments(text, problem):
 def test_arguments():
     args = common.parse_arguments("photos,bank=3,paper", first="data", data="", **paper.METHOD)
     assert (args.data, args.bank, args.paper, args.ca) == ("photos", 3, True, "on")
+
+
+def test_home_folders_in_options(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))  # a shell leaves --config.data_root=~/data as it is
+    config = common.get_config()
+    config.update(data_root="~/data", workdir="~/runs", pretrained="~/weights.npz")
+    config.streams.masks = common.mask_stream()
+    config.vocabulary.update(classes=("cat",), base=("cat",))
+    run = from_config(config)
+    assert (run.data_root, run.workdir, run.pretrained) == (
+        tmp_path / "data",
+        tmp_path / "runs",
+        str(tmp_path / "weights.npz"),
+    )
