@@ -37,8 +37,8 @@ class TfdsSource:
         if not (directory / "dataset_info.json").is_file():
             raise UserError(
                 f"{directory} is no prepared TFDS data set (no dataset_info.json): prepare it (docs/data.md: python -m "
-                "data_pipelines.prepare NAME --from=DIR; the generated scenes: data_pipelines.scenes_builder), and point "
-                "--config.data_root= or the environment variable LARVSEG_DATA at the folder that holds it"
+                "data_pipelines.prepare NAME --from=DIR; the generated scenes: data_pipelines.scenes_builder), and "
+                "point --config.data_root= or the environment variable LARVSEG_DATA at the folder that holds it"
             )
         self._where = f"{directory}, split {split!r}"
         self._masks, self._tags = masks, tags

@@ -232,7 +232,7 @@ def test_a_mesh_of_several_hosts_is_made_as_training_makes_it_or_the_difference_
     assert dict(mesh.shape) == {"data": 8, "model": 2}
     assert refusal == ""
     mesh, refusal = target_mesh(target, 4, 4)
-    # Whether or not training makes it today: classes are split within one host, which has four chips.
+    assert refusal == ""  # classes are split within one host, which has four chips
     hosts = np.vectorize(lambda device: device.process_index)(mesh.devices)
     assert (hosts == hosts[:, :1]).all()
     assert sorted(hosts[:, 0].tolist()) == [0, 1, 2, 3]
