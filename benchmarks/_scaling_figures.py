@@ -93,7 +93,7 @@ def print_bank() -> None:
     """Bytes of both layouts for each number of classes, and how far the attention maps differ."""
     m = k = 20
     d = 768
-    print("\n| classes | K vectors per slot, float32, GB | slot means, float32 | slot means, bfloat16 |")
+    print("\n| classes | K vectors per slot, float32, GB | slot means, float32 | slot means, 16 bits |")
     print("|---|---|---|---|")
     for n in (150, 847, 10_450, 21_841, 22_001):
         vectors, means = (4 * n * m * x * d / 1e9 for x in (k, 1))
@@ -106,7 +106,7 @@ def print_bank() -> None:
           f"{std.max():.4f}), slot means against K vectors in float64")  # fmt: skip
     bands = [(0.0, FLAT), (FLAT, 0.04), (0.04, math.inf)]
     print("\n| bank | " + " | ".join(f"std {low} to {high}" for low, high in bands) + " |\n|---|---|---|---|")
-    for dtype in ("float32", "bfloat16"):
+    for dtype in ("float32", "bfloat16", "float16"):
         difference = np.abs(maps_of_slots(photos.patches[m:], bank, dtype) - expected).max(-1)
         chosen = [difference[(std > low) & (std <= high)] for low, high in bands]
         cells = (f"{d.max():.1e}, {(d <= 1e-3).sum()} of {d.size} pairs within 1e-3" for d in chosen)

@@ -16,6 +16,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from larvseg_jax.models.attention import attention_head_by_head
+
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 SHAPES = {
@@ -37,14 +39,6 @@ def heads_first(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     return (weights @ v).transpose(0, 2, 1, 3)
 
 
-def per_head(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """A loop over (picture, head): only plain matrix products, one head's weights alive at a time."""
-    b, n, h, e = q.shape
-    q, k, v = (x.transpose(0, 2, 1, 3).reshape(b * h, n, e) for x in (q, k, v))
-    one = jax.checkpoint(lambda a: jax.nn.softmax(a[0] @ a[1].T * e**-0.5) @ a[2])
-    return jax.lax.map(one, (q, k, v)).reshape(b, h, n, e).transpose(0, 2, 1, 3)
-
-
 def chunked(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """A loop over chunks of about 64 queries, all heads together."""
     b, n, h, e = q.shape
@@ -64,7 +58,7 @@ def products_only(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 VARIANTS: dict[str, Attention] = {
     "library": library,
     "heads first": heads_first,
-    "per head": per_head,
+    "larvseg_jax": attention_head_by_head,
     "chunked": chunked,
     "products only": products_only,
 }

@@ -207,7 +207,7 @@ _CHOICES = {
     "model.stem": ("patch", "conv"),
     "model.dtype": ("float32", "bfloat16"),
     "ca_classifier.variant": ("cross_image", "region", "own_bank"),
-    "ca_classifier.bank_dtype": ("float32", "bfloat16"),
+    "ca_classifier.bank_dtype": ("float32", "float16", "bfloat16"),
     "eval.resize": ("logits", "labels"),
 }
 

@@ -8,8 +8,8 @@ Conventions:
   carries no gradient, once.
 - What the method needs, not what a run adds: no recomputation (`model.remat`), no filling up of batches, label sets
   or class blocks. Label slots count whether or not a label is in them, since shapes are static.
-- As the code computes: bilinear resampling is two dense matrix products (`resize.py`), and L_cls and L_aux each make
-  their pooled logits from the class table (method 5.5).
+- As the code computes: bilinear resampling is two dense matrix products (`resize.py`); L_cls and L_aux share the
+  covariance of the classes G and p^T G p, whose gradients take one product each, since G is symmetric (method 5.5).
 
 Letters: D width, F hidden width of the MLP, T tokens of a picture (P patches and the class token), N columns of a
 stream, l label slots, h x w patch grid, H x W loss grid.
@@ -151,8 +151,8 @@ def ca_classifier_flops(vit: ViTConfig, stream: StreamSizes) -> dict[str, int]:
 
 def _pooled_logits(d: int, n: int, images: int, patches: int, rows: int) -> int:
     """Method 5.5: G, p^T G p, one D-vector per row of weights, and its logits."""
-    gram = BOTH_LEARNT * _product(d, n, d)
-    variance = BOTH_LEARNT * images * _product(patches, d, d)
+    gram = ONE_LEARNT * _product(d, n, d)
+    variance = ONE_LEARNT * images * _product(patches, d, d)
     pooled = ONE_LEARNT * images * _product(rows, patches, d)
     return gram + variance + pooled + BOTH_LEARNT * images * _product(rows, d, n)
 

@@ -70,13 +70,49 @@ def pooled_logits(
     """
     share = table.multiplicity / jnp.sum(table.multiplicity)
     mean = einsum("n,nd->d", share, table.vectors)
-    centred = jnp.where(share[:, None] > 0, table.vectors - mean[None], 0.0)
-    gram = einsum("nd,n,ne->de", centred, share, centred)
-    variance = jnp.sum(einsum("bpd,de->bpe", patches, gram) * patches, axis=-1)
+    variance = score_variance(patches, table.vectors, mean, share)
     inverse_std = lax.rsqrt(jnp.maximum(variance, 0.0) + STANDARDISE_EPSILON)
     pooled_patch = einsum("blp,bp,bpd->bld", pooling, inverse_std, patches)
-    mean_weight = jnp.sum(pooling, axis=-1, keepdims=True)
-    return table.gamma * einsum("bld,nd->bln", pooled_patch, centred) + table.beta * mean_weight
+    centred = einsum("bld,nd->bln", pooled_patch, table.vectors) - einsum("bld,d->bl", pooled_patch, mean)[..., None]
+    return table.gamma * centred + table.beta * jnp.sum(pooling, axis=-1, keepdims=True)
+
+
+@jax.custom_vjp
+def score_variance(
+    patches: Float[Array, "b p d"], vectors: Float[Array, "n d"], mean: Float[Array, " d"], share: Float[Array, " n"]
+) -> Float[Array, "b p"]:
+    """var_n p.c_n = p^T G p with G = sum_n share_n (c_n - mean)(c_n - mean)^T, where mean = sum_n share_n c_n.
+
+    By hand, because automatic differentiation does not know that G is symmetric (three products where two do,
+    for both factors) and keeps centred copies of the class table. The mean has no gradient of its own: the
+    centred vectors add up to nothing.
+    """
+    return _score_variance(patches, vectors, mean, share)[0]
+
+
+_VarianceParts = tuple[Array, Array, Array, Array, Array]
+
+
+def _score_variance(
+    patches: Float[Array, "b p d"], vectors: Float[Array, "n d"], mean: Float[Array, " d"], share: Float[Array, " n"]
+) -> tuple[Float[Array, "b p"], _VarianceParts]:
+    scaled = (vectors - mean[None]) * jnp.sqrt(share)[:, None]
+    half = einsum("bpd,de->bpe", patches, einsum("nd,ne->de", scaled, scaled))
+    return jnp.sum(half * patches, axis=-1), (patches, vectors, mean, share, half)
+
+
+def _score_variance_gradient(
+    parts: _VarianceParts, gradient: Float[Array, "b p"]
+) -> tuple[Float[Array, "b p d"], Float[Array, "n d"], Float[Array, " d"], Float[Array, " n"]]:
+    patches, vectors, mean, share, half = parts
+    doubled = 2.0 * gradient[..., None]
+    to_gram = einsum("bpd,bpe->de", doubled * patches, patches)
+    # share (c - mean) dG, the mean taken out: no centred table is kept or made again.
+    to_vectors = share[:, None] * (einsum("nd,de->ne", vectors, to_gram) - einsum("d,de->e", mean, to_gram)[None])
+    return doubled * half, to_vectors, jnp.zeros_like(mean), jnp.zeros_like(share)
+
+
+score_variance.defvjp(_score_variance, _score_variance_gradient)
 
 
 def pooling_weights(weights: Float[Array, "b l H W"], grid: tuple[int, int]) -> Float[Array, "b l p"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import re
@@ -84,23 +85,25 @@ def make_mesh(data: int, model: int, over: Sequence[jax.Device] | None = None) -
     """A mesh over all devices (or those given); -1 for `data` takes what `model` leaves.
 
     UserError if it does not use all of them, or if `model` reaches from one process to another: the
-    pictures of a process are dealt to its own devices.
+    pictures of a process are dealt to its own devices, of which each process must have as many.
     """
     found = list(over or jax.devices())
-    devices = len(found)
+    counts = collections.Counter(device.process_index for device in found)
+    devices, processes, own = len(found), len(counts), min(counts.values())
+    if own != max(counts.values()):
+        told = ", ".join(str(counts[process]) for process in sorted(counts))
+        raise UserError(f"the {processes} processes have {told} devices: give each of them {own}")
     if data == -1 and model > 0 and devices % model == 0:
         data = devices // model
     if min(data, model) < 1 or data * model != devices:
-        fits = [(devices // m, m) for m in range(1, devices + 1) if devices % m == 0]
+        fits = [(devices // m, m) for m in range(1, own + 1) if own % m == 0]
         raise UserError(
             f"mesh.data={data} x mesh.model={model} does not make {devices} devices: "
             f"(data, model) can be {', '.join(map(str, fits))}"
         )
     axis_types = (jax.sharding.AxisType.Auto,) * 2
-    processes = len({device.process_index for device in found})
     if processes == 1:
         return jax.make_mesh((data, model), ("data", "model"), devices=over, axis_types=axis_types)
-    own = devices // processes
     if own % model:
         raise UserError(f"mesh.model={model} reaches over several processes of {own} devices: use a divisor of {own}")
     # jax.make_mesh may lay a row across processes even where each could have rows of its own.

@@ -97,6 +97,15 @@ def test_pooling_before_the_classes_is_exact(rng, patches, vectors):
     assert_trees_close(*results)
 
 
+def test_pooled_logits_are_the_mean_of_those_of_the_loss_grid(rng, patches, vectors):
+    attention = attention_of(rng)
+    pooling = losses.pooling_weights(attention, GRID)
+    ours = losses.pooled_logits(patches.reshape(3, -1, WIDTH), pooling, table_of(vectors))
+    logits = direct_logits(patches, vectors)
+    expected = jnp.mean(attention[..., None] * logits[:, None], axis=(2, 3))
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
 def test_one_row_of_weights_serves_all_labels_of_an_image(rng, patches, vectors):
     everywhere = jnp.ones((3, 3, *SIZE))
     of_pairs = closed_tag_losses(patches, table_of(vectors), TAGS, everywhere)

@@ -86,12 +86,13 @@ def test_invalid_pairs_change_nothing():
         np.testing.assert_array_equal(now, before)
 
 
-def test_bfloat16_slots_with_float32_means():
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_narrow_slots_with_float32_means(dtype):
     rng = np.random.default_rng(1)
-    bank = started_bank(rng, "bfloat16")
+    bank = started_bank(rng, dtype)
     pairs = random_pairs(rng, 30)
     after = memory_bank.write(bank, *map(jnp.asarray, pairs))
-    assert after.slots.dtype == jnp.bfloat16
+    assert after.slots.dtype == dtype
     assert after.class_mean.dtype == jnp.float32
     assert_same(after, written_in_sequence(bank, *pairs))
 

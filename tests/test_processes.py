@@ -1,4 +1,4 @@
-"""Two processes of four devices each are one run: same numbers, one log, checkpoints that either can read."""
+"""Several processes of a few devices each are one run: same numbers, one log, checkpoints that any can read."""
 
 import json
 import os
@@ -29,27 +29,65 @@ REPOSITORY = Path(__file__).parent.parent
 STEPS = 7
 
 
-def start_two(workdir, *options):
-    """Both processes of a run of tests/tiny.py; what they print goes to files beside the run's folder."""
+# train.py, and a list of the files and folders that its Python makes, changes or moves.
+WATCHED = """
+import os, runpy, sys
+touched = open(sys.argv[1], "w", buffering=1)
+def watch(event, arguments):
+    writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+    if (writes or event in ("os.mkdir", "os.rename", "os.remove")) and not isinstance(arguments[0], int):
+        print(os.fsdecode(arguments[0]), file=touched)
+sys.argv[:2] = ["train.py"]
+sys.addaudithook(watch)
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def start(workdir, *options, devices=(4, 4)):
+    """Processes of so many devices each, one run of tests/tiny.py; what they print goes to files beside its folder."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_FLAGS", "JAX_NUMPY"))}
-    # Without optimisation: compiling is most of the time these tests take.
-    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
-    environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-    command = [sys.executable, "train.py", "--config=tests/tiny.py", f"--config.workdir={workdir}", *options]
     processes = []
-    for i in range(2):
-        own = [f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={i}"]
+    for i, count in enumerate(devices):
+        # Without optimisation: compiling is most of the time these tests take.
+        flags = f"--xla_force_host_platform_device_count={count} --xla_backend_optimization_level=0"
+        own = [f"--coordinator=localhost:{port}", f"--num_processes={len(devices)}", f"--process_id={i}"]
+        command = [sys.executable, "-c", WATCHED, f"{workdir}_{i}_touched.txt", "--config=tests/tiny.py"]
+        command += [f"--config.workdir={workdir}", *options, *own]
         with printed(workdir, i).open("w") as out:
-            done = subprocess.Popen([*command, *own], cwd=REPOSITORY, env=environment, stdout=out, stderr=out)
+            done = subprocess.Popen(
+                command,
+                cwd=REPOSITORY,
+                env=environment | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+                stdout=out,
+                stderr=out,
+            )
         processes.append(done)
     return processes
 
 
 def printed(workdir, process):
     return workdir.parent / f"{workdir.name}_{process}.txt"
+
+
+def told(workdir, process):
+    """What it printed, but for the lines of Gloo, whose threads write them piece by piece into each other's."""
+    text = printed(workdir, process).read_text()
+    for piece in ("[Gloo] Rank ", " is connected to ", " peer ranks. ", "Expected number of connected peer ranks is : "):
+        text = text.replace(piece, "")
+    return text if re.search(r"[^\d\s]", text) else ""
+
+
+def touched(workdir, process):
+    """What a process made, changed or moved in the run's folder: paths in it."""
+    paths = map(Path, Path(f"{workdir}_{process}_touched.txt").read_text().splitlines())
+    return {str(path.relative_to(workdir)) for path in paths if workdir in path.parents}
+
+
+def assert_all_finish(workdir, processes):
+    assert exit_codes(processes) == [0] * len(processes), printed(workdir, 1).read_text()[-3000:]
 
 
 def exit_codes(processes):
@@ -97,12 +135,18 @@ def data_root(tmp_path_factory):
     return tiny.write_data(tmp_path_factory.mktemp("data")).parent
 
 
+@pytest.fixture(scope="module")
+def on_one(data_root):
+    losses, (*_, state) = on_one_device(config_for(data_root, STEPS), STEPS)
+    return losses, jax.device_get(state)
+
+
 @pytest.mark.slow
-def test_two_processes_train_like_one_and_one_reads_their_checkpoint(tmp_path, data_root):
-    config, workdir = config_for(data_root, STEPS), tmp_path / "run"
-    processes = start_two(workdir, *options(config), "--config.mesh.model=2", "--config.mesh.shard_backbone=True")
-    losses, (*_, state) = on_one_device(config, STEPS)
-    assert exit_codes(processes) == [0, 0], printed(workdir, 1).read_text()[-3000:]
+@pytest.mark.parametrize("devices", [(4, 4), (2, 2, 2, 2)], ids=str)
+def test_several_processes_train_like_one_and_one_reads_their_checkpoint(tmp_path, data_root, on_one, devices):
+    config, workdir, (losses, ours) = config_for(data_root, STEPS), tmp_path / "run", on_one
+    mesh = "--config.mesh.model=2", "--config.mesh.shard_backbone=True"
+    assert_all_finish(workdir, start(workdir, *options(config), *mesh, devices=devices))
 
     history = read_history(workdir)
     assert [line["step"] for line in history if line["kind"] == "train"] == list(range(1, STEPS + 1))
@@ -110,7 +154,7 @@ def test_two_processes_train_like_one_and_one_reads_their_checkpoint(tmp_path, d
     assert_same_losses(history, losses)
     layout = state_layout(from_config(config), make_mesh(8, 1))
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        theirs, ours = jax.device_get((checkpoints.restore(STEPS, layout), state))
+        theirs = jax.device_get(checkpoints.restore(STEPS, layout))
     assert ours.bank.wraps.max() >= 1
     np.testing.assert_array_equal(theirs.bank.cursor, ours.bank.cursor)
     np.testing.assert_array_equal(theirs.bank.wraps, ours.bank.wraps)
@@ -120,15 +164,23 @@ def test_two_processes_train_like_one_and_one_reads_their_checkpoint(tmp_path, d
     ):
         # Adam moves an entry by the rate whatever the size of its gradient, so one near zero may go either way.
         np.testing.assert_allclose(a, b, atol=1e-4, err_msg=jax.tree_util.keystr(path))
+    assert_only_the_first_writes_and_tells(workdir, len(devices))
 
-    # Only the first process writes and tells.
+
+def assert_only_the_first_writes_and_tells(workdir, processes):
     assert (workdir / "report.html").stat().st_size > 10_000
     assert json.loads((workdir / "config.json").read_text())["total_steps"] == STEPS
     assert len(list((workdir / "tensorboard").glob("events*"))) == 1
-    first, second = (printed(workdir, i).read_text() for i in range(2))
+    first = printed(workdir, 0).read_text()
     assert "bank/slots" in first
     assert "report:" in first
-    assert not [line for line in second.splitlines() if line and "[Gloo]" not in line]
+    written = touched(workdir, 0)
+    assert {"config.json", "metrics.new", "metrics.jsonl", "tensorboard", "report.html"} <= written
+    print(sorted(written))
+    for process in range(1, processes):
+        assert told(workdir, process) == ""
+        print(sorted(touched(workdir, process)))
+        assert touched(workdir, process) == {"checkpoints"}
 
 
 @pytest.mark.slow
@@ -140,14 +192,14 @@ def test_two_processes_go_on_from_one_and_stop_together(tmp_path, data_root):
     record = Record.of(run.settings, run.vocabulary.classes, data.data_settings(run, data.open_streams(run)), early)
     with Checkpoints(workdir) as checkpoints:
         checkpoints.save(early, record, 3, None)
-    processes = start_two(workdir, *options(config), "--config.checkpoint.every=100000")
+    processes = start(workdir, *options(config), "--config.checkpoint.every=100000")
     deadline = time.monotonic() + 400
     while not (history := read_history(workdir)) or history[-1]["step"] < 6:
         assert [process.poll() for process in processes] == [None, None], printed(workdir, 1).read_text()[-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.02)
     processes[1].send_signal(signal.SIGTERM)
-    assert exit_codes(processes) == [0, 0], printed(workdir, 1).read_text()[-3000:]
+    assert_all_finish(workdir, processes)
 
     text = printed(workdir, 0).read_text()
     assert "resumed at step 3" in text
@@ -166,12 +218,20 @@ def test_two_processes_go_on_from_one_and_stop_together(tmp_path, data_root):
 
 
 @pytest.mark.slow
-def test_a_model_axis_across_processes_is_refused_by_all(tmp_path, data_root):
-    processes = start_two(tmp_path / "run", f"--config.data_root={data_root}", "--config.mesh.model=8")
-    codes = exit_codes(processes)
-    assert codes == [2, 2]
-    text = printed(tmp_path / "run", 0).read_text()
-    assert "error: mesh.model=8 reaches over several processes of 4 devices: use a divisor of 4" in text
+@pytest.mark.parametrize(
+    ("devices", "model", "message"),
+    [
+        ((4, 4), 8, "mesh.model=8 reaches over several processes of 4 devices: use a divisor of 4"),
+        ((3, 1), 2, "the 2 processes have 3, 1 devices: give each of them 1"),
+    ],
+    ids=str,
+)
+def test_a_mesh_that_the_processes_cannot_share_is_refused_by_all(tmp_path, data_root, devices, model, message):
+    workdir = tmp_path / "run"
+    given = f"--config.data_root={data_root}", f"--config.mesh.model={model}"
+    assert exit_codes(start(workdir, *given, devices=devices)) == [2, 2]
+    for process in range(2):
+        assert f"error: {message}" in printed(workdir, process).read_text()
 
 
 @pytest.mark.parametrize(

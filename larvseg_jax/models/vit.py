@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from larvseg_jax.models.attention import dot_product_attention
 from larvseg_jax.precision import einsum
 from larvseg_jax.resize import bicubic_matrix
 
@@ -86,7 +88,7 @@ class Embedding(nn.Module):
             features = cfg.width >> (halvings - 1 - i)
             x = nn.Conv(features, (3, 3), (2, 2), dtype=dtype, name=f"conv_{i}")(x)
             x = _layer_norm(x, f"norm_{i}")
-            x = nn.gelu(x, approximate=False)
+            x = gelu(x)
         return nn.Dense(cfg.width, dtype=dtype, name="out")(x)
 
 
@@ -177,49 +179,6 @@ class SelfAttention(nn.Module):
         )(mixed)
 
 
-def dot_product_attention(
-    query: Float[Array, "b n k e"], key: Float[Array, "b n k e"], value: Float[Array, "b n k e"]
-) -> Float[Array, "b n k e"]:
-    """softmax(q k^T / sqrt(e)) v per head, softmax in float32.
-
-    On a single CPU device a loop over (picture, head): plain matrix products run up to twice as fast there
-    as the batched ones of the library (benchmarks/attention.py). With more devices the pictures are split
-    among them, and a loop over them would gather them first.
-    """
-    on_cpu = _attention_head_by_head if jax.device_count() == 1 else _attention_of_all_heads
-    return lax.platform_dependent(query, key, value, cpu=on_cpu, default=_attention_of_jax)
-
-
-def _attention_of_jax(
-    query: Float[Array, "b n k e"], key: Float[Array, "b n k e"], value: Float[Array, "b n k e"]
-) -> Float[Array, "b n k e"]:
-    # It mixes bfloat16 and float32 inside, which strict promotion refuses.
-    with jax.numpy_dtype_promotion("standard"):
-        return jax.nn.dot_product_attention(query, key, value)
-
-
-def _attention_of_all_heads(
-    query: Float[Array, "b n k e"], key: Float[Array, "b n k e"], value: Float[Array, "b n k e"]
-) -> Float[Array, "b n k e"]:
-    scores = jnp.einsum("bqke,bske->bkqs", query, key).astype(jnp.float32) * query.shape[-1] ** -0.5
-    return jnp.einsum("bkqs,bske->bqke", jax.nn.softmax(scores).astype(value.dtype), value)
-
-
-def _attention_head_by_head(
-    query: Float[Array, "b n k e"], key: Float[Array, "b n k e"], value: Float[Array, "b n k e"]
-) -> Float[Array, "b n k e"]:
-    b, n, k, e = query.shape
-    heads = tuple(x.transpose(0, 2, 1, 3).reshape(b * k, n, e) for x in (query, key, value))
-
-    @jax.checkpoint
-    def one_head(head: tuple[Array, Array, Array]) -> Float[Array, "n e"]:
-        q, k, v = head
-        scores = (q @ k.T).astype(jnp.float32) * e**-0.5
-        return jax.nn.softmax(scores).astype(v.dtype) @ v
-
-    return lax.map(one_head, heads).reshape(b, k, n, e).transpose(0, 2, 1, 3)
-
-
 class Mlp(nn.Module):
     """Two dense layers with the exact (erf) GELU between."""
 
@@ -234,7 +193,30 @@ class Mlp(nn.Module):
             bias_init=nn.initializers.normal(1e-6),
         )
         y = dense(self.config.mlp_dim, name="Dense_0")(x)
-        return dense(x.shape[-1], name="Dense_1")(nn.gelu(y, approximate=False))
+        return dense(x.shape[-1], name="Dense_1")(gelu(y))
+
+
+@jax.custom_vjp
+def gelu(x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    """x P(X < x) for a standard normal X (the exact GELU, with erf), in float32.
+
+    Its gradient keeps x only. `nn.gelu` keeps two arrays more, of the largest size in the network.
+    """
+    wide = x.astype(jnp.float32)
+    return (wide * _normal_cdf(wide)).astype(x.dtype)
+
+
+def _gelu_gradient(x: Float[Array, "*batch d"], gradient: Float[Array, "*batch d"]) -> tuple[Float[Array, "*batch d"]]:
+    wide = x.astype(jnp.float32)
+    density = jnp.exp(-0.5 * jnp.square(wide)) * (2 * math.pi) ** -0.5
+    return ((gradient.astype(jnp.float32) * (_normal_cdf(wide) + wide * density)).astype(x.dtype),)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_gradient)
+
+
+def _normal_cdf(x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    return 0.5 + 0.5 * lax.erf(x * 2**-0.5)
 
 
 class DropPath(nn.Module):
