@@ -217,7 +217,7 @@ class Original:
         self.backbone, self.head = self.backbone.to(self.device), self.head.to(self.device)
         self.images = {k: torch.from_numpy(a[k]).permute(0, 3, 1, 2).contiguous().to(self.device) for k in s["streams"]}
         self.label = torch.from_numpy(a["label"]).long().to(self.device)
-        self.tags = [[int(t) for t in row if t >= 0] for row in a["tag_lists"]]
+        self.tags = {name: [[int(t) for t in row if t >= 0] for row in a[name]] for name in s["tags"]}
         self.features = torch.from_numpy(a["features"]).flatten(1, 2).to(self.device).requires_grad_()
         weights = [*self.backbone.parameters(), *self.head.parameters()]
         self.optimizer = torch.optim.SGD(weights, lr=1e-3, momentum=0.9)
@@ -231,7 +231,7 @@ class Original:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.s["dtype"] == "bfloat16"):
             masks, tags = (backbone(self.images[k], fused).float() for k in self.s["streams"])
         l_seg = self.head.mask_loss(masks, self.label)
-        l_cls, l_aux = self.head.tag_losses(tags, self.tags)
+        l_cls, l_aux = self.head.tag_losses(tags, self.tags[self.s["of_step"]])
         loss = 0.5 * l_seg + 0.5 * (0.1 * l_cls + 0.1 * l_aux)
         loss.backward()
         self.optimizer.step()
@@ -244,10 +244,10 @@ class Original:
         loss.backward()
         return [float(loss.detach())]
 
-    def tag_head(self) -> list[float]:
+    def tag_head(self, tags: str) -> list[float]:
         """Loss and gradients of the image-level head from features."""
         self._forget_gradients()
-        l_cls, l_aux = self.head.tag_losses(self.features, self.tags)
+        l_cls, l_aux = self.head.tag_losses(self.features, self.tags[tags])
         (l_cls + l_aux).backward()
         return [float(x.detach()) for x in (l_cls, l_aux)]
 

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from larvseg_jax.models.head import STANDARDISE_EPSILON, ClassTable
 from larvseg_jax.precision import einsum
-from larvseg_jax.resize import resize_bilinear
+from larvseg_jax.resize import bilinear_matrix, resize_bilinear
 from larvseg_jax.sharding import sum_over_class_shards
 
 
@@ -81,12 +81,19 @@ def attention_map(
     return centred / jnp.sqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + STANDARDISE_EPSILON)
 
 
-def attention_weights(
+def attention_pooling(
     attention: Float[Array, "b l p"], grid: tuple[int, int], size: tuple[int, int]
-) -> Float[Array, "b l H W"]:
-    """The map upsampled to the loss grid, then the sigmoid, in this order (method 6.6)."""
-    maps = attention.reshape(-1, *grid, 1)
-    return jax.nn.sigmoid(resize_bilinear(maps, size)).reshape(*attention.shape[:2], *size)
+) -> Float[Array, "b l p"]:
+    """The map upsampled to the loss grid, its sigmoid, in this order (method 6.6), carried back to the patches.
+
+    The same as `losses.pooling_weights` of the sigmoid; in one function because the maps of the loss grid, the
+    largest arrays here, are made and used with their rows in front, which spares turning them round twice.
+    """
+    b, l, _ = attention.shape
+    rows, columns = bilinear_matrix(grid[0], size[0]), bilinear_matrix(grid[1], size[1])
+    wide = einsum("nhw,Ww->hnW", attention.reshape(b * l, *grid), columns)
+    weights = jax.nn.sigmoid(einsum("Hh,hnW->HnW", rows, wide)) / (size[0] * size[1])
+    return einsum("hnW,Ww->nhw", einsum("Hh,HnW->hnW", rows, weights), columns).reshape(attention.shape)
 
 
 def mine_background(

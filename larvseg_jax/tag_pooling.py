@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from larvseg_jax.ca_classifier import (
     CAConfig,
     attention_map,
-    attention_weights,
+    attention_pooling,
     mine_background,
     pseudo_region,
     tag_scores,
@@ -74,8 +74,7 @@ def pool_tags(
     class_means = bank.class_mean if rows is None else bank.class_mean[rows]
     mined = mine_background(flat, table, class_means, only_tag, foreground, config)
     attention = attention_map(flat, label_means, present, mined)
-    weights = pooling_weights(attention_weights(attention, (h, w), size), (h, w))
-    return TagPooling(weights, active, features, attention)
+    return TagPooling(attention_pooling(attention, (h, w), size), active, features, attention)
 
 
 def rows_of_tags(tags: Int[Array, "b l"], rows: Int[Array, " n"] | None) -> Int[Array, "b l"]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from larvseg_jax import ca_classifier, memory_bank
+from larvseg_jax import ca_classifier, losses, memory_bank
 from larvseg_jax.ca_classifier import CAConfig, MinedBackground
 from larvseg_jax.memory_bank import MemoryBank
 from larvseg_jax.models.head import ClassTable
@@ -166,9 +166,19 @@ def test_attention_of_any_number_of_tags():
 
 def test_the_map_is_enlarged_before_the_sigmoid():
     attention = np.array([-4.0, 4.0], np.float32).reshape(1, 1, 2)
-    weights = ca_classifier.attention_weights(jnp.asarray(attention), (1, 2), (1, 4))
-    expected = 1 / (1 + np.exp(-np.array([-4.0, -2.0, 2.0, 4.0])))
-    np.testing.assert_allclose(weights[0, 0, 0], expected, atol=1e-6)
+    pooling = ca_classifier.attention_pooling(jnp.asarray(attention), (1, 2), (1, 4))
+    enlarged = np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
+    weights = 1 / (1 + np.exp(-enlarged @ [-4.0, 4.0]))
+    np.testing.assert_allclose(pooling[0, 0], enlarged.T @ weights / 4, atol=1e-6)
+
+
+def test_attention_is_pooled_over_rows_and_columns_alike():
+    rng = np.random.default_rng(3)
+    attention = rng.standard_normal((2, 3, 4, 6)).astype(np.float32)
+    pooling = ca_classifier.attention_pooling(jnp.asarray(attention.reshape(2, 3, 24)), (4, 6), (8, 18))
+    enlarged = jax.image.resize(attention, (2, 3, 8, 18), "bilinear")
+    expected = losses.pooling_weights(1 / (1 + jnp.exp(-enlarged)), (4, 6))
+    np.testing.assert_allclose(pooling, expected, atol=1e-6)
 
 
 def step_inputs(rng):

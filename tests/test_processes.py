@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,12 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from larvseg_jax import data, distributed
+from larvseg_jax import checkpoint, data, distributed
 from larvseg_jax.checkpoint import Checkpoints, Record
 from larvseg_jax.config import from_config
 from larvseg_jax.errors import UserError
 from larvseg_jax.metric_log import read_history
+from larvseg_jax.profiling import Profile
 from larvseg_jax.sharding import make_mesh
+from larvseg_jax.telemetry import Clock
 from larvseg_jax.train_loop import batches_from, lower_step
 from larvseg_jax.train_state import fresh_state, state_layout
 from tests import tiny
@@ -75,15 +78,20 @@ def printed(workdir, process):
 def told(workdir, process):
     """What it printed, but for the lines of Gloo, whose threads write them piece by piece into each other's."""
     text = printed(workdir, process).read_text()
-    for piece in ("[Gloo] Rank ", " is connected to ", " peer ranks. ", "Expected number of connected peer ranks is : "):
+    for piece in (
+        "[Gloo] Rank ",
+        " is connected to ",
+        " peer ranks. ",
+        "Expected number of connected peer ranks is : ",
+    ):
         text = text.replace(piece, "")
     return text if re.search(r"[^\d\s]", text) else ""
 
 
 def touched(workdir, process):
-    """What a process made, changed or moved in the run's folder: paths in it."""
+    """What a process made, changed or moved in the run's folder."""
     paths = map(Path, Path(f"{workdir}_{process}_touched.txt").read_text().splitlines())
-    return {str(path.relative_to(workdir)) for path in paths if workdir in path.parents}
+    return {path for path in paths if workdir in path.parents}
 
 
 def assert_all_finish(workdir, processes):
@@ -174,24 +182,26 @@ def assert_only_the_first_writes_and_tells(workdir, processes):
     first = printed(workdir, 0).read_text()
     assert "bank/slots" in first
     assert "report:" in first
-    written = touched(workdir, 0)
-    assert {"config.json", "metrics.new", "metrics.jsonl", "tensorboard", "report.html"} <= written
-    print(sorted(written))
+    written = {path.relative_to(workdir) for path in touched(workdir, 0)}
+    assert {"config.json", "metrics.jsonl", "tensorboard", "report.html"} <= set(map(str, written))
+    assert {"record.orbax-checkpoint-tmp", "digest.orbax-checkpoint-tmp"} <= {path.name for path in written}
     for process in range(1, processes):
         assert told(workdir, process) == ""
-        print(sorted(touched(workdir, process)))
-        assert touched(workdir, process) == {"checkpoints"}
+        # Its own arrays (and their list, process_1), in folders that the first one makes.
+        assert {path.name for path in touched(workdir, process)} == {"checkpoints", f"process_{process}"}
 
 
 @pytest.mark.slow
 def test_two_processes_go_on_from_one_and_stop_together(tmp_path, data_root):
-    """A checkpoint of one process; then SIGTERM to the second of two processes, which stops the first one, too."""
+    """A checkpoint of one process (and a damaged one); SIGTERM to the second of two processes stops the first, too."""
     config, workdir = config_for(data_root, 100_000), tmp_path / "run"
     run = from_config(config)
     losses, (_, _, early, *_) = on_one_device(config, 6)
     record = Record.of(run.settings, run.vocabulary.classes, data.data_settings(run, data.open_streams(run)), early)
     with Checkpoints(workdir) as checkpoints:
         checkpoints.save(early, record, 3, None)
+    shutil.copytree(workdir / "checkpoints" / "3", workdir / "checkpoints" / "4")
+    shutil.rmtree(workdir / "checkpoints" / "4" / "record")
     processes = start(workdir, *options(config), "--config.checkpoint.every=100000")
     deadline = time.monotonic() + 400
     while not (history := read_history(workdir)) or history[-1]["step"] < 6:
@@ -203,6 +213,8 @@ def test_two_processes_go_on_from_one_and_stop_together(tmp_path, data_root):
 
     text = printed(workdir, 0).read_text()
     assert "resumed at step 3" in text
+    assert [path.name[:2] for path in (workdir / "damaged").iterdir()] == ["4_"]
+    assert not [path for path in touched(workdir, 1) if "damaged" in path.parts]
     stopped = int(re.search(r"stopped and saved at step (\d+) of", text)[1])
     history = read_history(workdir)
     assert [line["step"] for line in history] == list(range(4, stopped + 1))
@@ -246,6 +258,27 @@ def test_a_mesh_that_the_processes_cannot_share_is_refused_by_all(tmp_path, data
 def test_incomplete_flags_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         distributed.start(*arguments)
+
+
+def test_another_process_waits_until_the_first_has_set_damage_aside(tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoints"
+    for step in ("3", "4"):
+        (folder / step).mkdir(parents=True)
+    monkeypatch.setattr(checkpoint, "is_first_process", lambda: False)
+    # What the first one does in the meantime.
+    monkeypatch.setattr(checkpoint, "wait_for_all", lambda name: (folder / "4").rename(tmp_path / "aside"))
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [3, 4]
+        checkpoints._set_aside([4])
+        assert checkpoints.steps() == [3]
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", "aside"}
+
+
+def test_another_process_traces_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    with Clock(0) as clock, Profile(tmp_path, (0, 2)) as profile:
+        profile.begin(0, {}, clock)
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_process_joins_nobody():

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import math
 import re
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from larvseg_jax.ca_classifier import mine_background
 from larvseg_jax.config import from_config
 from larvseg_jax.errors import UserError
 from larvseg_jax.models.head import ClassTable
-from larvseg_jax.sharding import ShardingRules, array_table, make_mesh
+from larvseg_jax.sharding import ShardingRules, array_table, batch_sharding, make_mesh
 from larvseg_jax.train_loop import lower_step
 from larvseg_jax.train_state import state_layout
 from larvseg_jax.train_step import sample_classes
@@ -213,6 +214,58 @@ def test_an_array_goes_by_the_first_rule_or_its_largest_axis():
 def test_a_rule_that_cannot_be_followed_is_refused(rule, message):
     with pytest.raises(UserError, match=message):
         ShardingRules((rule,), False).spec("gamma_table", (8,), make_mesh(3, 1, jax.devices()[:3]))
+
+
+# The process of every device, by the device's number: as CPUs and GPUs are numbered, and as the chips of a TPU v5e
+# slice are, row by row through its hosts of 2 x 2 chips; and in turn.
+PROCESSES = {
+    "4 x 2": [0, 0, 1, 1, 2, 2, 3, 3],
+    "4 x 4 in squares": [row // 2 * 2 + column // 2 for row in range(4) for column in range(4)],
+    "2 x 4 in turn": [0, 1] * 4,
+}
+
+
+def devices_of(processes):
+    """Devices on paper, the last one first."""
+    made = [mock.Mock(spec=jax.Device, id=i, process_index=process) for i, process in enumerate(processes)]
+    return made[::-1]
+
+
+@pytest.mark.parametrize("model", [1, 2, 4])
+@pytest.mark.parametrize("processes", PROCESSES.values(), ids=PROCESSES)
+def test_every_process_has_rows_and_a_block_of_the_batch_of_its_own(processes, model):
+    count, own = len(set(processes)), processes.count(0)
+    if own % model:
+        with pytest.raises(UserError, match=f"mesh.model={model} reaches over several processes of {own} devices"):
+            make_mesh(-1, model, devices_of(processes))
+        return
+    mesh = make_mesh(-1, model, devices_of(processes))
+    assert mesh.shape == {"data": len(processes) // model, "model": model}
+    assert {device.id for device in mesh.devices.flat} == set(range(len(processes)))
+    rows = [{device.process_index for device in row} for row in mesh.devices]
+    assert rows == [{process} for process in range(count) for _ in range(own // model)]
+    # The data pipeline deals block p of a batch to process p: these very pictures lie on its devices.
+    pictures = 3 * len(processes)
+    held = collections.defaultdict(set)
+    for device, (part,) in batch_sharding(mesh).devices_indices_map((pictures,)).items():
+        held[device.process_index] |= set(range(pictures)[part])
+    blocks = np.split(np.arange(pictures), count)
+    assert held == {process: set(block.tolist()) for process, block in enumerate(blocks)}
+
+
+@pytest.mark.parametrize(
+    ("processes", "shape", "message"),
+    [
+        ([0, 0, 0, 1], (2, 2), "the 2 processes have 3, 1 devices: give each of them 1$"),
+        ([0, 0, 1, 2, 2], (-1, 1), "the 3 processes have 2, 1, 2 devices: give each of them 1$"),
+        (PROCESSES["4 x 2"], (1, 8), "mesh.model=8 reaches over several processes of 2 devices: use a divisor of 2$"),
+        # Not (2, 4), which would be refused next.
+        (PROCESSES["4 x 2"], (3, 2), r"does not make 8 devices: \(data, model\) can be \(8, 1\), \(4, 2\)$"),
+    ],
+)
+def test_a_mesh_that_processes_cannot_share_is_refused(processes, shape, message):
+    with pytest.raises(UserError, match=message):
+        make_mesh(*shape, devices_of(processes))
 
 
 def test_the_table_of_arrays_says_where_the_bytes_are():

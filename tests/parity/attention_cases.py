@@ -164,7 +164,7 @@ def _loss(head, columns: Columns, size, meta, params, features, tags, attention,
     patches, table = head_forward(head, params, features, columns)
     b, h, w, d = patches.shape
     basic = image_level_losses(patches, table, tags, size)
-    pooling = losses.pooling_weights(ca_classifier.attention_weights(attention, (h, w), size), (h, w))
+    pooling = ca_classifier.attention_pooling(attention, (h, w), size)
     pooled = losses.pooled_logits(patches.reshape(b, h * w, d), pooling, table)
     coseg = jnp.where(ready, losses.image_label_losses(pooled, tags, table.multiplicity), 0.0)
     loss_basic = meta["basic_loss_weight"] * losses.mean_over_pairs(basic, tags)
