@@ -89,9 +89,8 @@ def attention_pooling(
     The same as `losses.pooling_weights` of the sigmoid; in one function because the maps of the loss grid, the
     largest arrays here, are made and used with their rows in front, which spares turning them round twice.
     """
-    b, l, _ = attention.shape
     rows, columns = bilinear_matrix(grid[0], size[0]), bilinear_matrix(grid[1], size[1])
-    wide = einsum("nhw,Ww->hnW", attention.reshape(b * l, *grid), columns)
+    wide = einsum("nhw,Ww->hnW", attention.reshape(-1, *grid), columns)
     weights = jax.nn.sigmoid(einsum("Hh,hnW->HnW", rows, wide)) / (size[0] * size[1])
     return einsum("hnW,Ww->nhw", einsum("Hh,HnW->hnW", rows, weights), columns).reshape(attention.shape)
 
