@@ -3,31 +3,48 @@
     python -m benchmarks.full_vocabulary [--steps=3] [--masks=2] [--tags=2]
 
 Only the batches are small and the pictures generated (JPEG files of COCO's and ImageNet's sizes, under true names of
-synsets); the weights are random. Photos are prepared by the builders and go through the input pipeline into the
+synsets); the weights are random, and so is the memory bank, whose rings count as filled once: L_aux acts from the
+first step on. Photos are prepared by the builders and go through the input pipeline into the
 compiled step of training, in a process of its own, whose peak of resident memory is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 import io
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from benchmarks._heads import project, tag_head
 from benchmarks._memory import peak_resident
 from benchmarks._pictures import IGNORE, draw_pictures
+from configs import c171_i21k
 from data_pipelines.builders.coco_stuff import CocoStuff
 from data_pipelines.builders.imagenet21k import ImageNet21k
 from data_pipelines.builders.prepare import prepare
 from data_pipelines.decode import decode_mask
+from larvseg_jax import data
+from larvseg_jax.ca_classifier import MinedBackground, mine_background
 from larvseg_jax.class_lists import class_list
+from larvseg_jax.config import Experiment, from_config
+from larvseg_jax.memory_bank import MemoryBank
+from larvseg_jax.models.segmenter import class_rows
+from larvseg_jax.sharding import make_mesh
+from larvseg_jax.train_loop import batches_from, lower_step
+from larvseg_jax.train_state import TrainState, fresh_state
 
 LIMIT_GIB = 16
 PHOTOS = 12
@@ -56,18 +73,14 @@ def write_downloads(folder: Path) -> tuple[Path, Path]:
     return coco, imagenet
 
 
+def filled(bank: MemoryBank) -> MemoryBank:
+    """Random vectors of about unit length in all slots (`Original:` so a fresh bank looks), every ring filled once."""
+    slots = jax.random.normal(jax.random.key(0), bank.slots.shape, bank.slots.dtype) * bank.slots.shape[-1] ** -0.5
+    return dataclasses.replace(MemoryBank.from_slots(slots), wraps=jnp.ones_like(bank.wraps))
+
+
 def train_steps(data_root: Path, steps: int, masks: int, tags: int) -> None:
     """Takes the steps and prints losses, seconds and memory."""
-    # Only the process that trains needs the libraries of training.
-    import jax
-
-    from configs import c171_i21k
-    from larvseg_jax import data
-    from larvseg_jax.config import from_config
-    from larvseg_jax.sharding import make_mesh
-    from larvseg_jax.train_loop import batches_from, lower_step
-    from larvseg_jax.train_state import fresh_state
-
     config = c171_i21k.get_config()
     config.data_root, config.pretrained = str(data_root), ""
     config.streams.c171.batch_size, config.streams.imagenet.batch_size = masks, tags
@@ -77,6 +90,7 @@ def train_steps(data_root: Path, steps: int, masks: int, tags: int) -> None:
     print(f"jax {jax.__version__}, {os.cpu_count()} {jax.devices()[0].device_kind} cores, ViT {run.vit.depth} x "
           f"{run.vit.width}, {len(run.vocabulary.classes)} rows, {classes}, batch {masks} + {tags}")  # fmt: skip
     state = fresh_state(run, mesh)
+    state = dataclasses.replace(state, bank=filled(state.bank))
     bank = state.bank.slots
     print(f"parameters {sum(x.size for x in jax.tree.leaves(state.params)):,}, bank {list(bank.shape)} {bank.dtype} "
           f"{bank.nbytes / 1e9:.2f} GB", flush=True)  # fmt: skip
@@ -94,10 +108,42 @@ def train_steps(data_root: Path, steps: int, masks: int, tags: int) -> None:
         seconds = time.perf_counter() - begin
         parts = ", ".join(f"{name} {float(value):.4f}" for name, value in metrics.items())
         print(f"step {step}: {seconds:.1f} s; {parts}", flush=True)
-    written = int(np.count_nonzero(np.any(np.asarray(state.bank.class_mean) != 0, axis=1)))
+    print_parts(run, mesh, state)
+    written = int(np.count_nonzero(np.asarray(state.bank.cursor)))
     peak = peak_resident() / 2**30
-    print(f"classes in the bank: {written}; peak resident memory {peak:.2f} GiB "
+    print(f"classes written to the bank: {written}; peak resident memory {peak:.2f} GiB "
           f"({'under' if peak < LIMIT_GIB else 'OVER'} {LIMIT_GIB} GiB)")  # fmt: skip
+
+
+def print_parts(run: Experiment, mesh: jax.sharding.Mesh, state: TrainState) -> None:
+    """Seconds of what 21,841 classes add, each compiled alone: from random features, one tag a picture."""
+    (stream,) = (s for s in data.stream_losses(run, mesh) if s.kind == "tags")
+    ca, classes, sizes = run.ca_classifier, state.bank.cursor.shape[0], run.streams[stream.name]
+    tags = jnp.full((sizes.batch_size, sizes.max_labels), -1, "int32").at[:, 0].set(jnp.arange(sizes.batch_size))
+    side = sizes.crop_size // run.vit.patch_size
+    features = jax.random.normal(jax.random.key(1), (sizes.batch_size, side, side, run.vit.width))
+
+    def mine(params: Any, features: jax.Array, bank: MemoryBank, tags: jax.Array) -> MinedBackground:
+        patches, table = project(stream, params, features, classes)
+        flat, rows = patches.reshape(len(tags), side * side, -1), class_rows(stream.label_set, classes)
+        means = bank.class_mean if rows is None else bank.class_mean[rows]
+        return mine_background(flat, table, means, tags.max(1), flat @ means[0], ca)
+
+    def prepare_only(params: Any, features: jax.Array, bank: MemoryBank, tags: jax.Array) -> tuple[Any, Any]:
+        return project(stream, params, features, classes)
+
+    works: dict[str, Callable[..., Any]] = {
+        "tag head, forward and backward": jax.value_and_grad(functools.partial(tag_head, stream, ca), (0, 1), True),
+        "class projection and mining": mine,
+        "class projection": prepare_only,
+    }
+    for name, work in works.items():
+        compiled = jax.jit(work)
+        given = state.params["head"], features, state.bank, tags
+        jax.block_until_ready(compiled(*given))
+        begin = time.perf_counter()
+        jax.block_until_ready(compiled(*given))
+        print(f"{name}, alone: {time.perf_counter() - begin:.2f} s", flush=True)
 
 
 def main() -> None:

@@ -33,19 +33,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks._heads import mask_head, tag_head
 from benchmarks._memory import forget_peak, peak_resident
 from configs import common
-from larvseg_jax import data, flops, memory_bank
+from larvseg_jax import data, flops
 from larvseg_jax.config import Experiment, from_config
-from larvseg_jax.losses import segmentation_loss
 from larvseg_jax.memory_bank import MemoryBank
-from larvseg_jax.models.head import CosineHead
-from larvseg_jax.models.segmenter import class_rows
 from larvseg_jax.models.vit import VisionTransformer
 from larvseg_jax.sharding import make_mesh, path_name
 from larvseg_jax.train_loop import lower_step
 from larvseg_jax.train_state import fresh_state
-from larvseg_jax.train_step import StreamLoss, tag_losses
 
 Work = Callable[[], dict[str, Any]]
 """Does the work once -> {"seconds", "cpu" (seconds of all threads), "peak", "losses"}."""
@@ -110,10 +107,10 @@ class Ours:
         self.features = jnp.asarray(given["features"])
         self.tags = {name: jnp.asarray(given[name]) for name in TAGS}
         self.compiled = lower_step(run, self.mesh, self.state).compile()
-        self.heads = {
-            name: jax.jit(jax.value_and_grad(functools.partial(self._head_loss, stream), (0, 1), has_aux=True))
-            for name, stream in self.streams.items()
-        }
+        masks = functools.partial(mask_head, self.streams["masks"], run.seg_loss_mean)
+        tags = functools.partial(tag_head, self.streams["tags"], run.ca_classifier)
+        self.compiled_mask_head = jax.jit(jax.value_and_grad(masks, (0, 1)))
+        self.compiled_tag_head = jax.jit(jax.value_and_grad(tags, (0, 1), has_aux=True))
 
     def parameters(self) -> dict[str, np.ndarray]:
         """All of them by path, classes in the order of the stream's columns."""
@@ -133,28 +130,17 @@ class Ours:
         jax.block_until_ready(self.state)
         return [float(metrics[k]) for k in ("masks/L_seg", "tags/L_cls", "tags/L_aux")]
 
-    def head(self, name: str, tags: str = OF_STEP) -> list[float]:
-        """Losses and gradients of one head from features."""
-        (_, (losses, _)), _ = out = self.heads[name](
-            self.state.params["head"], self.features, self.state.bank, self.tags[tags]
-        )
-        jax.block_until_ready(out)
-        return [float(x) for x in losses]
+    def mask_head(self) -> list[float]:
+        """Loss and gradients of the segmentation head from features."""
+        own = self.batch["masks"]
+        out = self.compiled_mask_head(self.state.params["head"], self.features, own["label"], own["valid"])
+        return [float(jax.block_until_ready(out)[0])]
 
-    def _head_loss(
-        self, stream: StreamLoss, params: Any, features: jax.Array, bank: MemoryBank, tags: jax.Array
-    ) -> tuple[jax.Array, tuple[list[jax.Array], MemoryBank]]:
-        head = CosineHead(bank.cursor.shape[0], self.run.vit.width)
-        patches: Any = head.apply({"params": params}, features, method="patches")
-        rows, known = class_rows(stream.label_set, bank.cursor.shape[0]), jnp.asarray(stream.label_set.multiplicity)
-        table: Any = head.apply({"params": params}, rows, known, method="classes")
-        if stream.kind == "masks":
-            own = self.batch[stream.name]
-            loss = segmentation_loss(patches, table, own["label"], own["valid"], self.run.seg_loss_mean)
-            return loss, ([loss], bank)
-        losses, pairs = tag_losses(patches, table, tags, bank, stream, self.run.ca_classifier, True)
-        bank = memory_bank.write(bank, *pairs)
-        return losses["L_cls"] + losses["L_aux"], ([losses["L_cls"], losses["L_aux"]], bank)
+    def tag_head(self, tags: str) -> list[float]:
+        """Losses and gradients of the image-level head from features, and the bank written."""
+        out = self.compiled_tag_head(self.state.params["head"], self.features, self.state.bank, self.tags[tags])
+        (_, (losses, _)), _ = jax.block_until_ready(out)
+        return [float(losses[name]) for name in ("L_cls", "L_aux")]
 
 
 def timed(work: Callable[[], list[float]]) -> dict[str, Any]:
@@ -201,9 +187,9 @@ def check(ours: Ours, ask: Callable[..., dict[str, Any]]) -> None:
         theirs = np.load(f"{folder}/features.npy")
     mine = ours.tag_features().reshape(theirs.shape)
     print(f"features: largest difference {np.abs(mine - theirs).max():.1e}, largest value {np.abs(mine).max():.1f}")
-    print(f"L_seg: ours {ours.head('masks')}, PyTorch {ask('mask_head')['losses']}")
+    print(f"L_seg: ours {ours.mask_head()}, PyTorch {ask('mask_head')['losses']}")
     for tags in TAGS:
-        print(f"L_cls, L_aux, {tags}: ours {ours.head('tags', tags)}, PyTorch {ask('tag_head', tags)['losses']}")
+        print(f"L_cls, L_aux, {tags}: ours {ours.tag_head(tags)}, PyTorch {ask('tag_head', tags)['losses']}")
 
 
 def twice(work: Work) -> Work:
@@ -259,9 +245,9 @@ def main() -> None:
     print(f"our step: arguments {analysis.argument_size_in_bytes / 1e9:.2f} GB, temporary "
           f"{analysis.temp_size_in_bytes / 1e9:.2f} GB")  # fmt: skip
     steps: dict[str, Work] = {"larvseg_jax": lambda: timed(ours.step)}
-    masks: dict[str, Work] = {"larvseg_jax": lambda: timed(lambda: ours.head("masks"))}
+    masks: dict[str, Work] = {"larvseg_jax": lambda: timed(ours.mask_head)}
     heads: dict[str, dict[str, Work]] = {
-        tags: {"larvseg_jax": functools.partial(timed, functools.partial(ours.head, "tags", tags))} for tags in TAGS
+        tags: {"larvseg_jax": functools.partial(timed, functools.partial(ours.tag_head, tags))} for tags in TAGS
     }
     settings = dataclasses.asdict(run.vit) | dataclasses.asdict(run.ca_classifier)
     settings |= {

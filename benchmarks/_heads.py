@@ -1,0 +1,41 @@
+"""A stream's head alone, from the backbone's features to its losses: what the benchmarks of the heads time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from larvseg_jax import memory_bank
+from larvseg_jax.ca_classifier import CAConfig
+from larvseg_jax.losses import segmentation_loss
+from larvseg_jax.memory_bank import MemoryBank
+from larvseg_jax.models.head import ClassTable, CosineHead
+from larvseg_jax.models.segmenter import class_rows
+from larvseg_jax.train_step import StreamLoss, tag_losses
+
+
+def project(stream: StreamLoss, params: Any, features: jax.Array, classes: int) -> tuple[jax.Array, ClassTable]:
+    """Unit patch features and the stream's class table."""
+    head = CosineHead(classes, features.shape[-1])
+    patches: Any = head.apply({"params": params}, features, method="patches")
+    rows, multiplicity = class_rows(stream.label_set, classes), jax.numpy.asarray(stream.label_set.multiplicity)
+    table: Any = head.apply({"params": params}, rows, multiplicity, method="classes")
+    return patches, table
+
+
+def mask_head(
+    stream: StreamLoss, seg_loss_mean: str, params: Any, features: jax.Array, label: jax.Array, valid: jax.Array
+) -> jax.Array:
+    """L_seg."""
+    patches, table = project(stream, params, features, params["class_embeddings"].shape[0])
+    return segmentation_loss(patches, table, label, valid, seg_loss_mean)
+
+
+def tag_head(
+    stream: StreamLoss, config: CAConfig, params: Any, features: jax.Array, bank: MemoryBank, tags: jax.Array
+) -> tuple[jax.Array, tuple[dict[str, jax.Array], MemoryBank]]:
+    """L_cls + L_aux; both apart, and the bank afterwards."""
+    patches, table = project(stream, params, features, bank.cursor.shape[0])
+    losses, pairs = tag_losses(patches, table, tags, bank, stream, config, True)
+    return losses["L_cls"] + losses["L_aux"], (losses, memory_bank.write(bank, *pairs))
