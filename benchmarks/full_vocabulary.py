@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import io
 import os
 import subprocess
@@ -28,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from benchmarks._heads import project, tag_head
+from benchmarks._heads import project
 from benchmarks._memory import peak_resident
 from benchmarks._pictures import IGNORE, draw_pictures
 from configs import c171_i21k
@@ -108,15 +107,15 @@ def train_steps(data_root: Path, steps: int, masks: int, tags: int) -> None:
         seconds = time.perf_counter() - begin
         parts = ", ".join(f"{name} {float(value):.4f}" for name, value in metrics.items())
         print(f"step {step}: {seconds:.1f} s; {parts}", flush=True)
-    print_parts(run, mesh, state)
     written = int(np.count_nonzero(np.asarray(state.bank.cursor)))
-    peak = peak_resident() / 2**30
+    peak = peak_resident() / 2**30  # of training, before the parts are timed
     print(f"classes written to the bank: {written}; peak resident memory {peak:.2f} GiB "
           f"({'under' if peak < LIMIT_GIB else 'OVER'} {LIMIT_GIB} GiB)")  # fmt: skip
+    print_parts(run, mesh, state)
 
 
 def print_parts(run: Experiment, mesh: jax.sharding.Mesh, state: TrainState) -> None:
-    """Seconds of what 21,841 classes add, each compiled alone: from random features, one tag a picture."""
+    """Seconds of the mining, compiled alone: random features, one tag a picture. Losses: class_scaling."""
     (stream,) = (s for s in data.stream_losses(run, mesh) if s.kind == "tags")
     ca, classes, sizes = run.ca_classifier, state.bank.cursor.shape[0], run.streams[stream.name]
     tags = jnp.full((sizes.batch_size, sizes.max_labels), -1, "int32").at[:, 0].set(jnp.arange(sizes.batch_size))
@@ -133,7 +132,6 @@ def print_parts(run: Experiment, mesh: jax.sharding.Mesh, state: TrainState) -> 
         return project(stream, params, features, classes)
 
     works: dict[str, Callable[..., Any]] = {
-        "tag head, forward and backward": jax.value_and_grad(functools.partial(tag_head, stream, ca), (0, 1), True),
         "class projection and mining": mine,
         "class projection": prepare_only,
     }

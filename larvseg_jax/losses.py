@@ -6,6 +6,8 @@ n classes of the stream. Tags are columns, -1 where an image has fewer.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -70,7 +72,7 @@ def pooled_logits(
     """
     share = table.multiplicity / jnp.sum(table.multiplicity)
     mean = einsum("n,nd->d", share, table.vectors)
-    variance = score_variance(patches, table.vectors, mean, share)
+    variance = score_variance(patches, table.vectors, share)
     inverse_std = lax.rsqrt(jnp.maximum(variance, 0.0) + STANDARDISE_EPSILON)
     pooled_patch = einsum("blp,bp,bpd->bld", pooling, inverse_std, patches)
     centred = einsum("bld,nd->bln", pooled_patch, table.vectors) - einsum("bld,d->bl", pooled_patch, mean)[..., None]
@@ -79,37 +81,46 @@ def pooled_logits(
 
 @jax.custom_vjp
 def score_variance(
-    patches: Float[Array, "b p d"], vectors: Float[Array, "n d"], mean: Float[Array, " d"], share: Float[Array, " n"]
+    patches: Float[Array, "b p d"], vectors: Float[Array, "n d"], share: Float[Array, " n"]
 ) -> Float[Array, "b p"]:
-    """var_n p.c_n = p^T G p with G = sum_n share_n (c_n - mean)(c_n - mean)^T, where mean = sum_n share_n c_n.
+    """var_n p.c_n = p^T G p with G = sum_n share_n (c_n - c)(c_n - c)^T, c = sum_n share_n c_n.
 
-    By hand, because automatic differentiation does not know that G is symmetric (three products where two do,
-    for both factors) and keeps centred copies of the class table. The mean has no gradient of its own: the
-    centred vectors add up to nothing.
+    `share` is a constant: it gets no gradient. The gradient is written by hand, because automatic differentiation
+    does not know that G is symmetric (three products where two do, for both factors) and keeps centred copies of
+    the class table.
     """
-    return _score_variance(patches, vectors, mean, share)[0]
+    return _score_variance(patches, vectors, share)[0]
 
 
-_VarianceParts = tuple[Array, Array, Array, Array, Array]
+class _VarianceParts(NamedTuple):
+    """What the backward pass of `score_variance` needs; `half` is G p."""
+
+    patches: Float[Array, "b p d"]
+    vectors: Float[Array, "n d"]
+    share: Float[Array, " n"]
+    mean: Float[Array, " d"]
+    half: Float[Array, "b p d"]
 
 
 def _score_variance(
-    patches: Float[Array, "b p d"], vectors: Float[Array, "n d"], mean: Float[Array, " d"], share: Float[Array, " n"]
+    patches: Float[Array, "b p d"], vectors: Float[Array, "n d"], share: Float[Array, " n"]
 ) -> tuple[Float[Array, "b p"], _VarianceParts]:
+    mean = einsum("n,nd->d", share, vectors)
     scaled = (vectors - mean[None]) * jnp.sqrt(share)[:, None]
     half = einsum("bpd,de->bpe", patches, einsum("nd,ne->de", scaled, scaled))
-    return jnp.sum(half * patches, axis=-1), (patches, vectors, mean, share, half)
+    return jnp.sum(half * patches, axis=-1), _VarianceParts(patches, vectors, share, mean, half)
 
 
 def _score_variance_gradient(
     parts: _VarianceParts, gradient: Float[Array, "b p"]
-) -> tuple[Float[Array, "b p d"], Float[Array, "n d"], Float[Array, " d"], Float[Array, " n"]]:
-    patches, vectors, mean, share, half = parts
+) -> tuple[Float[Array, "b p d"], Float[Array, "n d"], Float[Array, " n"]]:
+    patches, vectors, share, mean, half = parts
     doubled = 2.0 * gradient[..., None]
     to_gram = einsum("bpd,bpe->de", doubled * patches, patches)
-    # share (c - mean) dG, the mean taken out: no centred table is kept or made again.
+    # share (c_n - c) dG, c taken out, so that no centred table is kept or made again. Through c itself nothing
+    # comes: the centred vectors add up to zero.
     to_vectors = share[:, None] * (einsum("nd,de->ne", vectors, to_gram) - einsum("d,de->e", mean, to_gram)[None])
-    return doubled * half, to_vectors, jnp.zeros_like(mean), jnp.zeros_like(share)
+    return doubled * half, to_vectors, jnp.zeros_like(share)
 
 
 score_variance.defvjp(_score_variance, _score_variance_gradient)

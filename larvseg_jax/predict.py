@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--run", type=Path, required=True, help="folder of a run or a checkpoint, or a .safetensors file")
     add("--image", type=Path, required=True, nargs="+", help="photos, or folders of photos")
     add("--classes", help="names of the classes that compete, separated by commas; by default all")
-    add("--top_k", type=int, default=5, help="classes per pixel")
+    add("--top_k", type=int, help="classes per pixel (default: 5, or all that compete if they are fewer)")
     add("--out", type=Path, default=Path("predictions"), help="folder, or for one photo a name ending in .png")
     add("--memory_gb", type=float, default=1.5, help="memory above the weights that may be used, GiB")
     add("--probabilities", action="store_true", help="softmax over all classes (much slower with many)")

@@ -34,6 +34,7 @@ from larvseg_jax.vocabulary import LabelSet, Vocabulary
 DEFAULT_MEMORY = 3 << 29
 """1.5 GiB above the weights."""
 
+_TOP_K = 5
 _COMPILING = 256 << 20  # what compiling and the libraries' own pools take, measured with a ViT-B
 
 
@@ -131,7 +132,7 @@ class Predictor:
         self,
         image: UInt8[np.ndarray, "H W 3"],
         classes: Sequence[str] | None = None,
-        top_k: int = 5,
+        top_k: int | None = None,
         *,
         probabilities: bool = False,
         memory: int = DEFAULT_MEMORY,
@@ -142,7 +143,7 @@ class Predictor:
           image: RGB.
           classes: names of the classes that compete, as in training; None: all of them. The scores are
             standardised over these.
-          top_k: how many classes per pixel.
+          top_k: how many classes per pixel; None: 5, or all that compete if they are fewer.
           probabilities: softmax over all that compete, too; takes much longer with many classes.
           memory: bytes above the weights that may be in use at a time.
 
@@ -163,7 +164,7 @@ class Predictor:
         self,
         size: tuple[int, int],
         classes: Sequence[str] | None = None,
-        top_k: int = 5,
+        top_k: int | None = None,
         *,
         probabilities: bool = False,
         memory: int = DEFAULT_MEMORY,
@@ -200,8 +201,10 @@ class Predictor:
         return centre(table(self._params))
 
     def _plan(
-        self, size: tuple[int, int], classes: int, top_k: int, memory: int, probabilities: bool
+        self, size: tuple[int, int], classes: int, top_k: int | None, memory: int, probabilities: bool
     ) -> tuple[Plan, AxisTiles, AxisTiles]:
+        if top_k is None:
+            top_k = min(_TOP_K, classes)
         if not 1 <= top_k <= classes:
             raise UserError(f"top_k is {top_k}: choose 1 to {classes}, the number of classes that compete")
         test_size = self._test_size(size)

@@ -24,11 +24,11 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 
 def find_pictures(paths: Sequence[Path]) -> list[Path]:
-    """The photos given, and those of the folders given, by name; UserError if there are none."""
+    """The photos given, and those of the folders given, by name, hidden ones left out; UserError if there are none."""
     pictures: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith("."))
             if not inside:
                 raise UserError(f"{path} has no pictures ({', '.join(sorted(PICTURES))}): give another folder")
             pictures += inside

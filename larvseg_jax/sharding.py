@@ -85,7 +85,7 @@ def make_mesh(data: int, model: int, over: Sequence[jax.Device] | None = None) -
     """A mesh over all devices (or those given); -1 for `data` takes what `model` leaves.
 
     UserError if it does not use all of them, or if `model` reaches from one process to another: the
-    pictures of a process are dealt to its own devices, of which each process must have as many.
+    pictures of a process are dealt to its own devices, of which each process must have the same number.
     """
     found = list(over or jax.devices())
     counts = collections.Counter(device.process_index for device in found)

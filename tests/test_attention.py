@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from larvseg_jax.models.attention import attention_head_by_head, dot_product_attention
+from larvseg_jax.models.attention import attention_head_by_head, attention_of_all_heads, attention_of_jax
 from larvseg_jax.models.vit import gelu
 
 SHAPE = (2, 7, 3, 4)
@@ -47,7 +47,7 @@ def rng():
     return np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("attention", [attention_head_by_head, dot_product_attention])
+@pytest.mark.parametrize("attention", [attention_head_by_head, attention_of_all_heads, attention_of_jax])
 def test_attention_and_its_gradients(rng, attention):
     q, k, v, weights = 2 * rng.standard_normal((4, *SHAPE))
     single = [jnp.asarray(x, jnp.float32) for x in (q, k, v)]
@@ -61,7 +61,6 @@ def test_large_scores_do_not_overflow(rng):
     q, k, v = rng.standard_normal((3, *SHAPE))
     q, k = 60 * q, 60 * k
     single = [jnp.asarray(x, jnp.float32) for x in (q, k, v)]
-    # Shifted by each row's largest score, as float64 needs it, too.
     chosen = np.einsum("bqke,bske->bkqs", q, k).argmax(-1)
     out = jax.jit(attention_head_by_head)(*single)
     for b, head in np.ndindex(2, 3):

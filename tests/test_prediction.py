@@ -150,6 +150,13 @@ def test_bad_requests_are_told_in_one_line(predictor, photo, options, message):
     assert "\n" not in str(caught.value)
 
 
+def test_fewer_classes_than_are_shown_by_default_need_no_option(predictor, photo):
+    assert predictor(photo).labels.shape[-1] == 5
+    few = predictor(photo, classes=("red", "green"))
+    assert few.labels.shape[-1] == 2
+    assert predictor.peak_memory(photo.shape[:2], classes=("red", "green")) > 0
+
+
 def test_diverged_weights_are_refused(run_folder, photo):
     _, run, params = run_folder
     broken = traverse_util.flatten_dict(jax.tree.map(np.asarray, params))

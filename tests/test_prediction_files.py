@@ -94,7 +94,7 @@ def test_the_table_adds_up_the_classes_it_does_not_show():
 
 
 def test_photos_of_a_folder_come_by_name_and_nothing_else_does(tmp_path):
-    for name in ("c.jpg", "a.PNG", "notes.txt", "b.webp"):
+    for name in ("c.jpg", "a.PNG", "notes.txt", "b.webp", "._c.jpg"):
         (tmp_path / name).touch()
     single = tmp_path / "notes.txt"
     found = prediction_files.find_pictures([single, tmp_path])
@@ -196,6 +196,14 @@ def test_the_memory_told_is_kept_and_suffices(trained, photo):
     assert predictor.peak_memory(size, memory=peak) == peak
     assert predictor.peak_memory(size, memory=peak - 1) < peak
     assert predictor.peak_memory(size, probabilities=True) > peak
+
+
+def test_the_memory_told_has_room_for_the_network(trained):
+    """The hidden layer of an MLP alone: 32 float32 for each of 32 x 32 patches, and not of 4 x 4."""
+    small, large = (
+        Predictor.load(trained[0].workdir, 2, Sizes((side, side), window=0)).peak_memory((8, 8)) for side in (16, 128)
+    )
+    assert large - small > (32 * 32 - 4 * 4) * 32 * 4
 
 
 def test_the_weights_take_the_parameters_and_the_table_of_the_classes_that_compete(trained, photo):

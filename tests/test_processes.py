@@ -30,7 +30,7 @@ from tests import tiny
 
 REPOSITORY = Path(__file__).parent.parent
 STEPS = 7
-
+GLOO = ("[Gloo] Rank ", " is connected to ", " peer ranks. ", "Expected number of connected peer ranks is : ")
 
 # train.py, and a list of the files and folders that its Python makes, changes or moves.
 WATCHED = """
@@ -78,12 +78,7 @@ def printed(workdir, process):
 def told(workdir, process):
     """What it printed, but for the lines of Gloo, whose threads write them piece by piece into each other's."""
     text = printed(workdir, process).read_text()
-    for piece in (
-        "[Gloo] Rank ",
-        " is connected to ",
-        " peer ranks. ",
-        "Expected number of connected peer ranks is : ",
-    ):
+    for piece in GLOO:
         text = text.replace(piece, "")
     return text if re.search(r"[^\d\s]", text) else ""
 

@@ -22,21 +22,23 @@ def dot_product_attention(
     as the batched ones of the library (benchmarks/attention.py). With more devices the pictures are split
     among them, and a loop over them would gather them first.
     """
-    on_cpu = attention_head_by_head if jax.device_count() == 1 else _attention_of_all_heads
-    return lax.platform_dependent(query, key, value, cpu=on_cpu, default=_attention_of_jax)
+    on_cpu = attention_head_by_head if jax.device_count() == 1 else attention_of_all_heads
+    return lax.platform_dependent(query, key, value, cpu=on_cpu, default=attention_of_jax)
 
 
-def _attention_of_jax(
+def attention_of_jax(
     query: Float[Array, "b n k e"], key: Float[Array, "b n k e"], value: Float[Array, "b n k e"]
 ) -> Float[Array, "b n k e"]:
+    """The library's, for GPU and TPU."""
     # It mixes bfloat16 and float32 inside, which strict promotion refuses.
     with jax.numpy_dtype_promotion("standard"):
         return jax.nn.dot_product_attention(query, key, value)
 
 
-def _attention_of_all_heads(
+def attention_of_all_heads(
     query: Float[Array, "b n k e"], key: Float[Array, "b n k e"], value: Float[Array, "b n k e"]
 ) -> Float[Array, "b n k e"]:
+    """All heads in one product: splits over devices by pictures."""
     scores = jnp.einsum("bqke,bske->bkqs", query, key).astype(jnp.float32) * query.shape[-1] ** -0.5
     return jnp.einsum("bkqs,bske->bqke", jax.nn.softmax(scores).astype(value.dtype), value)
 
