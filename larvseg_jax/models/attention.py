@@ -82,7 +82,7 @@ def _forward(
 def _backward(
     kept: _Kept, gradient: Float[Array, "b n k e"]
 ) -> tuple[Float[Array, "b n k e"], Float[Array, "b n k e"], Float[Array, "b n k e"]]:
-    """With W = softmax(S): dS = W * (dW - its row's sum of W * dW), a sum that also is the one of out * dout.
+    """With W = softmax(S): dS = W * (dW - its row's sum of W * dW), which also is the sum of out times its gradient.
 
     The maps are made transposed (keys in rows), so that two of the three products that follow need no
     transposing; W comes from the kept log-sum-exp in one pass.
