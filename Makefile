@@ -22,13 +22,13 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 RUN := $(VENV)/.installed-$(VERSION)
 DEV := $(VENV)/.installed-$(VERSION)-dev
 
-.PHONY: help quickstart test test-fast test-312 benchmarks-gpu lint format install install-dev clean
+.PHONY: help quickstart test test-fast test-312 test-latest benchmarks-gpu lint format install install-dev clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 quickstart: $(RUN)  ## generate data, train a small model on the CPU, evaluate it, write a report (minutes)
-	$(BIN)/python -m data_pipelines.scenes_builder --data_dir=data
+	$(BIN)/python -m data_pipelines.scenes --data_root=data
 	$(BIN)/python train.py --config=configs/quickstart.py
 
 test: lint test-312 $(DEV)  ## every check there is: format, lint, types, spelling, tests, the second Python
@@ -45,6 +45,13 @@ test-312:  ## the everyday tests under python3.12, where there is one
 	else \
 		echo "python3.12 not found: that run is skipped"; \
 	fi
+
+test-latest:  ## the fast tests on the newest releases of everything, in .venv-latest; may fail, and then says where
+	@echo "installing the newest releases into .venv-latest ..."
+	@$(PYTHON) -m venv --clear .venv-latest
+	@.venv-latest/bin/python -m pip install --quiet --no-input --disable-pip-version-check -e . pytest pytest-xdist beartype
+	@.venv-latest/bin/python -m pip freeze --disable-pip-version-check --exclude-editable
+	.venv-latest/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile -m "not slow"
 
 benchmarks-gpu: $(DEV)  ## what is measured on a GPU, in one go (TORCH_PYTHON=<a Python with PyTorch>); takes minutes
 	$(BIN)/python -m benchmarks.class_scaling --largest_gb=40
@@ -66,7 +73,7 @@ install: $(RUN)  ## only the environment: .venv with what train.py needs
 install-dev: $(DEV)  ## the same and what the tests need
 
 clean:  ## remove environments and caches; runs/ and data/ stay
-	rm -rf .venv .venv312 .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
+	rm -rf .venv .venv312 .venv-latest .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(RUN): requirements.txt constraints.txt

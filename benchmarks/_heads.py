@@ -6,16 +6,17 @@ from typing import Any
 
 import jax
 
-from larvseg_jax import memory_bank
-from larvseg_jax.ca_classifier import CAConfig
-from larvseg_jax.losses import segmentation_loss
-from larvseg_jax.memory_bank import MemoryBank
-from larvseg_jax.models.head import ClassTable, CosineHead
-from larvseg_jax.models.segmenter import class_rows
-from larvseg_jax.train_step import StreamLoss, tag_losses
+from larvseg_jax.methods.larvseg import memory_bank
+from larvseg_jax.methods.larvseg.ca_classifier import CAConfig
+from larvseg_jax.methods.larvseg.losses import segmentation_loss
+from larvseg_jax.methods.larvseg.memory_bank import MemoryBank
+from larvseg_jax.methods.larvseg.segmenter import class_rows
+from larvseg_jax.methods.larvseg.streams import Stream
+from larvseg_jax.methods.larvseg.tag_losses import tag_losses
+from larvseg_jax.models.cosine_head import ClassTable, CosineHead
 
 
-def project(stream: StreamLoss, params: Any, features: jax.Array, classes: int) -> tuple[jax.Array, ClassTable]:
+def project(stream: Stream, params: Any, features: jax.Array, classes: int) -> tuple[jax.Array, ClassTable]:
     """Unit patch features and the stream's class table."""
     head = CosineHead(classes, features.shape[-1])
     patches: Any = head.apply({"params": params}, features, method="patches")
@@ -25,7 +26,7 @@ def project(stream: StreamLoss, params: Any, features: jax.Array, classes: int) 
 
 
 def mask_head(
-    stream: StreamLoss, seg_loss_mean: str, params: Any, features: jax.Array, label: jax.Array, valid: jax.Array
+    stream: Stream, seg_loss_mean: str, params: Any, features: jax.Array, label: jax.Array, valid: jax.Array
 ) -> jax.Array:
     """L_seg."""
     patches, table = project(stream, params, features, params["class_embeddings"].shape[0])
@@ -33,7 +34,7 @@ def mask_head(
 
 
 def tag_head(
-    stream: StreamLoss, config: CAConfig, params: Any, features: jax.Array, bank: MemoryBank, tags: jax.Array
+    stream: Stream, config: CAConfig, params: Any, features: jax.Array, bank: MemoryBank, tags: jax.Array
 ) -> tuple[jax.Array, tuple[dict[str, jax.Array], MemoryBank]]:
     """L_cls + L_aux; both apart, and the bank afterwards."""
     patches, table = project(stream, params, features, bank.cursor.shape[0])

@@ -18,6 +18,7 @@ from benchmarks._laps import Laps
 from benchmarks._pictures import CLASSES, IGNORE, SETTINGS, Picture
 from data_pipelines import decode, streams, transforms
 from data_pipelines.examples import Example, LabelMap
+from data_pipelines.views import MaskView, TagView
 from larvseg_jax.vocabulary import Vocabulary
 
 Round = Callable[[str, int], dict[str, Any]]
@@ -48,18 +49,15 @@ class EncodedSource:
 def our_stream(name: str, pictures: list[Picture], batch_size: int) -> streams.Stream:
     """The stream of the project with the benchmark's settings."""
     settings = SETTINGS[name]
-    return streams.Stream(
-        source=EncodedSource(pictures),
-        label_set=_LABEL_SET,
-        kind="masks" if settings.masks else "tags",
-        tags_from="crop" if settings.masks else "image",
-        batch_size=batch_size,
+    photos: dict[str, Any] = dict(
         crop_size=settings.crop_size,
         scale=settings.scale,
         ratio_range=settings.ratio_range,
         category_ratio=settings.category_ratio,
         downsample_rate=settings.downsample_rate,
     )
+    view = MaskView(**photos) if settings.masks else TagView(**photos, tags_from="image")
+    return streams.Stream(EncodedSource(pictures), _LABEL_SET, view, batch_size)
 
 
 def our_rounds(pictures: dict[str, list[Picture]], batch_size: int) -> Round:

@@ -12,14 +12,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from configs import c171_i21k
-from larvseg_jax import flops
-from larvseg_jax.ca_classifier import MinedBackground, attention_map
+from larvseg_jax.assemble import lower_step, make_method, state_layout
 from larvseg_jax.config import from_config
-from larvseg_jax.memory_bank import MemoryBank, region_features
-from larvseg_jax.models.head import STANDARDISE_EPSILON
-from larvseg_jax.sharding import make_mesh
-from larvseg_jax.train_loop import lower_step
-from larvseg_jax.train_state import state_layout
+from larvseg_jax.devices.mesh import make_mesh
+from larvseg_jax.methods.larvseg import flops
+from larvseg_jax.methods.larvseg.ca_classifier import MinedBackground, background_scores, bank_scores, norm
+from larvseg_jax.methods.larvseg.memory_bank import MemoryBank, region_features
+from larvseg_jax.methods.larvseg.method import LarvSeg
+from larvseg_jax.models.cosine_head import STANDARDISE_EPSILON
 
 FLAT = 0.02
 """Standard deviation of a map before standardising under which rounding is blown up too much to compare."""
@@ -86,7 +86,9 @@ def maps_of_slots(patches: Float[np.ndarray, "b p d"], bank: Bank, dtype: str) -
     nothing = MinedBackground(jnp.zeros((b, d)), jnp.zeros(b), jnp.zeros(b))
     tags = jnp.broadcast_to(means, (b, *means.shape))
     present = jnp.ones(tags.shape[:2], bool)
-    return np.asarray(attention_map(jnp.asarray(patches, jnp.float32), tags, present, nothing))
+    pixels = jnp.asarray(patches, jnp.float32)
+    s_fg = bank_scores(pixels, tags)
+    return np.asarray(norm(s_fg - background_scores(pixels, s_fg, present, nothing)))
 
 
 def print_bank() -> None:
@@ -116,9 +118,12 @@ def print_bank() -> None:
 def print_flops() -> None:
     """FLOPs of a step of configs/c171_i21k.py: what 21,841 classes add, by formula and by XLA's count."""
     config: ml_collections.ConfigDict = c171_i21k.get_config()
-    config.ca_classifier.class_block = 1 << 15  # one block, because XLA counts a loop's body once
+    config.method.ca_classifier.class_block = 1 << 15  # one block, because XLA counts a loop's body once
     run = from_config(config)
-    sizes = dict(zip(run.streams, flops.stream_sizes(run), strict=True))
+    mesh = make_mesh(1, 1, jax.devices()[:1])
+    method = make_method(run, mesh)
+    assert isinstance(method, LarvSeg)
+    sizes = dict(zip(run.streams, flops.stream_sizes(method.task, method.config, method.attends), strict=True))
     parts = flops.step_flops(run.vit, sizes.values())
     head = flops.head_flops(run.vit, sizes["imagenet"])
     found = flops.ca_classifier_flops(run.vit, sizes["imagenet"])
@@ -134,7 +139,6 @@ def print_flops() -> None:
     print("\n| part of a step (8 pictures of 512 and 8 of 320) | TFLOP | share |\n|---|---|---|")
     for name, count in shares.items():
         print(f"| {name} | {count / 1e12:.4f} | {count / total:.2%} |")
-    mesh = make_mesh(1, 1, jax.devices()[:1])
     analysis = lower_step(run, mesh, state_layout(run, mesh)).cost_analysis()
     assert analysis is not None
     counted = analysis["flops"]

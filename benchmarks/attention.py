@@ -16,7 +16,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from larvseg_jax.models.attention import attention_head_by_head
+from larvseg_jax.models.attention_cpu import attention_head_by_head
 
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 

@@ -28,10 +28,12 @@ from jaxtyping import Array, Float, Int
 from benchmarks._memory import forget_peak, peak_resident, resident
 from benchmarks._scaling_figures import print_bank, print_flops
 from benchmarks._scaling_plot import plot
-from larvseg_jax.losses import image_label_losses, mean_over_pairs, pooled_logits, pooling_weights
-from larvseg_jax.models.head import ClassTable, standardised_logits, unit
-from larvseg_jax.precision import einsum
-from larvseg_jax.resize import resize_bilinear
+from larvseg_jax.devices.memory import program_memory
+from larvseg_jax.methods.larvseg.loss_grid import everywhere, pooling_weights
+from larvseg_jax.methods.larvseg.losses import image_label_losses, mean_over_pairs, pooled_classifier
+from larvseg_jax.models.cosine_head import ClassTable, standardised_logits, unit
+from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.resize import resize_bilinear
 
 CLASSES = (150, 847, 2_000, 5_000, 10_450, 21_841)
 IMAGES, GRID, SIZE, WIDTH = 2, 20, 160, 768
@@ -62,9 +64,10 @@ def closed_form(learnt: Learnt, given: Given) -> Array:
     """As the library computes it: all classes, no logits of pixels."""
     table = _table(learnt, learnt.embeddings)
     b, h, w, d = learnt.patches.shape
-    weights = jnp.concatenate([jnp.ones_like(given.attention[:, :1]), given.attention], axis=1)
-    pooled = pooled_logits(learnt.patches.reshape(b, h * w, d), pooling_weights(weights, (h, w)), table)
-    parts = (image_label_losses(x, given.tags, table.multiplicity) for x in (pooled[:, :1], pooled[:, 1:]))
+    pooled = pooled_classifier(learnt.patches.reshape(b, h * w, d), table)
+    *_, height, width = given.attention.shape
+    weights = everywhere(b, (h, w), (height, width)), pooling_weights(given.attention, (h, w))
+    parts = (image_label_losses(pooled(x), given.tags, table.multiplicity) for x in weights)
     return sum((mean_over_pairs(x, given.tags) for x in parts), start=jnp.zeros(()))
 
 
@@ -90,14 +93,14 @@ def _of_pixels(
     table = _table(learnt, embeddings)
     *_, height, width = given.attention.shape
     logits = resize_bilinear(standardised_logits(learnt.patches, table), (height, width))
-    everywhere = jnp.mean(logits, axis=(1, 2))[:, None]
-    attended = einsum("blhw,bhwn->bln", given.attention, logits) / (height * width)
-    losses = (image_label_losses(pooled, tags, table.multiplicity) for pooled in (everywhere, attended))
+    mean = jnp.mean(logits, axis=(1, 2))[:, None]
+    attended = exact_einsum("blhw,bhwn->bln", given.attention, logits) / (height * width)
+    losses = (image_label_losses(pooled, tags, table.multiplicity) for pooled in (mean, attended))
     return sum((mean_over_pairs(x, tags) for x in losses), start=jnp.zeros(()))
 
 
 def _table(learnt: Learnt, embeddings: Float[Array, "n d"]) -> ClassTable:
-    vectors = unit(einsum("nd,de->ne", embeddings, learnt.projection))
+    vectors = unit(exact_einsum("nd,de->ne", embeddings, learnt.projection))
     return ClassTable(vectors, jnp.ones(len(vectors)), learnt.gamma, jnp.zeros(()))
 
 
@@ -135,9 +138,9 @@ def measure(name: str, classes: int, repeats: int, largest: float) -> Measuremen
     """Compiles a form and, where it fits, runs it."""
     learnt, given = jax.block_until_ready(draw(classes))
     compiled = jax.jit(jax.value_and_grad(FORMS[name])).lower(learnt, given).compile()
-    analysis = compiled.memory_analysis()
-    assert analysis is not None
-    temporary = analysis.temp_size_in_bytes / 1e9
+    memory = program_memory(compiled)
+    assert memory is not None
+    temporary = memory.temporary / 1e9
     if temporary > largest:
         return Measurement(name, classes, temporary)
     before = resident()

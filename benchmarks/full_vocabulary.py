@@ -33,17 +33,19 @@ from benchmarks._pictures import IGNORE, draw_pictures
 from configs import c171_i21k
 from data_pipelines.builders.coco_stuff import CocoStuff
 from data_pipelines.builders.imagenet21k import ImageNet21k
-from data_pipelines.builders.prepare import prepare
+from data_pipelines.builders.preparation import prepare
 from data_pipelines.decode import decode_mask
-from larvseg_jax import data
-from larvseg_jax.ca_classifier import MinedBackground, mine_background
-from larvseg_jax.class_lists import class_list
+from larvseg_jax import assemble
+from larvseg_jax.assemble import fresh_state, lower_step
 from larvseg_jax.config import Experiment, from_config
-from larvseg_jax.memory_bank import MemoryBank
-from larvseg_jax.models.segmenter import class_rows
-from larvseg_jax.sharding import make_mesh
-from larvseg_jax.train_loop import batches_from, lower_step
-from larvseg_jax.train_state import TrainState, fresh_state
+from larvseg_jax.devices.memory import program_memory
+from larvseg_jax.methods.larvseg.ca_classifier import MinedBackground, mine_background
+from larvseg_jax.methods.larvseg.memory_bank import MemoryBank
+from larvseg_jax.methods.larvseg.method import LarvSeg
+from larvseg_jax.methods.larvseg.options import TagLoss
+from larvseg_jax.methods.larvseg.segmenter import class_rows
+from larvseg_jax.training.state import TrainState
+from larvseg_jax.vocabulary.class_lists import class_list
 
 LIMIT_GIB = 16
 PHOTOS = 12
@@ -84,22 +86,22 @@ def train_steps(data_root: Path, steps: int, masks: int, tags: int) -> None:
     config.data_root, config.pretrained = str(data_root), ""
     config.streams.c171.batch_size, config.streams.imagenet.batch_size = masks, tags
     run = from_config(config)
-    mesh = make_mesh(*run.mesh)
-    classes = {name: len(run.label_set(stream)) for name, stream in run.streams.items()}
+    mesh = assemble.mesh_of(run)
+    classes = {name: len(run.catalogue.label_set(stream)) for name, stream in run.streams.items()}
     print(f"jax {jax.__version__}, {os.cpu_count()} {jax.devices()[0].device_kind} cores, ViT {run.vit.depth} x "
           f"{run.vit.width}, {len(run.vocabulary.classes)} rows, {classes}, batch {masks} + {tags}")  # fmt: skip
     state = fresh_state(run, mesh)
-    state = dataclasses.replace(state, bank=filled(state.bank))
-    bank = state.bank.slots
+    state = dataclasses.replace(state, memory=filled(state.memory))
+    bank = state.memory.slots
     print(f"parameters {sum(x.size for x in jax.tree.leaves(state.params)):,}, bank {list(bank.shape)} {bank.dtype} "
           f"{bank.nbytes / 1e9:.2f} GB", flush=True)  # fmt: skip
     begin = time.perf_counter()
     train_step = lower_step(run, mesh, state).compile()
-    analysis = train_step.memory_analysis()
-    assert analysis is not None
+    memory = program_memory(train_step)
+    assert memory is not None
     print(f"compiled in {time.perf_counter() - begin:.0f} s; its temporary memory "
-          f"{analysis.temp_size_in_bytes / 1e9:.2f} GB", flush=True)  # fmt: skip
-    batches = map(data.BatchPlacer(run, mesh), batches_from(run, data.open_streams(run), 0))
+          f"{memory.temporary / 1e9:.2f} GB", flush=True)  # fmt: skip
+    batches = map(assemble.batch_placer(run, mesh), assemble.host_batches(run, assemble.open_streams(run), 0))
     for step in range(1, steps + 1):
         batch = next(batches)
         begin = time.perf_counter()
@@ -107,7 +109,7 @@ def train_steps(data_root: Path, steps: int, masks: int, tags: int) -> None:
         seconds = time.perf_counter() - begin
         parts = ", ".join(f"{name} {float(value):.4f}" for name, value in metrics.items())
         print(f"step {step}: {seconds:.1f} s; {parts}", flush=True)
-    written = int(np.count_nonzero(np.asarray(state.bank.cursor)))
+    written = int(np.count_nonzero(np.asarray(state.memory.cursor)))
     peak = peak_resident() / 2**30  # of training, before the parts are timed
     print(f"classes written to the bank: {written}; peak resident memory {peak:.2f} GiB "
           f"({'under' if peak < LIMIT_GIB else 'OVER'} {LIMIT_GIB} GiB)")  # fmt: skip
@@ -116,11 +118,14 @@ def train_steps(data_root: Path, steps: int, masks: int, tags: int) -> None:
 
 def print_parts(run: Experiment, mesh: jax.sharding.Mesh, state: TrainState) -> None:
     """Seconds of the mining, compiled alone: random features, one tag a picture. Losses: class_scaling."""
-    (stream,) = (s for s in data.stream_losses(run, mesh) if s.kind == "tags")
-    ca, classes, sizes = run.ca_classifier, state.bank.cursor.shape[0], run.streams[stream.name]
-    tags = jnp.full((sizes.batch_size, sizes.max_labels), -1, "int32").at[:, 0].set(jnp.arange(sizes.batch_size))
-    side = sizes.crop_size // run.vit.patch_size
-    features = jax.random.normal(jax.random.key(1), (sizes.batch_size, side, side, run.vit.width))
+    method = assemble.make_method(run, mesh)
+    assert isinstance(method, LarvSeg)
+    (stream,) = (s for s in method.streams if isinstance(s.loss, TagLoss))
+    ca, classes, batch = method.config.ca_classifier, state.memory.cursor.shape[0], run.streams[stream.name].batch_size
+    view = run.streams[stream.name].view
+    tags = jnp.full((batch, view.max_labels or 1), -1, "int32").at[:, 0].set(jnp.arange(batch))
+    side = view.crop_size // run.vit.patch_size
+    features = jax.random.normal(jax.random.key(1), (batch, side, side, run.vit.width))
 
     def mine(params: Any, features: jax.Array, bank: MemoryBank, tags: jax.Array) -> MinedBackground:
         patches, table = project(stream, params, features, classes)
@@ -137,7 +142,7 @@ def print_parts(run: Experiment, mesh: jax.sharding.Mesh, state: TrainState) -> 
     }
     for name, work in works.items():
         compiled = jax.jit(work)
-        given = state.params["head"], features, state.bank, tags
+        given = state.params["head"], features, state.memory, tags
         jax.block_until_ready(compiled(*given))
         begin = time.perf_counter()
         jax.block_until_ready(compiled(*given))

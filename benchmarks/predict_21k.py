@@ -55,15 +55,15 @@ def ours(case_file: Path, class_file: Path, budget: int, log_sum: bool) -> dict:
     import jax
     import jax.numpy as jnp
 
-    from larvseg_jax.sliding_window import stitch_matrix
-    from larvseg_jax.tiles import axis_tiles
-    from larvseg_jax.top_classes import CentredTable, top_classes
-    from larvseg_jax.top_classes_memory import plan_memory
+    from larvseg_jax.evaluation.sliding_window import stitch_matrix
+    from larvseg_jax.methods.method import Vectors
+    from larvseg_jax.predict.memory import plan_memory
+    from larvseg_jax.predict.tiles import axis_tiles
+    from larvseg_jax.predict.top_classes import top_classes
 
     case = np.load(case_file)
     vectors, patches, size = jnp.asarray(np.load(class_file)), jnp.asarray(case["patches"]), case["size"].tolist()
-    one, zero = jnp.float32(1), jnp.float32(0)
-    table = CentredTable(vectors, jnp.eye(WIDTH), jnp.ones(len(vectors)), one, zero)
+    table = Vectors(vectors, jnp.ones(len(vectors)), jnp.float32(0))
     jax.block_until_ready((table, patches))
     held = mebibytes()
     rows, columns = (
@@ -73,8 +73,8 @@ def ours(case_file: Path, class_file: Path, budget: int, log_sum: bool) -> dict:
     plan = plan_memory(rows, columns, patches.shape[1], len(vectors), K, budget, log_sum=log_sum)
     found, seconds = timed(lambda: top_classes(patches, table, rows, columns, plan), 3)
     best = found.scores[..., 0].astype(np.float64).mean()
-    told = dict(seconds=seconds, mebibytes=mebibytes() - held, computed=plan.bytes / 2**20, version=jax.__version__)
-    return told | dict(score=float(best), labels=int(found.labels[..., 0].sum()))
+    measured = dict(seconds=seconds, mebibytes=mebibytes() - held, computed=plan.bytes / 2**20, version=jax.__version__)
+    return measured | dict(score=float(best), labels=int(found.labels[..., 0].sum()))
 
 
 def direct(case_file: Path, class_file: Path) -> dict:
@@ -82,7 +82,7 @@ def direct(case_file: Path, class_file: Path) -> dict:
     import jax
     import jax.numpy as jnp
 
-    from larvseg_jax.sliding_window import stitch_matrix
+    from larvseg_jax.evaluation.sliding_window import stitch_matrix
 
     case = np.load(case_file)
     classes, patches = jnp.asarray(np.load(class_file)), jnp.asarray(case["patches"])
@@ -99,8 +99,8 @@ def direct(case_file: Path, class_file: Path) -> dict:
         return jax.lax.top_k(logits, K)
 
     (best, labels), seconds = timed(lambda: jax.block_until_ready(run(patches, classes, *matrices)), 3)
-    told = dict(seconds=seconds, mebibytes=mebibytes() - held, version=jax.__version__)
-    return told | dict(score=float(np.asarray(best[..., 0], np.float64).mean()), labels=int(labels[..., 0].sum()))
+    measured = dict(seconds=seconds, mebibytes=mebibytes() - held, version=jax.__version__)
+    return measured | dict(score=float(np.asarray(best[..., 0], np.float64).mean()), labels=int(labels[..., 0].sum()))
 
 
 def timed(call: Callable[[], T], times: int) -> tuple[T, list[float]]:
@@ -124,20 +124,20 @@ def commands(folder: Path, name: str, given: argparse.Namespace) -> dict[str, li
     this = [sys.executable, "-m", "benchmarks.predict_21k", "--memory_gb", str(given.memory_gb)]
     case, few, all_classes = (str(folder / f) for f in
                               (f"{name}.npz", f"classes_{DIRECT_CLASSES}.npy", f"classes_{CLASSES}.npy"))  # fmt: skip
-    told = {
+    commands = {
         "larvseg_jax": [*this, "--one", "ours", case, all_classes],
         f"larvseg_jax, {DIRECT_CLASSES:,} classes": [*this, "--one", "ours", case, few],
         f"direct form, {DIRECT_CLASSES:,} classes": [*this, "--one", "direct", case, few],
     }
     if name == "2048x1024":
-        told.pop(f"direct form, {DIRECT_CLASSES:,} classes")  # 8.4 GB of logits
-        told.pop(f"larvseg_jax, {DIRECT_CLASSES:,} classes")
+        commands.pop(f"direct form, {DIRECT_CLASSES:,} classes")  # 8.4 GB of logits
+        commands.pop(f"larvseg_jax, {DIRECT_CLASSES:,} classes")
     if given.probabilities:
-        told["larvseg_jax with logsumexp"] = [*this, "--one", "log_sum", case, all_classes]
+        commands["larvseg_jax with logsumexp"] = [*this, "--one", "log_sum", case, all_classes]
     if given.torch_python:
         block = str(given.torch_block)
-        told["PyTorch block loop"] = [given.torch_python, "benchmarks/_predict_torch.py", case, block, all_classes]
-    return told
+        commands["PyTorch block loop"] = [given.torch_python, "benchmarks/_predict_torch.py", case, block, all_classes]
+    return commands
 
 
 def report(name: str, variant: str, runs: list[dict]) -> None:
@@ -147,8 +147,8 @@ def report(name: str, variant: str, runs: list[dict]) -> None:
     after = f"  later {statistics.median(later):7.2f} s" if later else " " * 17
     computed = f" (computed {runs[0]['computed']:.0f})" if "computed" in runs[0] else ""
     peak = max(run["mebibytes"] for run in runs)
-    told = f"first {first:7.2f} s{after}  peak {peak:6.0f} MiB{computed}"
-    print(f"{name:10} {variant:28} {told}  mean best {runs[0]['score']:.6f}  labels {runs[0]['labels']}", flush=True)
+    costs = f"first {first:7.2f} s{after}  peak {peak:6.0f} MiB{computed}"
+    print(f"{name:10} {variant:28} {costs}  mean best {runs[0]['score']:.6f}  labels {runs[0]['labels']}", flush=True)
 
 
 def main() -> None:
@@ -175,8 +175,8 @@ def main() -> None:
             runs: dict[str, list[dict]] = {variant: [] for variant in variants}
             for _ in range(given.rounds):
                 for variant, command in variants.items():
-                    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-                    runs[variant].append(json.loads(told.splitlines()[-1]))
+                    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                    runs[variant].append(json.loads(printed.splitlines()[-1]))
                     report(name, variant, runs[variant])  # after every round: that of all so far
             if not given.torch_python:
                 print(f"{name:10} {'PyTorch block loop':28} not installed: give --torch_python")

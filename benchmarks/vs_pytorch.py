@@ -36,13 +36,16 @@ import numpy as np
 from benchmarks._heads import mask_head, tag_head
 from benchmarks._memory import forget_peak, peak_resident
 from configs import common
-from larvseg_jax import data, flops
+from larvseg_jax import assemble
+from larvseg_jax.assemble import fresh_state, lower_step
 from larvseg_jax.config import Experiment, from_config
-from larvseg_jax.memory_bank import MemoryBank
+from larvseg_jax.devices.memory import program_memory
+from larvseg_jax.devices.mesh import make_mesh
+from larvseg_jax.devices.sharding import path_name
+from larvseg_jax.methods.larvseg.memory_bank import MemoryBank
+from larvseg_jax.methods.larvseg.method import LarvSeg
+from larvseg_jax.models.attention import cpu_attention
 from larvseg_jax.models.vit import VisionTransformer
-from larvseg_jax.sharding import make_mesh, path_name
-from larvseg_jax.train_loop import lower_step
-from larvseg_jax.train_state import fresh_state
 
 Work = Callable[[], dict[str, Any]]
 """Does the work once -> {"seconds", "cpu" (seconds of all threads), "peak", "losses"}."""
@@ -69,17 +72,17 @@ def experiment(dtype: str, slots: int) -> Experiment:
 
 def inputs(run: Experiment) -> dict[str, np.ndarray]:
     """Pictures, labels, features of a backbone and a filled bank (vectors of unit length): random."""
-    rng, crop = np.random.default_rng(0), run.streams["masks"].crop_size
-    side, (h, w), d = crop // run.downsample_rate, run.vit.stored_grid, run.vit.width
+    rng, crop = np.random.default_rng(0), run.streams["masks"].view.crop_size
+    side, (h, w), d = run.streams["masks"].view.loss_size, run.vit.stored_grid, run.vit.width
     coarse = rng.integers(-1, 150, (2, side // 32, side // 32), dtype=np.int32)
-    ca = run.ca_classifier
-    queue = rng.standard_normal((150, ca.memory_bank_size, ca.foreground_topk, d), np.float32)
+    ca = run.settings["method"]["ca_classifier"]
+    queue = rng.standard_normal((150, ca["memory_bank_size"], ca["foreground_topk"], d), np.float32)
     return {
         "masks": rng.standard_normal((2, crop, crop, 3), np.float32),
         "tags": rng.standard_normal((2, crop, crop, 3), np.float32),
         "features": rng.standard_normal((2, h, w, d), np.float32),
         "label": coarse.repeat(32, 1).repeat(32, 2),
-        **{name: in_slots(tags, run.streams["tags"].max_labels) for name, tags in TAGS.items()},
+        **{name: in_slots(tags, run.streams["tags"].view.max_labels or 0) for name, tags in TAGS.items()},
         "queue": queue / np.linalg.norm(queue, axis=-1, keepdims=True),
     }
 
@@ -94,21 +97,23 @@ class Ours:
 
     def __init__(self, run: Experiment, given: dict[str, np.ndarray]) -> None:
         self.run, self.mesh = run, make_mesh(1, 1, jax.devices()[:1])
-        self.streams = {s.name: s for s in data.stream_losses(run, self.mesh)}
+        method = assemble.make_method(run, self.mesh)
+        assert isinstance(method, LarvSeg)
+        self.method, self.streams = method, {s.name: s for s in method.streams}
         self.state = fresh_state(run, self.mesh)
-        slots = np.zeros(self.state.bank.slots.shape, np.float32)
+        slots = np.zeros(self.state.memory.slots.shape, np.float32)
         slots[self.streams["tags"].label_set.rows] = given["queue"].mean(2)
         bank = MemoryBank.from_slots(jnp.asarray(slots))
-        self.state = dataclasses.replace(self.state, bank=dataclasses.replace(bank, wraps=jnp.ones_like(bank.wraps)))
+        self.state = dataclasses.replace(self.state, memory=dataclasses.replace(bank, wraps=jnp.ones_like(bank.wraps)))
         labels = {"masks": {"label": given["label"]}, "tags": {"tags": given[OF_STEP]}}
         valid = np.ones(2, bool)
         host = {k: {"image": given[k], "valid": valid} | labels[k] for k in STREAMS}
-        self.batch = data.BatchPlacer(run, self.mesh)(host)
+        self.batch = assemble.batch_placer(run, self.mesh)(host)
         self.features = jnp.asarray(given["features"])
         self.tags = {name: jnp.asarray(given[name]) for name in TAGS}
         self.compiled = lower_step(run, self.mesh, self.state).compile()
-        masks = functools.partial(mask_head, self.streams["masks"], run.seg_loss_mean)
-        tags = functools.partial(tag_head, self.streams["tags"], run.ca_classifier)
+        masks = functools.partial(mask_head, self.streams["masks"], method.config.seg_loss_mean)
+        tags = functools.partial(tag_head, self.streams["tags"], method.config.ca_classifier)
         self.compiled_mask_head = jax.jit(jax.value_and_grad(masks, (0, 1)))
         self.compiled_tag_head = jax.jit(jax.value_and_grad(tags, (0, 1), has_aux=True))
 
@@ -121,7 +126,7 @@ class Ours:
 
     def tag_features(self) -> np.ndarray:
         """What the backbone makes of the tagged pictures, without drop path."""
-        backbone = jax.jit(VisionTransformer(self.run.vit).apply)
+        backbone = jax.jit(VisionTransformer(self.run.vit, cpu_attention(jax.device_count())).apply)
         return np.asarray(backbone({"params": self.state.params["backbone"]}, self.batch["tags"]["image"]))
 
     def step(self) -> list[float]:
@@ -138,7 +143,7 @@ class Ours:
 
     def tag_head(self, tags: str) -> list[float]:
         """Losses and gradients of the image-level head from features, and the bank written."""
-        out = self.compiled_tag_head(self.state.params["head"], self.features, self.state.bank, self.tags[tags])
+        out = self.compiled_tag_head(self.state.params["head"], self.features, self.state.memory, self.tags[tags])
         (_, (losses, _)), _ = jax.block_until_ready(out)
         return [float(losses[name]) for name in ("L_cls", "L_aux")]
 
@@ -237,19 +242,19 @@ def main() -> None:
     run = experiment(args.dtype, args.label_slots)
     given = inputs(run)
     ours = Ours(run, given)
-    parts = flops.step_flops(run.vit, flops.stream_sizes(run))
+    parts = ours.method.flops()
     print(f"{os.cpu_count()} cores, {jax.devices()[0].device_kind}, jax {jax.__version__}, {args.dtype}; "
           f"{sum(parts.values()) / 1e12:.2f} TFLOP a step, {args.label_slots} label slots")  # fmt: skip
-    analysis = ours.compiled.memory_analysis()
-    assert analysis is not None
-    print(f"our step: arguments {analysis.argument_size_in_bytes / 1e9:.2f} GB, temporary "
-          f"{analysis.temp_size_in_bytes / 1e9:.2f} GB")  # fmt: skip
+    memory = program_memory(ours.compiled)
+    assert memory is not None
+    print(f"our step: arguments {memory.arguments / 1e9:.2f} GB, temporary "
+          f"{memory.temporary / 1e9:.2f} GB")  # fmt: skip
     steps: dict[str, Work] = {"larvseg_jax": lambda: timed(ours.step)}
     masks: dict[str, Work] = {"larvseg_jax": lambda: timed(ours.mask_head)}
     heads: dict[str, dict[str, Work]] = {
         tags: {"larvseg_jax": functools.partial(timed, functools.partial(ours.tag_head, tags))} for tags in TAGS
     }
-    settings = dataclasses.asdict(run.vit) | dataclasses.asdict(run.ca_classifier)
+    settings = dataclasses.asdict(run.vit) | dataclasses.asdict(ours.method.config.ca_classifier)
     settings |= {
         "device": args.device,
         "dtype": args.dtype,

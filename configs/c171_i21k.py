@@ -25,7 +25,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config.total_steps = 1_280_000
     config.streams.c171 = paper.masks("coco_stuff_171", batch_size=8, weight=1 / 2)
     config.streams.imagenet = paper.imagenet("imagenet_21k", batch_size=8, weight=1 / 2, lambda_cls=0.2, lambda_aux=0.1)
-    config.ca_classifier.bank_dtype = "float16"  # 0.7 GB instead of 1.35; class means are summed in float32
-    config.checkpoint.every = config.eval.every = 16_000
+    config.method.ca_classifier.bank_dtype = "float16"  # 0.7 GB instead of 1.35; class means are summed in float32
+    config.checkpoint.every = config.evals.val.every = 16_000
     paper.mined(config)
     return paper.apply(config, args)

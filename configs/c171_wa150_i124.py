@@ -24,5 +24,5 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config.streams.ade = paper.tags_of_crops("ade20k_150", batch_size=6, weight=3 / 8, **lambdas)
     config.streams.imagenet = paper.imagenet("imagenet21k_subset_124", batch_size=4, weight=2 / 8, **lambdas)
     paper.mined(config)
-    config.ca_classifier.foreground_topk = 40
+    config.method.ca_classifier.foreground_topk = 40
     return paper.apply(config, args)

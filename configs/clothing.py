@@ -35,5 +35,5 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config.streams.masks.source = common.source(folder="ccp", split="train")
     config.streams.masks.classes = ("background", *BASE)
     config.streams.tags.source = common.source(folder="ccp", split="train_image_labels_only")
-    config.eval.source = common.source(folder="ccp", split="val")
+    config.evals.val.source = common.source(folder="ccp", split="val")
     return config

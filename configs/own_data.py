@@ -76,16 +76,16 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
         for stream in (config.streams.tags_of_masks, config.streams.tagged):
             stream.update(lambda_cls=0.3, lambda_aux=0.3)
     common.set_method(config, args.method)
-    config.eval.source = common.source(folder=".", split="val")
+    config.evals.val.source = common.source(folder=".", split="val")
     return config
 
 
 def small(config: ml_collections.ConfigDict) -> dict:
     """A small ViT from scratch, for a laptop: sets model, length and evaluation, returns what streams share."""
     config.total_steps = 2000
-    config.model = common.small_vit(image_size=64)
-    config.optimizer = common.from_scratch_optimizer(learning_rate=2e-3)
-    config.eval.update(scale=(320, 80), window=64, stride=32, every=500)
+    common.use_small_vit(config, image_size=64)
+    config.optimizer.update(common.from_scratch_optimizer(learning_rate=2e-3))
+    config.evals.val.update(scale=(320, 80), window=64, stride=32, every=500)
     config.checkpoint.every = 500
     return dict(batch_size=8, scale=(256, 64), ratio_range=(1.0, 1.75), crop_size=64)
 
@@ -95,7 +95,7 @@ def pretrained(config: ml_collections.ConfigDict, size: str) -> dict:
     config.total_steps = 20_000
     config.model.update(common.VIT_SIZES[size], dtype="bfloat16")
     config.pretrained = AUGREG[size]
-    config.eval.every = config.checkpoint.every = 2000
+    config.evals.val.every = config.checkpoint.every = 2000
     return dict(batch_size=8)
 
 

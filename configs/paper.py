@@ -37,10 +37,10 @@ def experiment(name: str, lists: tuple[str, ...], evaluate: str) -> ml_collectio
     config.name = name
     config.pretrained = AUGREG_B16
     config.class_lists.lists = lists
-    config.eval.source = common.source(tfds=f"{evaluate}/1.0.0", split="val")
-    config.eval.class_list = evaluate
+    config.evals.val.source = common.source(tfds=f"{evaluate}/1.0.0", split="val")
+    config.evals.val.class_list = evaluate
     if evaluate.startswith("ade20k"):
-        config.eval.splits = SPLITS
+        config.evals.val.base_novel = SPLITS
     return config
 
 
@@ -81,14 +81,15 @@ def apply(config: ml_collections.ConfigDict, args) -> ml_collections.ConfigDict:
         stream.sample_classes = args.sample
         if args.paper:
             stream.weight = 1.0
-            stream.lambda_cls = 0.1
-            stream.lambda_aux = 0.1 if stream.lambda_aux else 0.0
-    topk = args.topk or (20 if args.paper else config.ca_classifier.foreground_topk)
-    config.ca_classifier.update(variant=args.variant, memory_bank_size=args.bank, foreground_topk=topk)
+            if stream.kind == "tags":
+                stream.lambda_cls = 0.1
+                stream.lambda_aux = 0.1 if stream.lambda_aux else 0.0
+    topk = args.topk or (20 if args.paper else config.method.ca_classifier.foreground_topk)
+    config.method.ca_classifier.update(variant=args.variant, memory_bank_size=args.bank, foreground_topk=topk)
     config.class_lists.update(share=args.share, duplicates=args.duplicates)
     return config
 
 
 def mined(config: ml_collections.ConfigDict) -> None:
     """Background thresholds of the released runs with ImageNet pictures; the others use the defaults."""
-    config.ca_classifier.update(background_threshold=0.35, background_mse_threshold=2.0)
+    config.method.ca_classifier.update(background_threshold=0.35, background_mse_threshold=2.0)

@@ -1,4 +1,4 @@
-"""The whole method in minutes on two CPU cores, on generated scenes (data_pipelines/scenes.py).
+"""The whole method in minutes on two CPU cores, on generated scenes (data_pipelines/scenes/).
 
     make quickstart          or          python train.py --config=configs/quickstart.py
     ... --config=configs/quickstart.py:baseline         without the CA-Classifier
@@ -23,7 +23,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config.vocabulary = dict(
         classes=scenes.CLASSES, base=scenes.BASE, novel=scenes.NOVEL, background="", ignore_in_eval=()
     )
-    config.model = common.small_vit(image_size=64)
+    common.use_small_vit(config, image_size=64)
     scene = dict(batch_size=12, scale=(64, 64), ratio_range=(1.0, 1.5), crop_size=64)
     config.streams.masks = common.mask_stream(**scene, source=_part("train_masks"), classes=scenes.BASE)
     weights = dict(lambda_cls=0.3, lambda_aux=0.3)  # from scratch, see common.small_photos
@@ -37,8 +37,8 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
         weight=0.25,
     )
     common.set_method(config, method)
-    config.optimizer = common.from_scratch_optimizer(learning_rate=2e-3)
-    config.eval.update(source=_part("val", split="val"), scale=(64, 64), window=64, stride=64, every=400)
+    config.optimizer.update(common.from_scratch_optimizer(learning_rate=2e-3))
+    config.evals.val.update(source=_part("val", split="val"), scale=(64, 64), window=64, stride=64, every=400)
     config.checkpoint.every = 200
     return config
 

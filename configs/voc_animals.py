@@ -40,6 +40,6 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     # show a cat but no dog, and the tags could not tell the two apart.
     config.streams.tags.source = common.source(folder=folder, split="train")
     config.streams.tags.classes = known
-    config.eval.source = common.source(folder=folder, split="val")
-    config.eval.classes = known
+    config.evals.val.source = common.source(folder=folder, split="val")
+    config.evals.val.classes = known
     return config

@@ -1,24 +1,21 @@
-"""Tagged photos as most people keep them: a folder per class.
-
-<folder>/<class name>/<any name>.jpg|jpeg|png|webp|bmp|tif
-"""
+"""Tagged photos as most people keep them: a folder per class (listed in class_listing.py)."""
 
 from __future__ import annotations
 
 import difflib
-import os
-import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import SupportsIndex
 
 import numpy as np
 from jaxtyping import Int64
 
+from data_pipelines.class_listing import class_folder_names, class_name, list_class_folders
 from data_pipelines.decode import decode_image
 from data_pipelines.examples import Example
-from data_pipelines.files import entries, picture_names, read_bytes
+from data_pipelines.faults import Fault, raise_first
 from larvseg_jax.errors import UserError
-from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
+from larvseg_jax.vocabulary import LabelSet
 
 
 class ClassFolderSource:
@@ -39,73 +36,45 @@ class ClassFolderSource:
     def __init__(self, folder: Path, split: str, label_set: LabelSet) -> None:
         if split != "train":
             raise UserError(f"{folder}, split {split!r}: class folders have no splits: leave `split` at 'train'")
-        self._folder = folder
-        self._classes = class_folders(folder)
-        self._columns = [_column(name, label_set, folder) for name in self._classes]
-        names = bytearray()
-        ends: list[np.ndarray] = []
-        counts = []
-        for name in self._classes:
-            files = [os.fsencode(file) for file in picture_names(folder / name)]
-            if not files:
-                raise UserError(f"{folder / name} holds no pictures: put some into it, or remove it")
-            ends.append(len(names) + np.cumsum([len(file) for file in files], dtype=np.int64))
-            names += b"".join(files)
-            counts.append(len(files))
-        self._names = bytes(names)
-        self._ends: Int64[np.ndarray, " photos"] = np.concatenate(ends)
-        self._class_ends: Int64[np.ndarray, " classes"] = np.cumsum(counts, dtype=np.int64)
+        self._listing = list_class_folders(folder)
+        raise_first(unknown_folders(folder, self._listing.folders, label_set))
+        raise_first(self._listing.faults)
+        self._columns = [label_set.column(class_name(name)) for name in self._listing.folders]
         self.photos_per_column: Int64[np.ndarray, " n"] = np.zeros(len(label_set), np.int64)
-        np.add.at(self.photos_per_column, self._columns, counts)
+        np.add.at(self.photos_per_column, self._columns, self._listing.photos_per_class)
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._listing)
 
     def __getitem__(self, index: SupportsIndex) -> Example:
-        i = range(len(self))[index]
-        begin = self._ends[i - 1] if i else 0
-        file = os.fsdecode(self._names[begin : self._ends[i]])
-        number = int(np.searchsorted(self._class_ends, i, side="right"))
-        path = str(self._folder / self._classes[number] / file)
+        photo = self._listing.read(index)
+        assert photo.tags is not None
         return {
-            "id": f"{self._classes[number]}/{file}",
-            "image": decode_image(read_bytes(path), path),
-            "tags": np.array([self._columns[number]], np.int32),
+            "id": photo.id,
+            "image": decode_image(photo.image, photo.image_name),
+            "tags": np.array([self._columns[i] for i in photo.tags], np.int32),
         }
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Sorted names of the class folders in `folder`.
+    """Sorted names of the class folders in `folder`; their pictures are not listed.
 
     Raises:
-      UserError: no such folder, no class folder in it, or a file beside them.
+      DataError: no such folder, no class folder in it, or a file beside them.
     """
-    if not folder.is_dir():
-        raise UserError(
-            f"{folder} does not exist: make it, with a folder of pictures per class in it, or correct the path"
-        )
-    names = []
-    for entry in entries(folder):
-        if not entry.is_dir():
-            raise UserError(f"{folder / entry.name} lies beside the class folders: move it into one, or away")
-        names.append(entry.name)
-    if not names:
-        raise UserError(f"{folder} has no class folders: make one per class, named like the class, with its pictures")
-    return sorted(names)
+    names, faults = class_folder_names(folder)
+    raise_first(faults)
+    return names
 
 
-def class_name(folder_name: str) -> str:
-    """The class a folder is for: its name, composed (macOS stores "é" as two characters)."""
-    return unicodedata.normalize("NFC", folder_name)
-
-
-def _column(folder_name: str, label_set: LabelSet, folder: Path) -> int:
-    column = label_set.column(class_name(folder_name))
-    if column == IGNORE_LABEL:
-        close = difflib.get_close_matches(class_name(folder_name), label_set.members, n=3)
+def unknown_folders(folder: Path, names: Iterable[str], label_set: LabelSet) -> list[Fault]:
+    """A fault for every class folder of `folder` that is no class of the stream."""
+    faults = []
+    for name in names:
+        if class_name(name) in label_set.members:
+            continue
+        close = difflib.get_close_matches(class_name(name), label_set.members, n=3)
         hint = f"did you mean {', '.join(close)}?" if close else f"it has {len(label_set)} classes"
-        raise UserError(
-            f"{folder / folder_name}: {folder_name!r} is no class of the stream, {hint}: rename or remove the "
-            "folder, or add the class"
-        )
-    return column
+        what = f"{folder / name}: {name!r} is no class of the stream, {hint}"
+        faults.append(Fault("files", what, "rename or remove the folder, or add the class"))
+    return faults

@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 from PIL import Image
 
-from larvseg_jax.errors import UserError
+from larvseg_jax.errors import DataError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_REPLACE = "replace the file or take it out of the split"
 
 
 def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
@@ -24,18 +25,34 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
       name: file name for the error message.
 
     Raises:
-      UserError: not a picture, or cut short.
+      DataError: not a picture, or cut short.
     """
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error:
         image = None
     if image is None:
-        raise UserError(
-            f"{name}: no readable picture in these {len(data)} bytes (broken or cut short?): "
-            "replace the file or take it out of the split"
+        raise DataError(
+            "unreadable", f"{name}: no readable picture in these {len(data)} bytes (broken or cut short?)", _REPLACE
         )
     return image
+
+
+def check_readable(data: bytes, name: str) -> None:
+    """As sure as decode_image, at a third to a half of the time.
+
+    Every byte of a JPEG is decoded, but to an eighth of its size, by the library that reads it later; it finds
+    files that are cut short by a single byte.
+
+    Raises:
+      DataError: not a picture, or cut short.
+    """
+    try:
+        if cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_8) is not None:
+            return
+    except cv2.error:  # also of good pictures of under 8 pixels
+        pass
+    decode_image(data, name)
 
 
 def decode_mask(data: bytes, name: str) -> Integer[np.ndarray, "h w"]:
@@ -45,19 +62,18 @@ def decode_mask(data: bytes, name: str) -> Integer[np.ndarray, "h w"]:
     stored numbers. Never turned by EXIF.
 
     Raises:
-      UserError: not a picture, cut short, or with several channels.
+      DataError: not a picture, cut short, or with several channels.
     """
     try:
         with Image.open(io.BytesIO(data)) as picture:
             mode = picture.mode
             mask = np.asarray(picture)
     except Exception as error:  # whatever Pillow's plugins trip over: OSError, SyntaxError, struct.error, ...
-        raise UserError(
-            f"{name}: no readable mask in these {len(data)} bytes ({error}): "
-            "replace the file or take it out of the split"
-        ) from error
+        raise unreadable_mask(data, name, error) from error
     if mask.ndim != 2 or mask.dtype.kind == "f":
-        raise UserError(f"{name}: a mask needs one channel of class ids, this one is {mode}: convert it")
+        raise DataError(
+            "unreadable", f"{name}: a mask needs one channel of class ids, this one is {mode}", "convert it"
+        )
     if mask.dtype == np.bool_:
         return mask.astype(np.uint8)
     if mask.dtype == np.int32 and mask.min(initial=0) >= 0 and mask.max(initial=0) < 2**16:
@@ -66,3 +82,8 @@ def decode_mask(data: bytes, name: str) -> Integer[np.ndarray, "h w"]:
         # Pillow stretches grey levels of 2 and 4 bits to 0..255; class ids must not be.
         return mask // np.uint8(255 // (2 ** data[24] - 1))
     return mask.astype(mask.dtype.newbyteorder("="), copy=False)
+
+
+def unreadable_mask(data: bytes, name: str, error: Exception) -> DataError:
+    """What to raise where Pillow cannot read a mask."""
+    return DataError("unreadable", f"{name}: no readable mask in these {len(data)} bytes ({error})", _REPLACE)

@@ -1,19 +1,41 @@
-"""One element of a data source, and how a data set's class ids become the columns of a stream."""
+"""One element of a data source, as stored and as a stream reads it, and how class ids become the stream's columns."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NotRequired, Protocol, SupportsIndex, TypedDict, runtime_checkable
 
 import cv2
 import numpy as np
 from jaxtyping import Int32, Integer, UInt8
 
-from larvseg_jax.errors import UserError
+from data_pipelines.decode import decode_image
+from data_pipelines.faults import Fault, raise_first
+from larvseg_jax.errors import DataError, UserError
 from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
 
 _INVALID = -2  # in LabelMap.table: a value the data set gives no meaning to
+
+
+@dataclasses.dataclass(frozen=True)
+class RawPhoto:
+    """One photo as it is stored, not decoded yet.
+
+    Attributes:
+      id: of the photo.
+      image_name: how messages call the picture; mask_name likewise.
+      image: bytes of the picture.
+      mask: bytes of the mask; None if there is none or none is wanted.
+      tags: class ids of the data set; None if it has none.
+    """
+
+    id: str
+    image_name: str
+    image: bytes
+    mask_name: str = ""
+    mask: bytes | None = None
+    tags: tuple[int, ...] | None = None
 
 
 class Example(TypedDict):
@@ -80,13 +102,11 @@ class LabelMap:
         """Columns of the mask of class ids of `image`.
 
         Raises:
-          UserError: mask and image differ in size, or a value is outside the data set's classes.
+          DataError: mask and image differ in size, or a value is outside the data set's classes.
         """
         if mask.shape != image.shape[:2]:
-            raise UserError(
-                f"{name}: mask of {mask.shape[1]}x{mask.shape[0]} pixels for a photo of "
-                f"{image.shape[1]}x{image.shape[0]}: make them the same size"
-            )
+            sizes = f"mask of {mask.shape[1]}x{mask.shape[0]} pixels for a photo of {image.shape[1]}x{image.shape[0]}"
+            raise DataError("size", f"{name}: {sizes}", "make them the same size")
         if mask.dtype != np.uint8:
             self._refuse(mask, (mask < 0) | (mask >= len(self.table)), name)
             mask = mask.astype(np.uint16, copy=False)
@@ -95,16 +115,13 @@ class LabelMap:
             self._refuse(mask, label == _INVALID, name)
         return label
 
-    def tags(self, ids: Any, name: str) -> Int32[np.ndarray, " k"]:
-        """Ascending columns of a photo's list of class ids, those the stream does not know left out."""
-        if not isinstance(ids, list):
-            raise UserError(f"{name}: image labels are {ids!r}: give a list of class ids")
-        wrong = [i for i in ids if not isinstance(i, int | np.integer) or not 0 <= i < len(self.columns)]
-        if wrong:
-            raise UserError(
-                f"{name}: image label {wrong[0]!r} is not among the classes 0..{len(self.columns) - 1} of "
-                f"{self.where}: correct one of the two"
-            )
+    def tags(self, ids: Sequence[int], name: str) -> Int32[np.ndarray, " k"]:
+        """Ascending columns of a photo's class ids, those the stream does not know left out.
+
+        Raises:
+          DataError: an id that is no class of the data set.
+        """
+        raise_first(tag_faults(ids, len(self.columns), name, self.where))
         columns = np.unique(self.columns[np.asarray(ids, np.int64)])
         return columns[columns != IGNORE_LABEL]
 
@@ -114,7 +131,49 @@ class LabelMap:
             return
         row, column = np.argwhere(wrong)[0]
         ignore = "" if self.ignore is None else f" nor {self.ignore} (ignore)"
-        raise UserError(
+        raise DataError(
+            "value",
             f"{name}: value {mask[row, column]} at row {row}, column {column} is not among the classes "
-            f"0..{len(self.columns) - 1} of {self.where}{ignore}: correct the mask or the class list"
+            f"0..{len(self.columns) - 1} of {self.where}{ignore}",
+            "correct the mask or the class list",
         )
+
+
+def is_class_id(value: Any, class_count: int) -> bool:
+    """Whether a value, of JSON or of a record, is one of the class ids 0..class_count-1."""
+    return type(value) is int and 0 <= value < class_count  # true and false of JSON are instances of int
+
+
+def tag_faults(ids: Sequence[Any], class_count: int, name: str, where: str) -> list[Fault]:
+    """A fault for every image label of the photo `name` that is no class of the list in `where`."""
+    return [
+        Fault(
+            "tag",
+            f"{name}: image label {i!r} is not among the classes 0..{class_count - 1} of {where}",
+            "correct one of the two",
+        )
+        for i in ids
+        if not is_class_id(i, class_count)
+    ]
+
+
+def decoded(
+    photo: RawPhoto,
+    label_map: LabelMap,
+    decode_mask: Callable[[bytes, str], Integer[np.ndarray, "h w"]],
+    *,
+    tags: bool,
+) -> Example:
+    """The photo as a stream reads it: `label` if it has a mask, `tags` if they are asked for.
+
+    Raises:
+      DataError: something of it cannot be read, or does not fit the data set's classes.
+    """
+    image = decode_image(photo.image, photo.image_name)
+    example: Example = {"id": photo.id, "image": image}
+    if photo.mask is not None:
+        mask = decode_mask(photo.mask, photo.mask_name)
+        example["label"] = label_map.label(mask, image, photo.mask_name)
+    if tags:
+        example["tags"] = label_map.tags(photo.tags or (), photo.image_name)
+    return example

@@ -1,4 +1,4 @@
-"""Listing and reading the files of a data folder."""
+"""Which files count in a data folder, and reading them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from larvseg_jax.errors import UserError
+from larvseg_jax.errors import DataError, UserError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """Endings of photos, in lower case."""
@@ -21,7 +21,7 @@ def entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     """What lies in a folder, without hidden files and those that operating systems leave; any order.
 
     Raises:
-      UserError: the folder cannot be listed.
+      DataError: the folder cannot be listed.
     """
     try:
         with os.scandir(folder) as listing:
@@ -29,39 +29,16 @@ def entries(folder: Path) -> Iterator[os.DirEntry[str]]:
                 if not entry.name.startswith(".") and entry.name.lower() not in _BY_OTHERS:
                     yield entry
     except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror}): check the data folder") from error
-
-
-def picture_names(folder: Path) -> list[str]:
-    """Sorted file names of the pictures in a folder. No file is opened or asked for its size.
-
-    Raises:
-      UserError: something else lies there.
-    """
-    names = []
-    for entry in entries(folder):
-        if os.path.splitext(entry.name)[1].lower() in PICTURES:
-            names.append(entry.name)
-        elif entry.is_dir():
-            raise UserError(
-                f"{folder / entry.name} is a folder: pictures must lie in {folder} itself: move them there, or it away"
-            )
-        else:
-            raise UserError(
-                f"{folder / entry.name} is no picture ({', '.join(e[1:] for e in PICTURES)}): "
-                "convert it or take it out of the folder"
-            )
-    names.sort()  # the same numbers on every file system
-    return names
+        raise DataError("files", f"{folder}: cannot be listed ({error.strerror})", "check the data folder") from error
 
 
 def read_bytes(file: str | Path) -> bytes:
-    """The content of a file, UserError if it cannot be read."""
+    """The content of a file, DataError if it cannot be read."""
     try:
         with open(file, "rb") as stream:
             return stream.read()
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}): check the data folder") from error
+        raise DataError("unreadable", f"{file}: cannot be read ({error.strerror})", "check the data folder") from error
 
 
 def read_json(file: Path) -> dict[str, Any]:

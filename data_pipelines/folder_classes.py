@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Int64, UInt16
 from PIL import Image
 
+from data_pipelines.decode import unreadable_mask
 from data_pipelines.files import read_bytes, read_json
-from larvseg_jax.errors import UserError
+from larvseg_jax.errors import DataError, UserError
 
 COLOUR_IGNORE = 2**16 - 1
 """Class id of the pixels that a coloured mask leaves without class."""
@@ -129,7 +130,7 @@ class ColourTable:
         """Class ids of a coloured mask file. Palettes are resolved to their colours, transparency is dropped.
 
         Raises:
-          UserError: not a picture, not coloured, or with a colour that no class has.
+          DataError: not a picture, not coloured, or with a colour that no class has.
         """
         try:
             with Image.open(io.BytesIO(data)) as picture:
@@ -137,23 +138,23 @@ class ColourTable:
                 # By way of RGBA, because Pillow warns of palettes with transparency.
                 pixels = np.asarray(picture.convert("RGBA" if mode == "P" else "RGB"))[..., :3].astype(np.int64)
         except Exception as error:  # whatever Pillow's plugins trip over
-            raise UserError(
-                f"{name}: no readable mask in these {len(data)} bytes ({error}): "
-                "replace the file or take it out of the split"
-            ) from error
+            raise unreadable_mask(data, name, error) from error
         if mode not in ("RGB", "RGBA", "P", "L"):
-            raise UserError(
-                f"{name}: {self.where} gives `colours`, but this mask is {mode}: save it as an 8-bit RGB picture"
+            raise DataError(
+                "unreadable",
+                f"{name}: {self.where} gives `colours`, but this mask is {mode}",
+                "save it as an 8-bit RGB picture",
             )
         keys = _pack(pixels[..., 0], pixels[..., 1], pixels[..., 2])
         places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         wrong = self.keys[places] != keys
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
-            raise UserError(
+            raise DataError(
+                "value",
                 f"{name}: colour {pixels[row, column].tolist()} at row {row}, column {column} is none of the "
-                f"{len(self.keys)} of {self.where} ({np.count_nonzero(wrong):,} such pixels): add it there, or export "
-                "the mask without smoothed edges"
+                f"{len(self.keys)} of {self.where} ({np.count_nonzero(wrong):,} such pixels)",
+                "add it there, or export the mask without smoothed edges",
             )
         return self.class_ids[places]
 

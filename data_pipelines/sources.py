@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from data_pipelines.class_folders import ClassFolderSource
 from data_pipelines.examples import Source
 from data_pipelines.folder import FolderSource
+from data_pipelines.tfds_source import TfdsSource
 from larvseg_jax.errors import UserError
 from larvseg_jax.vocabulary import LabelSet
 
 
-@runtime_checkable
-class Location(Protocol):
-    """What `source(...)` in a config says; larvseg_jax.config.SourceConfig is one."""
+@dataclasses.dataclass(frozen=True)
+class SourceConfig:
+    """A section `source`: exactly one of `tfds`, `folder` and `class_folders` is set, relative to data_root."""
 
-    @property
-    def tfds(self) -> str:
-        """Directory of a prepared TFDS data set, or ""."""
-        ...
+    tfds: str = ""  # directory of a prepared TFDS data set (ArrayRecord)
+    folder: str = ""  # folder with images/, masks/, classes.txt or .json (docs/own_data.md)
+    class_folders: str = ""  # folder with one folder of pictures per class (tags only)
+    split: str = "train"  # TFDS split, sub-folder of images/, or key of splits.json ("suggested.train_masks": nested)
 
-    @property
-    def folder(self) -> str:
-        """Data folder, or ""."""
-        ...
-
-    @property
-    def class_folders(self) -> str:
-        """Folder with one folder of tagged photos per class, or ""."""
-        ...
-
-    @property
-    def split(self) -> str:
-        """TFDS split, folder in images/, or key of splits.json."""
-        ...
+    def location(self, data_root: str | os.PathLike[str]) -> Path:
+        """The directory it names."""
+        return Path(data_root) / (self.tfds or self.folder or self.class_folders)
 
 
 def open_source(
-    source: Location,
+    source: SourceConfig,
     data_root: str | os.PathLike[str],
     label_set: LabelSet,
     *,
@@ -72,6 +62,4 @@ def open_source(
                 "tags_from='image'"
             )
         return ClassFolderSource(root / source.class_folders, source.split, label_set)
-    from data_pipelines.tfds_source import TfdsSource  # importing TFDS takes most of a second
-
     return TfdsSource(root / source.tfds, source.split, label_set, masks=masks, tags=tags)

@@ -8,99 +8,79 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
 import grain
 import numpy as np
-from jaxtyping import Int32
 
 from data_pipelines.examples import Example, Source
-from data_pipelines.transforms import train_transform
+from data_pipelines.sources import SourceConfig, open_source
+from data_pipelines.transforms import Crop
+from data_pipelines.views import ArraySpec, View
 from larvseg_jax.errors import UserError
-from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
+from larvseg_jax.options import Count
+from larvseg_jax.vocabulary import LabelSet
 
-Batch = dict[str, np.ndarray]
-"""image float32 (B, S, S, 3), valid bool (B,), id str (B,), and label int32 (B, S/r, S/r) or tags
-int32 (B, max_labels): ascending columns, then IGNORE_LABEL."""
+HostBatch = dict[str, np.ndarray]
+"""id str (B,), valid bool (B,), and the arrays of the view's spec with B in front."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamConfig:
+    """One of the section `streams`: where pictures come from, which classes they teach, how they are seen.
+
+    Attributes:
+      view: how a photo becomes a row; its fields are options of the stream, too, and `kind` is its name in VIEWS.
+      loss: what the method makes of the stream; its fields are options of the stream, too.
+    """
+
+    view: View
+    loss: Any
+    source: SourceConfig = SourceConfig()
+    classes: tuple[str, ...] = ()  # names of the classes it knows, = its logit columns; () = the whole vocabulary
+    class_list: str = ""  # instead of classes: one of class_lists.lists
+    batch_size: Count = 8  # pictures of this stream in every step, over all devices
+
+    def __post_init__(self) -> None:
+        if self.class_list and self.classes:
+            raise UserError("a stream has classes and a class_list: keep one of the two")
+
+    @property
+    def spec(self) -> dict[str, ArraySpec]:
+        """The arrays of a batch on the devices, without their first axis: `valid` is False for filler."""
+        return {"valid": ArraySpec((), "bool", 0), **self.view.spec()}
 
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """One kind of supervision that every step gets a batch of. Options: configs/common.py.
+    """A stream whose source is open.
 
     Attributes:
-      source: where the photos come from; must give `label` (masks, tags_from="crop") or `tags`.
+      source: where the photos come from; gives `label` if the view reads masks, else `tags`.
       label_set: the classes it knows; labels and tags are its columns.
-      always_tags: columns every photo has as tags besides its own.
-      downsample_rate: r, pixels of the crop per pixel of the loss grid.
+      view: how a photo becomes a row.
+      batch_size: photos of a step, over all processes.
     """
 
     source: Source
     label_set: LabelSet
-    kind: str
+    view: View
     batch_size: int
-    crop_size: int
-    scale: tuple[int, int]
-    ratio_range: tuple[float, float] = (0.5, 2.0)
-    category_ratio: float = 0.75
-    max_labels: int = 32
-    always_tags: tuple[int, ...] = ()
-    tags_from: str = "crop"
-    downsample_rate: int = 2
-
-    def __post_init__(self) -> None:
-        for option, value, choices in (
-            ("kind", self.kind, ("masks", "tags")),
-            ("tags_from", self.tags_from, ("crop", "image")),
-        ):
-            if value not in choices:
-                raise UserError(f"stream option {option} is {value!r}: choose one of {', '.join(choices)}")
-        if self.crop_size % self.downsample_rate:
-            raise UserError(
-                f"crop_size {self.crop_size} is no multiple of downsample_rate {self.downsample_rate}: "
-                "change one of them"
-            )
-        if self.batch_size < 1:
-            raise UserError(f"batch_size is {self.batch_size}: every stream needs a photo in every step")
 
     def augment(self, example: Example, rng: np.random.Generator) -> dict[str, Any]:
-        """One row of the batch: the augmented Crop, not yet an array, and its supervision."""
-        tags_from_image = self.kind == "tags" and self.tags_from == "image"
-        crop = train_transform(
-            example["image"],
-            None if tags_from_image else example["label"],
-            rng,
-            scale=self.scale,
-            ratio_range=self.ratio_range,
-            crop_size=self.crop_size,
-            category_ratio=self.category_ratio,
-            label_stride=self.downsample_rate,
-        )
-        row = {"id": example["id"], "image": crop, "valid": True}
-        if crop.label is None:
-            return row | {"tags": self._pad_tags(example["tags"], example["id"])}
-        if self.kind == "masks":
-            return row | {"label": crop.label}
-        return row | {"tags": self._pad_tags(tags_in(crop.label), example["id"])}
-
-    def _pad_tags(self, present: Int32[np.ndarray, " k"], photo: str) -> Int32[np.ndarray, " max_labels"]:
-        tags = sorted({*present.tolist(), *self.always_tags})
-        if len(tags) > self.max_labels:
-            raise UserError(
-                f"photo {photo!r} has {len(tags)} tags and max_labels is {self.max_labels}: "
-                f"set the stream's max_labels to at least {len(tags)}"
-            )
-        padded = np.full(self.max_labels, IGNORE_LABEL, np.int32)
-        padded[: len(tags)] = tags
-        return padded
+        """One row of the batch: pictures still as Crops, and their supervision."""
+        return {"id": example["id"], "valid": True, **self.view.row(example, rng, self.label_set)}
 
 
-def tags_in(label: Int32[np.ndarray, "h w"]) -> Int32[np.ndarray, " k"]:
-    """Ascending columns present in a label."""
-    pixels = np.bincount((label - IGNORE_LABEL).ravel())[1:]
-    return np.flatnonzero(pixels).astype(np.int32)
+def open_stream(config: StreamConfig, data_root: str | os.PathLike[str], label_set: LabelSet) -> Stream:
+    """Opens and checks the source of a stream; UserError if it or the view does not go with its classes."""
+    config.view.check(label_set)
+    masks = config.view.reads_masks
+    source = open_source(config.source, data_root, label_set, masks=masks, tags=not masks)
+    return Stream(source, label_set, config.view, config.batch_size)
 
 
 def step_batches(
@@ -111,7 +91,7 @@ def step_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.MapDataset:
-    """Data set of `total_steps` elements; number i is {stream name: Batch} for step i.
+    """Data set of `total_steps` elements; number i is {stream name: HostBatch} for step i.
 
     Photos are reshuffled every epoch and augmented anew. Process p of n gets the contiguous block p
     of each batch: the blocks together are the batch that one process would get.
@@ -140,16 +120,21 @@ def stream_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "little")
 
 
-def stack(rows: Sequence[dict[str, Any]]) -> Batch:
+def stack(rows: Sequence[dict[str, Any]]) -> HostBatch:
     """Rows of `Stream.augment` as one batch; the pixels of each Crop are written right into it."""
-    size = rows[0]["image"].size
-    images = np.empty((len(rows), size, size, 3), np.float32)
-    for row, pixels in zip(rows, images, strict=True):
-        row["image"].write(pixels)
-    return {key: np.stack([row[key] for row in rows]) if key != "image" else images for key in rows[0]}
+    return {key: _stacked([row[key] for row in rows]) for key in rows[0]}
 
 
-def iterate(dataset: grain.MapDataset, start_step: int, threads: int) -> Iterator[dict[str, Batch]]:
+def _stacked(values: Sequence[Any]) -> np.ndarray:
+    if not isinstance(values[0], Crop):
+        return np.stack(values)
+    images = np.empty((len(values), values[0].size, values[0].size, 3), np.float32)
+    for crop, pixels in zip(values, images, strict=True):
+        crop.write(pixels)
+    return images
+
+
+def iterate(dataset: grain.MapDataset, start_step: int, threads: int) -> Iterator[dict[str, HostBatch]]:
     """Batches from `start_step` on, prepared ahead by `threads` threads (0: in the caller's)."""
     if threads > 1:
         # For the whole process: photos run in parallel already, OpenCV's own threads only get in the way.

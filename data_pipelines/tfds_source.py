@@ -1,29 +1,19 @@
-"""A prepared TensorFlow Datasets directory as a source, without TensorFlow.
-
-Features: `id` Text, `image` Image; optionally `mask` Image ((None, None, 1), uint16 PNG of class ids,
-65535 = ignore) and `tags` Sequence(ClassLabel), whose names are the data set's class list.
-"""
+"""A prepared TensorFlow Datasets directory (its features: prepared.py) as a source."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import SupportsIndex
 
-import tensorflow_datasets as tfds
-
-from data_pipelines.decode import decode_image, decode_mask
-from data_pipelines.examples import Example, LabelMap
-from larvseg_jax.errors import UserError
+from data_pipelines.decode import decode_mask
+from data_pipelines.examples import Example, LabelMap, decoded
+from data_pipelines.faults import raise_first
+from data_pipelines.prepared import IGNORE, open_prepared
 from larvseg_jax.vocabulary import LabelSet
-
-IGNORE = 65535
-"""Value of unlabelled pixels in the `mask` feature."""
 
 
 class TfdsSource:
     """One split of a prepared TFDS data set (ArrayRecord) as a random-access source of Examples.
-
-    Pictures are decoded here and not by TFDS: its decoder loses palettes and does not turn photos.
 
     Args:
       directory: directory with dataset_info.json (".../<name>/<version>").
@@ -34,51 +24,13 @@ class TfdsSource:
     """
 
     def __init__(self, directory: Path, split: str, label_set: LabelSet, *, masks: bool, tags: bool) -> None:
-        if not (directory / "dataset_info.json").is_file():
-            raise UserError(
-                f"{directory} is no prepared TFDS data set (no dataset_info.json): prepare it (docs/data.md: python -m "
-                "data_pipelines.prepare NAME --from=DIR; the generated scenes: data_pipelines.scenes_builder), and "
-                "point --config.data_root= or the environment variable LARVSEG_DATA at the folder that holds it"
-            )
-        self._where = f"{directory}, split {split!r}"
-        self._masks, self._tags = masks, tags
-        builder = tfds.builder_from_directory(str(directory))
-        features = builder.info.features
-        for name in ("id", "image", "tags", *(["mask"] if masks else [])):
-            if name not in features:
-                raise UserError(
-                    f"{directory}: no feature {name!r}, only {', '.join(sorted(features))}: prepare it anew"
-                )
-        self._label_map = LabelMap.build(
-            features["tags"].feature.names, IGNORE, label_set, f"{directory}/features.json"
-        )
-        skip = {name: tfds.decode.SkipDecoding() for name in ("image", "mask") if name in features}
-        try:
-            self._records = builder.as_data_source(split, decoders=skip)
-        except (ValueError, NotImplementedError) as error:  # unknown split; other file format
-            splits, kind = ", ".join(sorted(builder.info.splits)), builder.info.file_format.value
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"{self._where}: cannot be opened ({reason}): it has the splits {splits} in format {kind}, "
-                "and needs array_record"
-            ) from error
+        self._prepared = open_prepared(directory, split, masks=masks)
+        raise_first(self._prepared.faults)
+        self._label_map = LabelMap.build(self._prepared.names, IGNORE, label_set, f"{directory}/features.json")
+        self._tags = tags
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._prepared)
 
     def __getitem__(self, index: SupportsIndex) -> Example:
-        try:
-            record = self._records[index.__index__()]
-        except RuntimeError as error:  # checksum of the record, shard cut short or missing
-            raise UserError(
-                f"{self._where}, record {index}: cannot be read ({error}): prepare the data set anew"
-            ) from error
-        photo = record["id"].decode()
-        name = f"{self._where}, photo {photo!r}"
-        image = decode_image(record["image"], name)
-        example: Example = {"id": photo, "image": image}
-        if self._masks:
-            example["label"] = self._label_map.label(decode_mask(record["mask"], name), image, name)
-        if self._tags:
-            example["tags"] = self._label_map.tags(record["tags"], name)
-        return example
+        return decoded(self._prepared.read(index), self._label_map, decode_mask, tags=self._tags)

@@ -1,48 +1,152 @@
-"""The border to the command line: flags in, exit codes out (0 done, 2 bad input)."""
+"""The border to the command line, the same for every tool: flags in, exit codes out (0 done, 2 bad input).
+
+A command is a module of larvseg_jax/commands/ with a docstring that says what it does, `define(flags)` for its flags
+and `main(given)`. Flags are absl's, because those of config files (`--config=FILE.py --config.option=value`), which are
+ml_collections', are too. Each command has its own set: nothing is defined for the whole process.
+"""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from absl import app, flags, logging
+from absl import flags as absl_flags
+from absl import logging
+from ml_collections import config_flags
 
 from larvseg_jax.errors import UserError
 
+COMMANDS = {
+    "train": "trains a config, or goes on where it was stopped",
+    "evaluate": "scores a checkpoint on photos with masks",
+    "predict": "segments your photos",
+    "doctor": "says before the first step what is wrong with data, weights or machine",
+    "prepare": "turns a downloaded data set into one that trains fast",
+    "scenes": "generates the quickstart's data set",
+    "oracle": "the oracle test of the paper's Table 1",
+    "compile_check": "compiles the step for a TPU slice or GPUs that are not here",
+    "export": "writes a trained model to one .safetensors file",
+    "import_original": "turns a PyTorch checkpoint of the original into a file of ours",
+}
+"""Command -> what it does; each is a module of larvseg_jax/commands/."""
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the flags and calls main; bad input becomes one line on stderr and exit code 2."""
-    logging.set_verbosity(logging.WARNING)  # Orbax tells at length of every save
-    app.run(lambda _: _guarded(main), flags_parser=_parse)
+
+class Given:
+    """The values of a command's flags, given.step; what stands without a flag is in `rest`."""
+
+    def __init__(self, values: absl_flags.FlagValues, rest: list[str]) -> None:
+        self._values, self.rest = values, rest
+
+    def __getattr__(self, name: str) -> Any:
+        return self.value(name)
+
+    def value(self, name: str) -> Any:
+        """The same for a name that Python does not take, such as "from"."""
+        return self._values[name].value
 
 
-def _guarded(main: Callable[[], None]) -> None:
+class Flags:
+    """The flags of one command, to be added one by one."""
+
+    def __init__(self, program: str, argv: Sequence[str]) -> None:
+        self.values = absl_flags.FlagValues()
+        self.required: list[str] = []
+        self._argv = [program, *argv]
+
+    def text(self, name: str, default: str | None, meaning: str, *, required: bool = False) -> None:
+        """A flag with a text."""
+        absl_flags.DEFINE_string(name, default, meaning, flag_values=self.values, required=required)
+        self.required += [name] if required else []
+
+    def texts(self, name: str, meaning: str) -> None:
+        """A flag with a text that may be given several times; [] if it is not."""
+        absl_flags.DEFINE_multi_string(name, [], meaning, flag_values=self.values)
+
+    def switch(self, name: str, meaning: str, default: bool | None = False) -> None:
+        """A flag that is on or off: --name, --noname."""
+        absl_flags.DEFINE_bool(name, default, meaning, flag_values=self.values)
+
+    def whole(self, name: str, default: int | None, meaning: str, least: int | None = None) -> None:
+        """A flag with a whole number."""
+        absl_flags.DEFINE_integer(name, default, meaning, lower_bound=least, flag_values=self.values)
+
+    def number(self, name: str, default: float, meaning: str, least: float | None = None) -> None:
+        """A flag with a number."""
+        absl_flags.DEFINE_float(name, default, meaning, lower_bound=least, flag_values=self.values)
+
+    def config(self, meaning: str, *, required: bool) -> None:
+        """--config=FILE.py and --config.option=value."""
+        config_flags.DEFINE_config_file(
+            "config", None, meaning, lock_config=True, flag_values=self.values, sys_argv=self._argv
+        )
+        if required:
+            self.required.append("config")
+            absl_flags.mark_flag_as_required("config", flag_values=self.values)
+
+    def parse(self) -> Given:
+        """The values; what stands without a flag is in `rest`."""
+        rest = self.values(self._argv)
+        if "config" in self.values and self.values["config"].value is not None:
+            _ = self.values["config"].value.name  # a file that could not be loaded says so only when it is used
+        return Given(self.values, rest[1:])
+
+
+def run(name: str, argv: Sequence[str] | None = None) -> None:
+    """Runs a command with its flags; bad input becomes one line on stderr and exit code 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    logging.set_verbosity(logging.WARNING)  # Orbax reports at length on every save
+    absl_flags.FLAGS.mark_as_parsed()  # libraries read absl's own flags, which nobody sets here
+    command = importlib.import_module(f"larvseg_jax.commands.{name}")
+    flags = Flags(name, argv)
+    command.define(flags)
+    if "--help" in argv or "-h" in argv:
+        own = flags.values.get_help().partition("\nabsl.flags:")[0].replace(f"\n{__name__}:", "")
+        print(f"{(command.__doc__ or '').strip()}\n{own}")
+        return
     try:
-        main()
+        given = flags.parse()
+        if given.rest and not getattr(command, "TAKES_REST", False):
+            raise UserError(f"unexpected argument {given.rest[0]!r}: options start with --")
+    except absl_flags.IllegalFlagValueError as error:
+        missing = [f"--{flag}" for flag in flags.required if f"flag --{flag}=None" in str(error)]
+        fail(f"{missing[0]} is missing: {name} --help lists the flags" if missing else error)
+    except (absl_flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        fail(error)
+    guarded(command.main, given)
+
+
+def guarded(main: Callable[[Given], None], given: Given) -> None:
+    """Calls main; a UserError or an interrupt becomes one line on stderr and an exit code."""
+    try:
+        main(given)
     except UserError as error:
-        _fail(error)
+        fail(error)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted: the same command goes on from where it was saved", file=sys.stderr)
         sys.exit(130)
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
-    try:
-        rest = flags.FLAGS(argv)
-        if "config" in flags.FLAGS and flags.FLAGS["config"].value is not None:
-            _ = flags.FLAGS["config"].value.name  # a file that could not be loaded says so only when it is used
-    except (flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        _fail(error)
-    if len(rest) > 1:
-        _fail(f"unexpected argument {rest[1]!r}: options start with --")
-    return rest
-
-
-def _fail(problem: object) -> NoReturn:
-    """One line on stderr; of a traceback (an error inside a config file) only what it ends with."""
+def fail(problem: object) -> NoReturn:
+    """One line on stderr, exit code 2; of a traceback (an error inside a config file) only what it ends with."""
+    while isinstance(problem, Exception) and problem.args and isinstance(problem, AttributeError | KeyError):
+        problem = problem.args[0]  # whose text would be the repr of what it is about
     text = str(problem).strip()
     if "Traceback (most recent call last)" in text:
         text = f"{text.splitlines()[0].split('Traceback')[0]}{text.splitlines()[-1]}"
     print(f"error: {' '.join(text.split())}", file=sys.stderr)
     sys.exit(2)
+
+
+def main() -> None:
+    """The console command: larvseg COMMAND [--flag=value ...]."""
+    name, *argv = sys.argv[1:] or ["--help"]
+    if name in ("--help", "-h", "help"):
+        width = max(map(len, COMMANDS))
+        lines = (f"  {command:<{width}}  {meaning}" for command, meaning in COMMANDS.items())
+        print("larvseg COMMAND [--flag=value ...]        larvseg COMMAND --help lists its flags\n", *lines, sep="\n")
+        return
+    if name not in COMMANDS:
+        fail(f"there is no command {name!r}: use one of {', '.join(COMMANDS)}")
+    run(name, argv)

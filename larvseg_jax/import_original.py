@@ -1,25 +1,25 @@
 """Turns a checkpoint of the original (PyTorch) into a file of ours, without PyTorch.
 
-python -m larvseg_jax.import_original --file=authors.pth [--union=union_a150_c171] --to=model.safetensors
+larvseg import_original --file=authors.pth [--union=union_a150_c171] --out=model.safetensors
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from flax import traverse_util
 
+from larvseg_jax import cli
+from larvseg_jax.console import console, stage
+from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
-from larvseg_jax.interchange import ModelMetadata, SavedModel, save_safetensors
-from larvseg_jax.original_weights import BANK, HEAD_DIM, OriginalCheckpoint, base_and_novel, union_classes, vit_config
-from larvseg_jax.pretrained import fit
-from larvseg_jax.progress import console, stage
+from larvseg_jax.methods import method_config
+from larvseg_jax.methods.method import Task
+from larvseg_jax.weights.original import BANK, HEAD_DIM, OriginalCheckpoint, base_and_novel, union_classes, vit_config
+from larvseg_jax.weights.pretrained import fit
+from larvseg_jax.weights.safetensors_file import ModelMetadata, SavedModel, save_safetensors
 
 
 def import_original(file: Path, to: Path, union: str | None = None, heads: int | None = None) -> None:
@@ -44,35 +44,24 @@ def import_original(file: Path, to: Path, union: str | None = None, heads: int |
         stored = original.weights(classes, heads)
         vit = vit_config(stored.shapes, file)
         base, novel = base_and_novel(classes)
-        metadata = ModelMetadata(classes, base, novel, "", vit, file.name, -1, {}, {})
-        one = jnp.zeros(1, jnp.int32), jnp.ones(1)
-        images = jnp.zeros((1, vit.image_size, vit.image_size, 3))
-        layout = jax.eval_shape(metadata.model().init, jax.random.key(0), images, *one)["params"]
+        bank = original.bank()
+        ca_classifier = {"memory_bank_size": bank["slots"].shape[1]} if bank else {}
+        settings = {
+            "model": dataclasses.asdict(vit),
+            "method": {"name": "larvseg", "ca_classifier": ca_classifier},
+        }
+        metadata = ModelMetadata(classes, base, novel, "", file.name, -1, settings, {})
+        method = method_config("larvseg")().make(Task(len(classes), vit, {}, make_mesh(1, 1, jax.devices()[:1])))
+        layout, _ = jax.eval_shape(method.init, jax.random.key(0))
         shapes = {name: x.shape for name, x in traverse_util.flatten_dict(layout, sep="/").items()}
         arrays, report = fit(stored, shapes, vit.stored_grid, file)
-        bank = original.bank()
-        if bank is not None:
+        if bank:
             report = dataclasses.replace(report, extra=tuple(n for n in report.extra if n not in BANK))
     console.print(f"  {report}")
     with stage("writing"):
-        digest = save_safetensors(to, SavedModel(traverse_util.unflatten_dict(arrays, sep="/"), bank, metadata))
+        digest = save_safetensors(to, SavedModel(arrays, bank, metadata))
     console.print(f"{to}: {len(classes)} classes, {'with' if bank else 'no'} memory bank, digest {digest[:12]}")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line; bad input becomes one line on stderr and exit code 2."""
-    parser = argparse.ArgumentParser(description="Turns a PyTorch checkpoint of the original into a file of ours.")
-    parser.add_argument("--file", type=Path, required=True, help="checkpoint of the original, .pth")
-    parser.add_argument("--to", type=Path, required=True, help="file to write, ending in .safetensors")
-    parser.add_argument("--union", help="class list that names its rows; by default the union with as many classes")
-    parser.add_argument("--heads", type=int, help="attention heads; by default one per 64 features")
-    given = parser.parse_args(arguments)
-    try:
-        import_original(given.file, given.to, given.union, given.heads)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    cli.run("import_original")

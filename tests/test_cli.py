@@ -15,8 +15,8 @@ from PIL import Image
 from larvseg_jax import cli
 from larvseg_jax.config import from_config
 from larvseg_jax.errors import UserError
-from larvseg_jax.evaluate_run import evaluate_checkpoint
-from larvseg_jax.train_loop import train
+from larvseg_jax.evaluate import evaluate_checkpoint
+from larvseg_jax.train import train
 from tests import tiny
 
 REPOSITORY = Path(__file__).parent.parent
@@ -61,11 +61,11 @@ def test_a_missing_data_folder_is_answered_in_one_line(tmp_path):
 
 
 def test_guarded_turns_a_user_error_into_one_line_and_code_2(capsys):
-    def main() -> None:
+    def main(_: cli.Given) -> None:
         raise UserError("the file\nx is wrong: mend it")
 
     with pytest.raises(SystemExit) as exit_:
-        cli._guarded(main)
+        cli.guarded(main, cli.Flags("train", []).parse())
     assert exit_.value.code == 2
     assert capsys.readouterr().err == "error: the file x is wrong: mend it\n"
 
@@ -126,16 +126,16 @@ def test_a_run_on_another_vocabulary_leaves_the_old_one_alone(config):
         evaluate_checkpoint(workdir, step=7)
     assert {p: p.read_bytes() for p in sorted(workdir.rglob("*")) if p.is_file()} == before
     logged = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    assert evaluate_checkpoint(workdir).scalars()["aAcc"] == pytest.approx(logged[-1]["aAcc"], abs=1e-9)
+    assert evaluate_checkpoint(workdir)["val"].scalars()["aAcc"] == pytest.approx(logged[-1]["aAcc"], abs=1e-9)
 
 
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("ca_classifier.foreground_topk", 17, "top-k of 17 exceeds the 16 patches of streams.tags"),
-        ("ca_classifier.variant", "both", "ca_classifier.variant is 'both'"),
-        ("eval.window", 4, "top-k of 5 exceeds the 1 patches of eval.window"),
-        ("eval.every", 0, "eval.every is 0: use 1 or more"),
+        ("method.ca_classifier.foreground_topk", 17, "top-k of 17 exceeds the 16 patches of streams.tags"),
+        ("method.ca_classifier.variant", "both", "method.ca_classifier.variant is 'both'"),
+        ("evals.val.window", 4, "evals.val: stride is 8: choose 1 to window = 4"),
+        ("evals.val.every", 0, "evals.val.every is 0: use 1 or more"),
         ("log_every", 0, "log_every is 0: use 1 or more"),
         ("mesh.model", -1, "mesh.data=-1 x mesh.model=-1 does not make 8 devices"),
         ("streams.tags.always_tags", ("grass",), "always_tags has 'grass', which is not among the stream's classes"),
@@ -148,5 +148,13 @@ def test_a_run_on_another_vocabulary_leaves_the_old_one_alone(config):
 )
 def test_impossible_options_are_named(config, option, value, message):
     config.update_from_flattened_dict({option: value})
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         train(from_config(config))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_evaluation_whose_windows_are_too_small_for_the_attention_is_refused_before_the_first_step(config):
+    config.evals.val.update(window=4, stride=4)
+    with pytest.raises(UserError, match="top-k of 5 exceeds the 1 patches of an evaluation's window: lower it"):
+        train(from_config(config))
+    assert not (Path(config.workdir) / "checkpoints").exists()

@@ -1,6 +1,7 @@
 """House rules that a machine can keep: sizes, leftovers, requirements, commands of the README."""
 
 import ast
+import fnmatch
 import re
 import sys
 import tomllib
@@ -112,7 +113,8 @@ def test_requirements_agree_with_constraints_and_project():
     ours = pins("requirements.txt") | pins("requirements-dev.txt")
     assert ours <= pins("constraints.txt")
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    lowest = {package_of(d): d.partition(">=")[2] for d in project["dependencies"]}
+    # A bound from above, where there is one, is not pinned.
+    lowest = {package_of(d): d.partition(">=")[2].partition(",")[0] for d in project["dependencies"]}
     pinned = {}
     for pin in sorted(p[0] for p in pins("requirements.txt")):
         package, _, version = pin.partition("==")
@@ -120,11 +122,19 @@ def test_requirements_agree_with_constraints_and_project():
     assert lowest == pinned
 
 
-def test_every_python_package_is_in_the_distribution():
-    listed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    found = {name_of(p.parent).replace("/", ".") for f in ("larvseg_jax", "data_pipelines", "configs")
-             for p in (REPOSITORY / f).rglob("*.py")}  # fmt: skip
-    assert set(listed) == found
+def test_every_python_package_and_its_other_files_are_in_the_distribution():
+    setuptools = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
+    include, data = setuptools["packages"]["find"]["include"], setuptools["package-data"]
+    names = ("larvseg_jax", "data_pipelines", "configs")
+    folders = {p.parent for name in names for p in (REPOSITORY / name).rglob("*.py")}
+    for folder in sorted(folders):
+        package = name_of(folder).replace("/", ".")
+        assert any(fnmatch.fnmatchcase(package, pattern) for pattern in include), package
+        assert (folder / "__init__.py").is_file(), f"{package} is not found without an __init__.py"
+    for other in ("benchmarks", "tests", "tests.configs", "tests.data_pipelines"):
+        assert not any(fnmatch.fnmatchcase(other, pattern) for pattern in include), other
+    files = {p for name in names for p in (REPOSITORY / name).rglob("*.*") if p.suffix not in (".py", ".pyc")}
+    assert files == {p for name, globs in data.items() for glob in globs for p in (REPOSITORY / name).glob(glob)}
 
 
 def readme_commands() -> list[str]:

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 import pytest
 
-from larvseg_jax.checkpoint import Checkpoints
+from larvseg_jax.assemble import state_layout
 from larvseg_jax.config import from_config
-from larvseg_jax.metric_log import read_history
-from larvseg_jax.sharding import make_mesh
-from larvseg_jax.train_state import state_layout
+from larvseg_jax.devices.mesh import make_mesh
+from larvseg_jax.report.metric_log import read_history
+from larvseg_jax.weights.checkpoint import Checkpoints
 from tests import tiny
 
 REPOSITORY = Path(__file__).parent.parent
@@ -74,7 +74,7 @@ def test_killed_and_restarted_run_is_bit_identical(tmp_path):
     finish(start(killed, data))
 
     whole, resumed = final_state(tmp_path / "whole"), final_state(killed)
-    assert whole.bank.wraps.max() >= 1
+    assert whole.memory.wraps.max() >= 1
     for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(whole), jax.tree.leaves(resumed), strict=True):
         np.testing.assert_array_equal(one, other, err_msg=jax.tree_util.keystr(path))
     logs = [read_history(workdir) for workdir in (tmp_path / "whole", killed)]

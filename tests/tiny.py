@@ -49,11 +49,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.data_threads = 2
     config.gallery = 2
     config.vocabulary = dict(classes=NAMES, base=BASE, novel=NOVEL, background="background", ignore_in_eval=())
-    config.model = dict(
-        # Two layers, because drop path, the only random thing in the step, spares the first one.
-        **dict(width=16, depth=2, num_heads=2, mlp_dim=32, patch_size=4, image_size=16),
-        **dict(stem="conv", drop_path=0.3, dtype="float32", remat=False, gamma_init=2.0),
-    )
+    # Two layers, because drop path, the only random thing in the step, spares the first one.
+    config.model.update(width=16, depth=2, num_heads=2, mlp_dim=32, patch_size=4, image_size=16)
+    config.model.update(stem="conv", drop_path=0.3)
+    config.method.gamma_init = 2.0
     photos = dict(batch_size=8, scale=(64, 16), ratio_range=(1.0, 1.5), crop_size=16)
     source = common.source(folder="tiny", split="train")
     config.streams.masks = common.mask_stream(**photos, source=source, classes=("background", *BASE))
@@ -64,8 +63,10 @@ def get_config() -> ml_collections.ConfigDict:
         always_tags=("background",),
         max_labels=4,
     )
-    config.ca_classifier.update(memory_bank_size=3, foreground_topk=4, class_block=2)
-    config.optimizer = common.from_scratch_optimizer()
-    config.eval.update(source=common.source(folder="tiny", split="val"), scale=(64, 16), window=16, stride=8, every=6)
+    config.method.ca_classifier.update(memory_bank_size=3, foreground_topk=4, class_block=2)
+    config.optimizer.update(common.from_scratch_optimizer())
+    config.evals.val.update(
+        source=common.source(folder="tiny", split="val"), scale=(64, 16), window=16, stride=8, every=6
+    )
     config.checkpoint.every = 3
     return config

@@ -1,21 +1,8 @@
 """ADE20K with 150 classes: the MIT scene parsing benchmark."""
 
-import functools
-
-import numpy as np
-from jaxtyping import Int32, UInt16
-
-from data_pipelines.builders.pairs import Layout, MaskBuilder, Where, indexed, value_table
-
-
-@functools.cache
-def _table() -> Int32[np.ndarray, " values"]:
-    """Value = class id + 1, 0 = unlabelled."""
-    return value_table({label + 1: label for label in range(150)}, [0])
-
-
-def _read(data: bytes, name: str) -> UInt16[np.ndarray, "h w"]:
-    return indexed(data, name, _table())
+from data_pipelines.builders.encodings import numbered
+from data_pipelines.builders.layouts import Layout, SplitFiles
+from data_pipelines.builders.mask_builder import MaskBuilder
 
 
 class Ade20k(MaskBuilder):
@@ -28,9 +15,9 @@ class Ade20k(MaskBuilder):
         Layout(
             "ADEChallengeData2016",
             {
-                "train": Where(("images/training",), ("annotations/training",)),
-                "val": Where(("images/validation",), ("annotations/validation",)),
+                "train": SplitFiles(("images/training",), ("annotations/training",)),
+                "val": SplitFiles(("images/validation",), ("annotations/validation",)),
             },
-            _read,
+            numbered(150, first=1, ignored=(0,)),
         ),
     )

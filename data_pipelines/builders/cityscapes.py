@@ -1,37 +1,20 @@
 """Cityscapes with its 19 classes of evaluation."""
 
-import functools
-
-import numpy as np
-from jaxtyping import Int32, UInt16
-
-from data_pipelines.builders.pairs import Layout, MaskBuilder, Where, indexed, value_table
+from data_pipelines.builders.encodings import Encoding, numbered
+from data_pipelines.builders.layouts import Layout, SplitFiles
+from data_pipelines.builders.mask_builder import MaskBuilder
+from data_pipelines.builders.records import IGNORE
 
 _LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """Official label id of each class; the other ids up to 33 are left out of training and evaluation."""
 
 
-@functools.cache
-def _label_id_table() -> Int32[np.ndarray, " values"]:
-    classes = {value: label for label, value in enumerate(_LABEL_IDS)}
-    return value_table(classes, [value for value in range(34) if value not in classes])
+def _label_id_meanings() -> dict[int, int]:
+    return dict.fromkeys(range(34), IGNORE) | {value: label for label, value in enumerate(_LABEL_IDS)}
 
 
-@functools.cache
-def _train_id_table() -> Int32[np.ndarray, " values"]:
-    return value_table({label: label for label in range(19)}, [255])
-
-
-def _label_ids(data: bytes, name: str) -> UInt16[np.ndarray, "h w"]:
-    return indexed(data, name, _label_id_table())
-
-
-def _train_ids(data: bytes, name: str) -> UInt16[np.ndarray, "h w"]:
-    return indexed(data, name, _train_id_table())
-
-
-def _where(split: str, mask_suffix: str) -> Where:
-    return Where((f"leftImg8bit/{split}",), (f"gtFine/{split}",), "_leftImg8bit.png", mask_suffix)
+def _split_files(split: str, mask_suffix: str) -> SplitFiles:
+    return SplitFiles((f"leftImg8bit/{split}",), (f"gtFine/{split}",), "_leftImg8bit.png", mask_suffix)
 
 
 class Cityscapes(MaskBuilder):
@@ -46,9 +29,9 @@ class Cityscapes(MaskBuilder):
     FOLDERS = ("cityscapes",)
     PHOTOS_PER_PIECE = 100  # each more than two megabytes
     LAYOUTS = tuple(
-        Layout(name, {split: _where(split, suffix) for split in ("train", "val")}, read)
-        for name, suffix, read in (
-            ("masks with train ids", "_gtFine_labelTrainIds.png", _train_ids),
-            ("masks with label ids", "_gtFine_labelIds.png", _label_ids),
+        Layout(name, {split: _split_files(split, suffix) for split in ("train", "val")}, encoding)
+        for name, suffix, encoding in (
+            ("masks with train ids", "_gtFine_labelTrainIds.png", numbered(19, ignored=(255,))),
+            ("masks with label ids", "_gtFine_labelIds.png", Encoding(_label_id_meanings)),
         )
     )

@@ -1,41 +1,25 @@
 """COCO-Stuff 164k with its 171 classes."""
 
-import functools
-
-import numpy as np
-from jaxtyping import Int32, UInt16
-
-from data_pipelines.builders.pairs import Layout, MaskBuilder, Where, indexed, value_table
-from larvseg_jax.class_lists import raw
+from data_pipelines.builders.encodings import Encoding, numbered
+from data_pipelines.builders.layouts import Layout, SplitFiles
+from data_pipelines.builders.mask_builder import MaskBuilder
+from data_pipelines.builders.records import IGNORE
+from larvseg_jax.vocabulary.class_lists import raw
 
 _UNLABELLED = 255
 _TRAIN_IDS = "_labelTrainIds.png"
 
 
-@functools.cache
-def _official_table() -> Int32[np.ndarray, " values"]:
+def _official() -> dict[int, int]:
     """Value = official id - 1. The 11 ids that were never drawn have no meaning here."""
-    classes = raw("coco_stuff_171")["label_png_value_to_index"]
-    return value_table({int(value): label for value, label in classes.items()}, [_UNLABELLED])
+    values = raw("coco_stuff_171")["label_png_value_to_index"]
+    return {int(value): label for value, label in values.items()} | {_UNLABELLED: IGNORE}
 
 
-@functools.cache
-def _train_id_table() -> Int32[np.ndarray, " values"]:
-    return value_table({label: label for label in range(171)}, [_UNLABELLED])
-
-
-def _official(data: bytes, name: str) -> UInt16[np.ndarray, "h w"]:
-    return indexed(data, name, _official_table())
-
-
-def _train_ids(data: bytes, name: str) -> UInt16[np.ndarray, "h w"]:
-    return indexed(data, name, _train_id_table())
-
-
-def _where(year: str, name: str, suffix: str, besides: tuple[str, ...] = ()) -> Where:
+def _split_files(year: str, name: str, suffix: str, not_masks: tuple[str, ...] = ()) -> SplitFiles:
     photos = (f"images/{year}", year, f"images/{name}")
     masks = (f"annotations/{year}", f"stuffthingmaps_trainval2017/{year}", f"annotations/{name}")
-    return Where(photos, masks, mask_suffix=suffix, besides=besides)
+    return SplitFiles(photos, masks, mask_suffix=suffix, not_masks=not_masks)
 
 
 class CocoStuff(MaskBuilder):
@@ -53,17 +37,17 @@ class CocoStuff(MaskBuilder):
         Layout(
             "masks with train ids (*_labelTrainIds.png)",
             {
-                "train": _where("train2017", "training", _TRAIN_IDS),
-                "val": _where("val2017", "validation", _TRAIN_IDS),
+                "train": _split_files("train2017", "training", _TRAIN_IDS),
+                "val": _split_files("val2017", "validation", _TRAIN_IDS),
             },
-            _train_ids,
+            numbered(171, ignored=(_UNLABELLED,)),
         ),
         Layout(
             "official masks (stuffthingmaps_trainval2017)",
             {
-                "train": _where("train2017", "training", ".png", (_TRAIN_IDS,)),
-                "val": _where("val2017", "validation", ".png", (_TRAIN_IDS,)),
+                "train": _split_files("train2017", "training", ".png", (_TRAIN_IDS,)),
+                "val": _split_files("val2017", "validation", ".png", (_TRAIN_IDS,)),
             },
-            _official,
+            Encoding(_official),
         ),
     )

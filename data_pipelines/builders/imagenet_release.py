@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 
-from larvseg_jax.class_lists import class_list
+from larvseg_jax.vocabulary.class_lists import class_list
 
 WINTER_2021_SYNSETS = 19_167
 """The winter-2021 release dropped synsets of fall 2011; its list is not public without an account, its size is."""
+_WINTER_2021_PHOTOS = 13_153_500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,18 +39,18 @@ _LISTS = {
 
 
 def release_of(present: Collection[str]) -> Release:
-    """The release with exactly these synsets; those of no list are left out of account.
+    """The release with exactly these synsets; those that are not in ImageNet-21K do not count.
 
     Winter 2021 is known by its number of synsets, all of fall 2011 and among them all of its 21K-P selection.
     """
     fall = set(class_list("imagenet_21k").ids)
-    # One synset of the authors' 11,276 is in no release of 21,841: it is left out of account too.
+    # One synset of the authors' 11,276 is in no release of 21,841: it does not count either.
     lists = {name: fall & set(class_list(key).ids) for name, (key, _) in _LISTS.items()}
     found = fall & set(present)
     for name, synsets in lists.items():
         if found == synsets:
             return Release(name, _LISTS[name][1])
     if len(found) == WINTER_2021_SYNSETS and lists["21k-p winter-2021"] <= found:
-        return Release("winter-2021", 13_153_500)
+        return Release("winter-2021", _WINTER_2021_PHOTOS)
     closest = min(lists, key=lambda name: len(found ^ lists[name]))
     return Release("partial", closest=closest, missing=tuple(sorted(lists[closest] - found)))

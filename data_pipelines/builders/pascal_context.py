@@ -5,34 +5,23 @@ import io
 
 import numpy as np
 import scipy.io
-from jaxtyping import Int32, Integer, UInt16
+from jaxtyping import Integer
 
-from data_pipelines.builders.pairs import Layout, MaskBuilder, Where, class_ids, indexed, value_table
+from data_pipelines.builders.encodings import Encoding, numbered
+from data_pipelines.builders.layouts import Layout, SplitFiles
+from data_pipelines.builders.mask_builder import MaskBuilder
 from data_pipelines.builders.records import IGNORE, Unreadable
-from larvseg_jax.class_lists import class_list
 from larvseg_jax.errors import UserError
+from larvseg_jax.vocabulary.class_lists import class_list
 
 _FOLDERS = ("VOC2010", "VOCdevkit/VOC2010")
 
 
-@functools.cache
-def _table_59() -> Int32[np.ndarray, " values"]:
-    """Value = class id + 1, 0 = one of the other classes."""
-    return value_table({label + 1: label for label in range(59)}, [0])
-
-
-@functools.cache
-def _table_459() -> Int32[np.ndarray, " values"]:
-    return value_table({label: label for label in range(459)}, [IGNORE])
-
-
-@functools.cache
-def _release_table(key: str) -> Int32[np.ndarray, " values"]:
-    """Value = line of the release's labels.txt, the order of pascal_context_459; 0 = unlabelled."""
+def _lines_of(key: str) -> dict[int, int]:
+    """Line of the release's labels.txt, which has the order of pascal_context_459 -> class id; 0 = unlabelled."""
     labels = {name: label for label, name in enumerate(class_list(key).ids)}
-    names = enumerate(class_list("pascal_context_459").ids, start=1)
-    classes = {line: labels[name] for line, name in names if name in labels}
-    return value_table(classes, [value for value in range(460) if value not in classes])
+    lines = enumerate(class_list("pascal_context_459").ids, start=1)
+    return {0: IGNORE} | {line: labels.get(name, IGNORE) for line, name in lines}
 
 
 def _label_map(data: bytes, name: str) -> Integer[np.ndarray, "h w"]:
@@ -51,32 +40,21 @@ def _label_map(data: bytes, name: str) -> Integer[np.ndarray, "h w"]:
     return numbers
 
 
-def _indexed_59(data: bytes, name: str) -> UInt16[np.ndarray, "h w"]:
-    return indexed(data, name, _table_59())
+def _release(key: str) -> Encoding:
+    return Encoding(functools.partial(_lines_of, key), _label_map)
 
 
-def _indexed_459(data: bytes, name: str) -> UInt16[np.ndarray, "h w"]:
-    return indexed(data, name, _table_459())
-
-
-def _release_59(data: bytes, name: str) -> UInt16[np.ndarray, "h w"]:
-    return class_ids(_label_map(data, name), _release_table("pascal_context_59"), name)
-
-
-def _release_459(data: bytes, name: str) -> UInt16[np.ndarray, "h w"]:
-    return class_ids(_label_map(data, name), _release_table("pascal_context_459"), name)
-
-
-def _where(split: str, folder: str, suffix: str) -> Where:
+def _split_files(split: str, folder: str, suffix: str) -> SplitFiles:
     lists = (
         f"ImageSets/SegmentationContext/{split}.txt",
         f"pascalcontext_{split}.txt",
         f"ImageSets/Main/{split}.txt",
     )
-    return Where(("JPEGImages",), (folder,), mask_suffix=suffix, lists=lists)
+    return SplitFiles(("JPEGImages",), (folder,), mask_suffix=suffix, lists=lists)
 
 
-_RELEASE = {split: _where(split, "trainval", ".mat") for split in ("train", "val")}
+_RELEASE_FILES = {split: _split_files(split, "trainval", ".mat") for split in ("train", "val")}
+_TIFF = numbered(459, ignored=(IGNORE,))
 
 
 class PascalContext59(MaskBuilder):
@@ -92,10 +70,10 @@ class PascalContext59(MaskBuilder):
     LAYOUTS = (
         Layout(
             "SegmentationClassContext",
-            {split: _where(split, "SegmentationClassContext", ".png") for split in ("train", "val")},
-            _indexed_59,
+            {split: _split_files(split, "SegmentationClassContext", ".png") for split in ("train", "val")},
+            numbered(59, first=1, ignored=(0,)),  # 0: one of the other classes
         ),
-        Layout("MAT-files of the release", _RELEASE, _release_59),
+        Layout("MAT-files of the release", _RELEASE_FILES, _release("pascal_context_59")),
     )
 
 
@@ -106,18 +84,18 @@ class PascalContext459(MaskBuilder):
     EXPECTED = {"train": 4_998, "val": 5_105}
     FOLDERS = (*_FOLDERS, "pascal_ctx_d2")
     LAYOUTS = (
-        Layout("MAT-files of the release", _RELEASE, _release_459),
+        Layout("MAT-files of the release", _RELEASE_FILES, _release("pascal_context_459")),
         Layout(
             "16-bit TIFF masks by list",
-            {split: _where(split, f"annotations_detectron2/pc459_{split}", ".tif") for split in ("train", "val")},
-            _indexed_459,
+            {split: _split_files(split, f"annotations_detectron2/pc459_{split}", ".tif") for split in ("train", "val")},
+            _TIFF,
         ),
         Layout(
             "16-bit TIFF masks by folder",
             {
-                split: Where((f"images/{name}",), (f"annotations_ctx459/{name}",), mask_suffix=".tif")
+                split: SplitFiles((f"images/{name}",), (f"annotations_ctx459/{name}",), mask_suffix=".tif")
                 for split, name in (("train", "training"), ("val", "validation"))
             },
-            _indexed_459,
+            _TIFF,
         ),
     )

@@ -1,27 +1,14 @@
 """PASCAL VOC 2012 segmentation with its 20 classes of objects."""
 
-import functools
-
-import numpy as np
-from jaxtyping import Int32, UInt16
-
-from data_pipelines.builders.pairs import Layout, MaskBuilder, Where, indexed, value_table
+from data_pipelines.builders.encodings import numbered
+from data_pipelines.builders.layouts import Layout, SplitFiles
+from data_pipelines.builders.mask_builder import MaskBuilder
 
 _OFFICIAL = "SegmentationClass"
 
 
-@functools.cache
-def _table() -> Int32[np.ndarray, " values"]:
-    """Value = class id + 1. The background is no class of this list and ignored, as are the borders (255)."""
-    return value_table({label + 1: label for label in range(20)}, [0, 255])
-
-
-def _read(data: bytes, name: str) -> UInt16[np.ndarray, "h w"]:
-    return indexed(data, name, _table())
-
-
-def _where(split: str, *masks: str) -> Where:
-    return Where(("JPEGImages",), masks, lists=(f"ImageSets/Segmentation/{split}.txt",))
+def _split_files(split: str, *masks: str) -> SplitFiles:
+    return SplitFiles(("JPEGImages",), masks, lists=(f"ImageSets/Segmentation/{split}.txt",))
 
 
 class PascalVoc(MaskBuilder):
@@ -38,10 +25,10 @@ class PascalVoc(MaskBuilder):
         Layout(
             "VOC2012",
             {
-                "train": _where("train", _OFFICIAL),
-                "trainaug": _where("trainaug", _OFFICIAL, "SegmentationClassAug"),
-                "val": _where("val", _OFFICIAL),
+                "train": _split_files("train", _OFFICIAL),
+                "trainaug": _split_files("trainaug", _OFFICIAL, "SegmentationClassAug"),
+                "val": _split_files("val", _OFFICIAL),
             },
-            _read,
+            numbered(20, first=1, ignored=(0, 255)),  # the background is no class of this list; 255: borders
         ),
     )

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt16
 
-from data_pipelines.decode import decode_image
+from data_pipelines import decode
 from larvseg_jax.errors import UserError
 
 IGNORE = 65535
@@ -93,8 +93,8 @@ def example(photo: Photo, class_count: int) -> dict[str, Any]:
     if photo.mask is None:
         check_readable(photo.image, name)
     else:
-        present = _classes_of(photo.mask, _size(photo.image, name), class_count, name)
-        tags = present if tags is None else tags
+        mask_classes = _classes_of(photo.mask, _size(photo.image, name), class_count, name)
+        tags = mask_classes if tags is None else tags
         record["mask"] = mask_png(photo.mask)
     if tags is None:
         raise UserError(f"photo {name} has neither mask nor tags: its builder must give one of them")
@@ -106,27 +106,24 @@ def example(photo: Photo, class_count: int) -> dict[str, Any]:
 
 
 def check_readable(data: bytes, name: str) -> None:
-    """Unreadable unless decode_image reads the picture; as sure as reading it, at a third to a half of the time.
-
-    Every byte of a JPEG is decoded, but to an eighth of its size, by the library that reads it later; it finds
-    files that are cut short by a single byte.
-    """
+    """Unreadable unless decode_image reads the picture (see decode.check_readable)."""
     try:
-        if cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_8) is not None:
-            return
-    except cv2.error:  # also of good pictures of under 8 pixels
-        pass
-    _size(data, name)
+        decode.check_readable(data, name)
+    except UserError as error:
+        raise _unreadable(data, name) from error
 
 
 def _size(data: bytes, name: str) -> tuple[int, int]:
     """Height and width of a picture that is decoded in full."""
     try:
-        height, width, _ = decode_image(data, name).shape
+        height, width, _ = decode.decode_image(data, name).shape
     except UserError as error:
-        reason = f"no readable picture in {len(data)} bytes (broken or cut short)" if data else "empty file"
-        raise Unreadable(name, reason) from error
+        raise _unreadable(data, name) from error
     return height, width
+
+
+def _unreadable(data: bytes, name: str) -> Unreadable:
+    return Unreadable(name, f"no readable picture in {len(data)} bytes (broken or cut short)" if data else "empty file")
 
 
 def _classes_of(mask: UInt16[np.ndarray, "h w"], size: tuple[int, int], class_count: int, name: str) -> tuple[int, ...]:
@@ -149,6 +146,6 @@ def _classes_of(mask: UInt16[np.ndarray, "h w"], size: tuple[int, int], class_co
 
 
 def mask_png(mask: UInt16[np.ndarray, "h w"]) -> bytes:
-    """A 16-bit PNG that is read three times as fast as one with the usual settings, at twice the few kilobytes."""
+    """A 16-bit PNG whose settings make it fast to read; its few kilobytes may double."""
     settings = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
     return cv2.imencode(".png", mask, settings)[1].tobytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,27 +13,35 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from larvseg_jax.models.attention import dot_product_attention
-from larvseg_jax.precision import einsum
-from larvseg_jax.resize import bicubic_matrix
+from larvseg_jax.errors import UserError
+from larvseg_jax.models.attention import CpuAttention, dot_product_attention
+from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.resize import bicubic_matrix
+from larvseg_jax.options import Count
 
 LAYER_NORM_EPSILON = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
 class ViTConfig:
-    """Sizes of the backbone; see `configs/common.py` for what each one means."""
+    """The section `model`: sizes of the backbone, by default those of ViT-B/16."""
 
-    width: int
-    depth: int
-    num_heads: int
-    mlp_dim: int
-    patch_size: int
-    image_size: int
-    stem: str = "patch"
-    drop_path: float = 0.0
-    dtype: str = "float32"
-    remat: bool = False
+    width: Count = 768  # features of a token
+    depth: Count = 12  # blocks
+    num_heads: Count = 12
+    mlp_dim: Count = 3072  # hidden width of the MLP of a block
+    patch_size: Count = 16  # side of a patch, pixels
+    image_size: Count = 512  # side of the pictures that the position embedding is stored for, pixels
+    stem: Literal["patch", "conv"] = "patch"  # one patch convolution, or 3x3 ones that halve (better from scratch)
+    drop_path: float = 0.0  # chance that the last block's branches are skipped; earlier blocks less
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the backbone's computation; parameters stay float32
+    remat: bool = False  # compute the blocks' activations again in the backward pass: less memory, more time
+
+    def __post_init__(self) -> None:
+        if self.width % self.num_heads:
+            raise UserError(f"model.width={self.width} is not a multiple of model.num_heads={self.num_heads}")
+        if self.stem == "conv" and self.patch_size.bit_count() != 1:
+            raise UserError(f"model.patch_size={self.patch_size}: the conv stem halves, so it must be a power of 2")
 
     @property
     def stored_grid(self) -> tuple[int, int]:
@@ -41,13 +50,31 @@ class ViTConfig:
         return side, side
 
 
+class Tokens(NamedTuple):
+    """What the backbone says of pictures: float32, after the final norm.
+
+    Attributes:
+      cls: the class token, one vector per picture.
+      patches: one vector per patch.
+    """
+
+    cls: Float[Array, "b d"]
+    patches: Float[Array, "b h w d"]
+
+
 class VisionTransformer(nn.Module):
-    """Images to final-normed patch tokens, the class token dropped."""
+    """Images to final-normed tokens.
+
+    Attributes:
+      config: sizes.
+      attention: how a CPU computes attention (models/attention.py); "head_by_head" is for one device only.
+    """
 
     config: ViTConfig
+    attention: CpuAttention = "all_heads"
 
     @nn.compact
-    def __call__(self, images: Float[Array, "b height width 3"], *, train: bool = False) -> Float[Array, "b h w d"]:
+    def __call__(self, images: Float[Array, "b height width 3"], *, train: bool = False) -> Tokens:
         """Any picture size: padded at the bottom and right with zeros (= the mean colour) to whole patches.
 
         With train=True a "drop_path" random key is needed. Returns float32 whatever the compute dtype.
@@ -60,8 +87,9 @@ class VisionTransformer(nn.Module):
         b, h, w, d = tokens.shape
         cls = self.param("cls", nn.initializers.zeros, (1, 1, d))
         tokens = jnp.concatenate([jnp.broadcast_to(cls.astype(dtype), (b, 1, d)), tokens.reshape(b, h * w, d)], 1)
-        tokens = Encoder(cfg, name="Transformer")(tokens, (h, w), train)
-        return tokens[:, 1:].reshape(b, h, w, d).astype(jnp.float32)
+        tokens = Encoder(cfg, self.attention, name="Transformer")(tokens, (h, w), train)
+        cls, patches = tokens[:, 0], tokens[:, 1:].reshape(b, h, w, d)
+        return Tokens(cls.astype(jnp.float32), patches.astype(jnp.float32))
 
 
 class Embedding(nn.Module):
@@ -96,6 +124,7 @@ class Encoder(nn.Module):
     """Position embedding, the blocks, the final norm."""
 
     config: ViTConfig
+    attention: CpuAttention
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "b n d"], grid: tuple[int, int], train: bool) -> Float[Array, "b n d"]:
@@ -104,7 +133,7 @@ class Encoder(nn.Module):
         block = nn.remat(EncoderBlock, static_argnums=(2,)) if cfg.remat else EncoderBlock
         for i in range(cfg.depth):
             rate = cfg.drop_path * i / max(cfg.depth - 1, 1)
-            x = block(cfg, rate, name=f"encoderblock_{i}")(x, train)
+            x = block(cfg, self.attention, rate, name=f"encoderblock_{i}")(x, train)
         return _layer_norm(x, "encoder_norm")
 
 
@@ -132,7 +161,7 @@ def resize_position_embedding(
         return embedding
     grid = embedding[0, 1:].reshape(*old, -1)
     rows, columns = bicubic_matrix(old[0], new[0]), bicubic_matrix(old[1], new[1])
-    grid = einsum("Hh,hwd,Ww->HWd", rows, grid, columns)
+    grid = exact_einsum("Hh,hwd,Ww->HWd", rows, grid, columns)
     return jnp.concatenate([embedding[:, :1], grid.reshape(1, -1, embedding.shape[-1])], 1)
 
 
@@ -140,13 +169,14 @@ class EncoderBlock(nn.Module):
     """Pre-norm block: x += DropPath(attention(LN(x))); x += DropPath(MLP(LN(x)))."""
 
     config: ViTConfig
+    attention: CpuAttention
     drop_path: float
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], train: bool) -> Float[Array, "b n d"]:
         cfg = self.config
         y = _layer_norm(x, "LayerNorm_0")
-        y = SelfAttention(cfg, name="MultiHeadDotProductAttention_1")(y)
+        y = SelfAttention(cfg, self.attention, name="MultiHeadDotProductAttention_1")(y)
         x = x + DropPath(self.drop_path)(y, train)
         y = _layer_norm(x, "LayerNorm_2")
         y = Mlp(cfg, name="MlpBlock_3")(y)
@@ -157,6 +187,7 @@ class SelfAttention(nn.Module):
     """Multi-head self-attention; kernels (d, heads, head_dim) as in AugReg files."""
 
     config: ViTConfig
+    attention: CpuAttention
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
@@ -169,7 +200,7 @@ class SelfAttention(nn.Module):
                 x
             )
 
-        mixed = dot_product_attention(project("query"), project("key"), project("value"))
+        mixed = dot_product_attention(project("query"), project("key"), project("value"), self.attention)
         return nn.DenseGeneral(
             cfg.width,
             axis=(-2, -1),

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from larvseg_jax import ca_classifier, losses, memory_bank
-from larvseg_jax.ca_classifier import CAConfig
-from larvseg_jax.memory_bank import MemoryBank
-from larvseg_jax.models.head import ClassTable
+from larvseg_jax.methods.larvseg import ca_classifier, losses, memory_bank
+from larvseg_jax.methods.larvseg.ca_classifier import CAConfig
+from larvseg_jax.methods.larvseg.memory_bank import MemoryBank
+from larvseg_jax.models.cosine_head import ClassTable
 from larvseg_jax.vocabulary import IGNORE_LABEL
 from tests.parity.golden import (
     Columns,
@@ -41,6 +41,8 @@ class Pair(NamedTuple):
     bg_mode: int
     n_candidates: int
     n_background: int
+    s_fg: np.ndarray  # (p,), as is s_bg; not recorded
+    s_bg: np.ndarray
     attention: np.ndarray  # (p,)
     cls: int
     slot: int
@@ -51,7 +53,8 @@ class _Read(NamedTuple):
     """What the compiled function knows of a pair."""
 
     warm: Any
-    attention: Any
+    s_fg: Any
+    s_bg: Any
     candidates: Any
     kept: Any
     cursor: Any
@@ -85,8 +88,8 @@ def check_attention(report: Report, golden: Golden) -> None:
             bank, read = read_and_write(bank, patches, table, jnp.asarray(tags), image, slot)
             of_step.append(_pair(golden, columns, step, image, tags[image], slot, read))
         _check_bank(report, golden, bank, start, step)
-        attention, ready = _of_slots(of_step, tags, patches.shape[1] * patches.shape[2])
-        results = loss_and_gradients(params, features, *map(jnp.asarray, (tags, attention, ready)))
+        of_slots = _of_slots(of_step, tags, patches.shape[1] * patches.shape[2])
+        results = loss_and_gradients(params, features, *map(jnp.asarray, (tags, *of_slots)))
         _check_losses(report, golden, step, tags, *results)
         pairs += of_step
     _check_pairs(report, golden, pairs)
@@ -123,49 +126,50 @@ def _read_and_write(
     label_means = means[jnp.maximum(tags, 0)]
     foreground = jnp.einsum("bpd,bd->bp", patches, label_means[:, 0])
     mined = ca_classifier.mine_background(patches, table, means, tags[:, 0], foreground, config)
-    attention = ca_classifier.attention_map(patches, label_means, tags != IGNORE_LABEL, mined)
-    warm = source.is_warm(row, config.warmup)
-    read = _Read(warm, attention[0, slot], mined.candidates[0], mined.kept[0], bank.cursor[row], chosen[0, slot])
-    return written, read
+    s_fg = ca_classifier.bank_scores(patches, label_means)
+    s_bg = ca_classifier.background_scores(patches, s_fg, tags != IGNORE_LABEL, mined)
+    scores = source.is_warm(row, config.warmup), s_fg[0, slot], s_bg[0, slot]
+    return written, _Read(*scores, mined.candidates[0], mined.kept[0], bank.cursor[row], chosen[0, slot])
 
 
 def _pair(golden: Golden, columns: Columns, step: int, image: int, tags: np.ndarray, slot: int, read: _Read) -> Pair:
     others = int(np.sum(tags != IGNORE_LABEL)) - 1
     candidates, kept = int(read.candidates), int(read.kept)
-    attention = np.asarray(read.attention)
+    s_fg, s_bg = np.asarray(read.s_fg), np.asarray(read.s_bg)
     if not read.warm:
         background = NOT_ATTENDED, -1, -1
     elif not golden.meta["background_suppression"]:
         # The original then normalises over an axis of length 1: no pixel stands out. Ours has no such mode.
-        background, attention = (NOT_ATTENDED, -1, -1), np.zeros_like(attention)
+        background, s_bg = (NOT_ATTENDED, -1, -1), s_fg
     elif others:
         background = OTHER_LABELS, others, others
     else:
         background = MINED if kept else NO_BACKGROUND, candidates, kept
     label = int(tags[slot])
     row = int(columns.rows[label])
-    ready = bool(read.warm)
-    return Pair(step, image, label, ready, *background, attention, row, int(read.cursor), np.asarray(read.chosen))
+    maps = s_fg, s_bg, np.asarray(ca_classifier.norm(jnp.asarray(s_fg - s_bg)[None, None]))[0, 0]
+    return Pair(step, image, label, bool(read.warm), *background, *maps, row, int(read.cursor), np.asarray(read.chosen))
 
 
-def _of_slots(pairs: list[Pair], tags: np.ndarray, patches: int) -> tuple[np.ndarray, np.ndarray]:
-    """Attention (b, l, p) and readiness (b, l) of a step, from its pairs in the order of the slots."""
+def _of_slots(pairs: list[Pair], tags: np.ndarray, patches: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """S_fg and S_bg (b, l, p) and readiness (b, l) of a step, from its pairs in the order of the slots."""
     present = tags != IGNORE_LABEL
-    attention = np.zeros((*tags.shape, patches), np.float32)
+    s_fg, s_bg = np.zeros((2, *tags.shape, patches), np.float32)
     ready = np.zeros(tags.shape, bool)
     if pairs:
-        attention[present] = [pair.attention for pair in pairs]
+        s_fg[present] = [pair.s_fg for pair in pairs]
+        s_bg[present] = [pair.s_bg for pair in pairs]
         ready[present] = [pair.ready for pair in pairs]
-    return attention, ready
+    return s_fg, s_bg, ready
 
 
-def _loss(head, columns: Columns, size, meta, params, features, tags, attention, ready):
+def _loss(head, columns: Columns, size, meta, params, features, tags, s_fg, s_bg, ready):
     """The total loss of a step, given what its pairs had read."""
     patches, table = head_forward(head, params, features, columns)
     b, h, w, d = patches.shape
     basic = image_level_losses(patches, table, tags, size)
-    pooling = ca_classifier.attention_pooling(attention, (h, w), size)
-    pooled = losses.pooled_logits(patches.reshape(b, h * w, d), pooling, table)
+    pooling = ca_classifier.attention(s_fg, s_bg, (h, w), size)
+    pooled = losses.pooled_classifier(patches.reshape(b, h * w, d), table)(pooling)
     coseg = jnp.where(ready, losses.image_label_losses(pooled, tags, table.multiplicity), 0.0)
     loss_basic = meta["basic_loss_weight"] * losses.mean_over_pairs(basic, tags)
     loss_coseg = meta["coseg_loss_weight"] * losses.mean_over_pairs(coseg, tags)

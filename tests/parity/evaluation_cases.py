@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from data_pipelines.transforms import resized_shape
-from larvseg_jax import sliding_window
-from larvseg_jax.metrics import SegmentationCounts
+from larvseg_jax.evaluation import sliding_window
+from larvseg_jax.evaluation.metrics import SegmentationCounts
 from larvseg_jax.vocabulary import IGNORE_LABEL, Vocabulary
 from tests.parity.golden import Golden, channels_first, channels_last
 from tests.parity.table import ARRAY, METRIC, Report

@@ -10,8 +10,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from larvseg_jax.models.head import ClassTable, CosineHead
-from larvseg_jax.resize import nearest_indices
+from larvseg_jax.models.cosine_head import ClassTable, CosineHead
+from larvseg_jax.models.resize import nearest_indices
 from larvseg_jax.vocabulary import IGNORE_LABEL, Vocabulary
 
 GRADIENTS = {

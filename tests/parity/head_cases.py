@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from larvseg_jax import losses
-from larvseg_jax.models.head import cosine_scores, standardised_logits
-from larvseg_jax.resize import resize_bilinear
+from larvseg_jax.methods.larvseg import losses
+from larvseg_jax.methods.larvseg.loss_grid import everywhere
+from larvseg_jax.models.cosine_head import cosine_scores, standardised_logits
+from larvseg_jax.models.resize import resize_bilinear
 from larvseg_jax.vocabulary import IGNORE_LABEL
 from tests.parity.golden import (
     GRADIENTS,
@@ -144,6 +145,5 @@ def check_image_loss(report: Report, golden: Golden) -> None:
 def image_level_losses(patches, table, tags, size: tuple[int, int]):
     """L_cls of every pair, (b, l): every position of the loss grid weighs the same."""
     b, h, w, d = patches.shape
-    everywhere = losses.pooling_weights(jnp.ones((b, 1, *size)), (h, w))
-    pooled = losses.pooled_logits(patches.reshape(b, h * w, d), everywhere, table)
-    return losses.image_label_losses(pooled, tags, table.multiplicity)
+    pooled = losses.pooled_classifier(patches.reshape(b, h * w, d), table)
+    return losses.image_label_losses(pooled(everywhere(b, (h, w), size)), tags, table.multiplicity)

@@ -16,9 +16,10 @@ from larvseg_jax.models.vit import (
     ViTConfig,
     resize_position_embedding,
 )
-from larvseg_jax.pretrained import POSITION_EMBEDDING, load_augreg
+from larvseg_jax.weights.pretrained import POSITION_EMBEDDING
 from tests.parity.golden import Golden, channels_first, channels_last
 from tests.parity.table import Report
+from tests.weights.augreg_files import load_backbone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +51,11 @@ def check_vit(report: Report, golden: Golden) -> None:
     @jax.jit
     @jax.grad
     def gradients(params, image):
-        return jnp.sum(model.apply({"params": params}, image) * cotangent)
+        return jnp.sum(model.apply({"params": params}, image).patches * cotangent)
 
-    features, captured = forward(params, image)
+    out, captured = forward(params, image)
     report.exact("ln_eps", LAYER_NORM_EPSILON, golden.meta["ln_eps"])
-    report.array("features", channels_first(features), golden["features"])
+    report.array("features", channels_first(out.patches), golden["features"])
     blocks = captured["intermediates"]["Transformer"]
     for i in range(golden.meta["depth"] - 1):  # the last block is recorded after the final norm
         tokens = blocks[f"encoderblock_{i}"]["__call__"][0][:, 1:]
@@ -79,9 +80,9 @@ def check_vit_npz(report: Report, golden: Golden) -> None:
         model = VisionTransformer(_config(golden, grid, shapes))
         images = jnp.asarray(channels_last(image))
         fresh = jax.eval_shape(lambda: model.init(jax.random.key(0), images)["params"])
-        params, _ = load_augreg(weights, fresh, grid)
-        features = jax.jit(lambda params, images: model.apply({"params": params}, images))(params, images)
-        return traverse_util.flatten_dict(params, sep="/"), channels_first(features)
+        params, _ = load_backbone(weights, fresh, grid)
+        tokens = jax.jit(lambda params, images: model.apply({"params": params}, images))(params, images)
+        return traverse_util.flatten_dict(params, sep="/"), channels_first(tokens.patches)
 
     params, features = run(tuple(golden.meta["pos_grid"]), golden["image"])
     report.array("pos_embed_after_load", params[POSITION_EMBEDDING], golden["pos_embed_after_load"])

@@ -1,0 +1,87 @@
+"""The photos of one synset of ImageNet-21K, from a folder or from an archive."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
+
+from data_pipelines.builders.download_builder import each, read_file
+from data_pipelines.builders.records import Photo, Unreadable
+
+_PICTURES = {".jpeg", ".jpg", ".png"}
+
+
+def photos_in_folder(folder: Path, label: int, selection: set[str] | None) -> Iterator[Photo | Unreadable]:
+    """The photos of a synset's folder, in order.
+
+    Args:
+      folder: the photos lie in it.
+      label: class id of the synset.
+      selection: names, without ending, of the photos to take; one that is not there is Unreadable. None: all photos.
+    """
+
+    def read(name: str) -> Photo:
+        return Photo(Path(name).stem, read_file(folder / name), None, (label,), f"{folder.name}/{name}")
+
+    try:
+        with os.scandir(folder) as entries:
+            names = _pictures([entry.name for entry in entries], selection)
+    except OSError as error:
+        yield Unreadable(folder, error.strerror)
+        return
+    yield from each(read, names)
+    yield from _missing(folder.name, names, selection)
+
+
+def photos_in_archive(path: Path, label: int, selection: set[str] | None) -> Iterator[Photo | Unreadable]:
+    """As `photos_in_folder`, from a .tar file that is not unpacked."""
+
+    def read(name: str) -> Photo:
+        file = f"{path.name}/{name}"
+        try:
+            stream = archive.extractfile(members[name])
+            assert stream is not None  # isfile()
+            return Photo(Path(name).stem, stream.read(), None, (label,), file)
+        except (tarfile.TarError, OSError) as error:
+            raise Unreadable(file, error) from error
+
+    members: dict[str, tarfile.TarInfo] = {}
+    names: list[str] = []
+    try:
+        with tarfile.open(path, "r:") as archive:
+            broken = _index(archive, members)
+            names = _pictures(members, selection)
+            yield from each(read, names)
+    except (tarfile.TarError, OSError) as error:  # no archive at all
+        broken = str(error)
+    if broken:
+        yield Unreadable(path.name, f"{broken}: photos may be missing")
+    yield from _missing(path.name, names, selection)
+
+
+def _index(archive: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> str:
+    """Collects the files of an archive by name; says what is wrong with it, if anything."""
+    try:
+        for member in archive:
+            if member.isfile():
+                members[PurePosixPath(member.name).name] = member
+    except (tarfile.TarError, OSError) as error:
+        return str(error)
+    # tarfile takes a broken header for the end of the archive, which a block of zeros marks.
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    return "" if archive.fileobj.read(512) == bytes(512) else "no end of archive"
+
+
+def _pictures(names: Collection[str], selection: set[str] | None) -> list[str]:
+    """Names of the pictures to take, in order."""
+    pictures = (name for name in names if PurePosixPath(name).suffix.lower() in _PICTURES and name[0] != ".")
+    return sorted(name for name in pictures if selection is None or PurePosixPath(name).stem in selection)
+
+
+def _missing(where: str, names: list[str], selection: set[str] | None) -> Iterator[Unreadable]:
+    """Photos of the selection that the download does not hold."""
+    for photo in sorted((selection or set()) - {PurePosixPath(name).stem for name in names}):
+        yield Unreadable(f"{where}/{photo}", "listed, but not there")

@@ -1,0 +1,78 @@
+"""What can be wrong with a data set: a source raises the first fault of it, the doctor shows all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Literal
+
+from larvseg_jax.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """One fault.
+
+    Attributes:
+      kind: key of KINDS.
+      what: one line with file and value.
+      remedy: what to do about it; "" where that of the kind says all.
+      among: how many others have the same fault, in brackets; said where the first stands for all of them.
+    """
+
+    kind: str
+    what: str
+    remedy: str = ""
+    among: str = ""
+
+    @classmethod
+    def of(cls, error: DataError) -> Fault:
+        """The fault that was raised, without the traceback that keeps its pictures in memory."""
+        return cls(error.kind, error.what, error.remedy)
+
+    def error(self) -> DataError:
+        """The fault as an exception."""
+        what = f"{self.what} {self.among}" if self.among else self.what
+        return DataError(self.kind, what, self.remedy or KINDS[self.kind].remedy)
+
+
+def raise_first(faults: Iterable[Fault]) -> None:
+    """Raises the first of the faults that stop a run.
+
+    Raises:
+      DataError: there is one.
+    """
+    for fault in faults:
+        if KINDS[fault.kind].level == "error":
+            raise fault.error()
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One kind of fault.
+
+    Attributes:
+      level: "error": the run does not start, or stops; "warning": it goes on.
+      heading: what is wrong, for any number of cases.
+      remedy: what to do about it.
+    """
+
+    level: Literal["warning", "error"]
+    heading: str
+    remedy: str
+
+
+KINDS = {
+    "files": Kind("error", "files missing or out of place", "the run does not start: complete or correct the folder"),
+    "features": Kind("error", "features missing in the prepared set", "the run does not start: prepare it anew"),
+    "spare mask": Kind("warning", "masks without photo", "they are not used: is the photo missing?"),
+    "unreadable": Kind("error", "cannot be read", "the run stops at the first it draws: replace or remove them"),
+    "value": Kind("error", "mask values that are no class", "the run stops at the first: correct mask or class list"),
+    "size": Kind("error", "photo and mask of different size", "the run stops at the first: replace one of the two"),
+    "tag": Kind("error", "image labels that are no class", "the run does not start or stops: correct them"),
+    "many tags": Kind("error", "photos with more tags than max_labels", "the run stops at the first: raise max_labels"),
+    "empty": Kind("warning", "masks without a class of the stream", "nothing in them counts: is the class list right?"),
+    "untagged": Kind("warning", "photos without any tag of the stream", "they only teach what is not there"),
+    "contradiction": Kind("warning", "masks that lack a class of the tags", "swapped or shifted ids? See the sheet"),
+}
+"""Every kind of Fault."""

@@ -1,0 +1,135 @@
+"""Picture i of each part: which grounds and objects it shows, and what the part publishes of it."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, UInt8, UInt16
+
+from data_pipelines.scenes.canvas import MIN_PIXELS, Canvas
+from data_pipelines.scenes.classes import BASE, BASE_GROUNDS, BASE_OBJECTS, CLASSES, HABITAT, NOVEL
+from data_pipelines.scenes.drawing import Dice, ellipse, frame
+from data_pipelines.scenes.objects import THINGS
+
+OBJECTS = (*NOVEL, "tree", "ball", "boat", "cow", "car", "sign")
+"""Classes of train_objects: picture i shows OBJECTS[i % len(OBJECTS)]."""
+
+SIZES = {"train_masks": 800, "train_tags": 1200, "train_objects": 640, "val": 150}
+"""Number of pictures of each part."""
+MASKED = ("train_masks", "val")
+"""Parts that publish masks."""
+
+IGNORED = 65535
+"""Value of pixels whose class a part hides."""
+
+SCENE_SIZE = 64  # pixels, height and width
+OBJECT_SIZE = 48  # the same of train_objects
+AWAY = 12  # one in AWAY object pictures is away from its ground
+SEED = 20260
+
+BACKDROPS = ("sky", "sky", "sky", "sky", "brick", "wood")
+"""What may lie behind the ground; the sky does so most often."""
+
+GROUNDS = ("grass", "water", "sand", "road", "snow", "wood")
+"""Grounds that may lie at the bottom of a picture."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """One generated picture.
+
+    Attributes:
+      id: part and index.
+      image: RGB pixels.
+      mask: class of each pixel (index into CLASSES) or IGNORED; None where the part has no masks.
+      tags: sorted classes that the part declares.
+    """
+
+    id: str
+    image: UInt8[np.ndarray, "h w 3"]
+    mask: UInt16[np.ndarray, "h w"] | None
+    tags: tuple[int, ...]
+
+
+def render(part: str, index: int) -> Picture:
+    """Picture `index` of a part, with as much annotation as the part publishes."""
+    image, mask = truth(part, index)
+    tags = tuple(int(c) for c in np.unique(mask))
+    if part == "train_masks":
+        novel = mask >= len(BASE)
+        mask, tags = np.where(novel, np.uint16(IGNORED), mask), tuple(c for c in tags if c < len(BASE))
+    if part == "train_objects":
+        tags = (CLASSES.index(OBJECTS[index % len(OBJECTS)]),)
+    return Picture(f"{part}_{index:05d}", image, mask if part in MASKED else None, tags)
+
+
+def truth(part: str, index: int) -> tuple[UInt8[np.ndarray, "h w 3"], UInt16[np.ndarray, "h w"]]:
+    """Pixels and the class of every pixel, published or not."""
+    dice = Dice(SEED, list(SIZES).index(part), index)
+    if part == "train_objects":
+        canvas = _object_picture(dice, OBJECTS[index % len(OBJECTS)])
+    else:
+        canvas = _scene(dice)
+    return canvas.finish(dice)
+
+
+def _scene(dice: Dice) -> Canvas:
+    """Two or three grounds and one to three objects, the first of them the scene's theme."""
+    canvas = Canvas(SCENE_SIZE)
+    theme = dice.pick(NOVEL if dice.chance(3, 5) else BASE_OBJECTS)
+    _grounds(dice, canvas, dice.pick(HABITAT[theme]), icy=theme == "ice")
+    names = [theme] if theme in THINGS else []
+    pixels = np.bincount(canvas.classes.ravel(), minlength=len(CLASSES))
+    large = {g for g in BASE_GROUNDS if pixels[CLASSES.index(g)] > canvas.side**2 // 8}
+    at_home = [n for n in THINGS if large.intersection(HABITAT[n])]
+    names += [dice.pick(at_home) for _ in range(dice.between(0, 2))]
+    for name in names:
+        home = canvas.pixels_of(HABITAT[name])
+        for _ in range(8 if home.any() else 0):
+            if canvas.place(dice, name, dice.between(24, 38), home):
+                break
+    return canvas
+
+
+def _object_picture(dice: Dice, name: str) -> Canvas:
+    """One object that fills much of the picture."""
+    canvas = Canvas(OBJECT_SIZE)
+    away = name != "ice" and dice.chance(1, AWAY)
+    _grounds(dice, canvas, dice.pick(BASE_GROUNDS if away else HABITAT[name]), icy=name == "ice")
+    if name in THINGS:
+        middle = np.zeros((canvas.side, canvas.side), bool)
+        row = canvas.side * 7 // 8 if THINGS[name].stands else canvas.side // 2
+        middle[row - 6 : row + 7, canvas.side // 2 - 8 : canvas.side // 2 + 9] = True
+        canvas.place(dice, name, dice.between(24, 40), middle, alone=True)
+    return canvas
+
+
+def _grounds(dice: Dice, canvas: Canvas, home: str, icy: bool) -> None:
+    """Covers the canvas: what is behind, the ground below an uneven horizon, perhaps a patch on it."""
+    side = canvas.side
+    if home in ("sky", "brick") or (home == "wood" and dice.chance(2, 3)):
+        behind, ground = home, dice.pick([g for g in GROUNDS if g != home])
+    else:
+        behind, ground = dice.pick([b for b in (*BACKDROPS, dice.pick(GROUNDS)) if b != home]), home
+    roomy = behind == home
+    horizon = dice.between(side * 9 // 16, side * 3 // 4) if roomy else dice.between(side // 4, side // 2)
+    y, x = np.arange(side, dtype=np.int32)[:, None], np.arange(side, dtype=np.int32)[None, :]
+    uneven = 0 if {behind, ground} & {"brick", "wood"} else dice.between(0, 24)
+    tilt = dice.between(-12, 12) if uneven else 0
+    edge = horizon + (dice.noise(1, side, 8, 24) - 128) * uneven // 256 + x * tilt // side
+    below = y > edge
+    canvas.lay(dice, behind, np.ones((side, side), bool))
+    canvas.lay(dice, ground, below)
+    if icy or dice.chance(2, 5):
+        top = "ice" if icy or (ground == "snow" and dice.chance(1, 3)) else dice.pick(GROUNDS[:5])
+        patch = _patch(dice, side, horizon, large=icy) & below
+        if top != ground and patch[::2, ::2].sum() > 4 * MIN_PIXELS:
+            canvas.lay(dice, top, patch)
+
+
+def _patch(dice: Dice, side: int, horizon: int, large: bool) -> Bool[np.ndarray, "side side"]:
+    """A puddle-like region below the horizon."""
+    centre = dice.between((horizon + side) // 2, side - 8), dice.between(side // 6, side * 5 // 6)
+    low = side // 4 if large else side // 6
+    u, v = frame(side, side, centre, (dice.between(low, side // 3), dice.between(low, side // 2)), 0)
+    bumps = (dice.noise(side, side, 14, 14) - 128) // 5
+    return ellipse(u + bumps, v + bumps, 0, 0, 60, 60)

@@ -1,0 +1,180 @@
+"""How a stream sees its photos: one Example becomes one row of a batch, and what such a row consists of.
+
+A view is also its options: every field is one of the stream's options in a config.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int32
+
+from data_pipelines.examples import Example
+from data_pipelines.transforms import Crop, train_transform
+from larvseg_jax.errors import UserError
+from larvseg_jax.options import Count
+from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
+
+
+class ArraySpec(NamedTuple):
+    """One array of a row: shape and dtype, and the value that fills rows which are no example."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    fill: int
+
+
+@runtime_checkable
+class View(Protocol):
+    """From an example to a row of a batch."""
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the square crop, pixels."""
+        ...
+
+    @property
+    def loss_size(self) -> int:
+        """Side of the loss grid."""
+        ...
+
+    @property
+    def reads_masks(self) -> bool:
+        """Whether examples must have a `label`; else they must have `tags`."""
+        ...
+
+    @property
+    def labels_pixels(self) -> bool:
+        """Whether it teaches the class of every pixel: the classes of such streams are base."""
+        ...
+
+    @property
+    def max_labels(self) -> int | None:
+        """Most tags of one photo; None where they do not matter."""
+        ...
+
+    @property
+    def always_tags(self) -> tuple[str, ...]:
+        """Classes that every photo is taken to show."""
+        ...
+
+    def check(self, label_set: LabelSet) -> None:
+        """UserError if the options do not go with the classes that the stream knows."""
+        ...
+
+    def row(self, example: Example, rng: np.random.Generator, label_set: LabelSet) -> dict[str, Any]:
+        """The arrays of `spec`; pictures as Crops, whose pixels are written right into the batch."""
+        ...
+
+    def spec(self) -> Mapping[str, ArraySpec]:
+        """What a row consists of."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _CropView:
+    """What both views do to a photo before they look at its labels."""
+
+    scale: tuple[int, int] = (2048, 512)  # resize: (long side, short side) limits in pixels, times a random ratio
+    ratio_range: tuple[float, float] = (0.5, 2.0)  # of that ratio
+    crop_size: Count = 512  # side of the square crop, pixels
+    category_ratio: float = 0.75  # redraw a crop that one class fills beyond this share of its pixels; 1.0 = never
+    downsample_rate: Count = 2  # pixels of the crop per pixel of the loss grid
+
+    def __post_init__(self) -> None:
+        if self.crop_size % self.downsample_rate:
+            raise UserError(f"crop_size={self.crop_size} is not a multiple of downsample_rate={self.downsample_rate}")
+
+    @property
+    def loss_size(self) -> int:
+        """Side of the loss grid."""
+        return self.crop_size // self.downsample_rate
+
+    def _image_spec(self) -> dict[str, ArraySpec]:
+        return {"image": ArraySpec((self.crop_size, self.crop_size, 3), "float32", 0)}  # 0 is the mean colour
+
+    def _crop(self, example: Example, rng: np.random.Generator, *, label: bool) -> Crop:
+        return train_transform(
+            example["image"],
+            example["label"] if label else None,
+            rng,
+            scale=self.scale,
+            ratio_range=self.ratio_range,
+            crop_size=self.crop_size,
+            category_ratio=self.category_ratio,
+            label_stride=self.downsample_rate,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskView(_CropView):
+    """A random crop of a photo, and the class of every pixel of its loss grid."""
+
+    reads_masks: ClassVar[bool] = True
+    labels_pixels: ClassVar[bool] = True
+    max_labels: ClassVar[None] = None
+    always_tags: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, label_set: LabelSet) -> None:
+        pass
+
+    def row(self, example: Example, rng: np.random.Generator, label_set: LabelSet) -> dict[str, Any]:
+        crop = self._crop(example, rng, label=True)
+        return {"image": crop, "label": crop.label}
+
+    def spec(self) -> dict[str, ArraySpec]:
+        return {**self._image_spec(), "label": ArraySpec((self.loss_size, self.loss_size), "int32", IGNORE_LABEL)}
+
+
+@dataclasses.dataclass(frozen=True)
+class TagView(_CropView):
+    """A random crop of a photo, and the classes that are in it: ascending columns, then IGNORE_LABEL."""
+
+    labels_pixels: ClassVar[bool] = False
+
+    tags_from: Literal["crop", "image"] = "crop"  # the tags in the augmented crop (needs masks), or the photo's own
+    max_labels: Count = 32  # most tags of one photo (a static shape); more stop the run with the photo's name
+    always_tags: tuple[str, ...] = ()  # tags that every photo has besides its own, e.g. ("background",)
+
+    @property
+    def reads_masks(self) -> bool:
+        return self.tags_from == "crop"
+
+    def check(self, label_set: LabelSet) -> None:
+        unknown = [name for name in self.always_tags if name not in label_set.members]
+        if unknown:
+            raise UserError(f"always_tags has {unknown[0]!r}, which is not among the stream's classes: add it to them")
+
+    def row(self, example: Example, rng: np.random.Generator, label_set: LabelSet) -> dict[str, Any]:
+        crop = self._crop(example, rng, label=self.reads_masks)
+        present = example["tags"] if crop.label is None else tags_in(crop.label)
+        return {"image": crop, "tags": self._padded(present, label_set, example["id"])}
+
+    def spec(self) -> dict[str, ArraySpec]:
+        return {**self._image_spec(), "tags": ArraySpec((self.max_labels,), "int32", IGNORE_LABEL)}
+
+    def _padded(
+        self, present: Int32[np.ndarray, " k"], label_set: LabelSet, photo: str
+    ) -> Int32[np.ndarray, " max_labels"]:
+        tags = sorted({*present.tolist(), *(label_set.column(name) for name in self.always_tags)})
+        if len(tags) > self.max_labels:
+            raise UserError(
+                f"photo {photo!r} has {len(tags)} tags and max_labels is {self.max_labels}: "
+                f"set the stream's max_labels to at least {len(tags)}"
+            )
+        padded = np.full(self.max_labels, IGNORE_LABEL, np.int32)
+        padded[: len(tags)] = tags
+        return padded
+
+
+def tags_in(label: Int32[np.ndarray, "h w"]) -> Int32[np.ndarray, " k"]:
+    """Ascending columns present in a label."""
+    pixels = np.bincount((label - IGNORE_LABEL).ravel())[1:]
+    return np.flatnonzero(pixels).astype(np.int32)
+
+
+VIEWS: dict[str, type[MaskView] | type[TagView]] = {"masks": MaskView, "tags": TagView}
+"""The views by the word that a config has for them: a stream's `kind`."""

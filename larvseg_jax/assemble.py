@@ -1,0 +1,117 @@
+"""From the description of a run to its parts: method, streams, state, compiled step, evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from data_pipelines.sources import open_source
+from data_pipelines.streams import HostBatch, Stream, iterate, open_stream, step_batches
+from larvseg_jax.config import Experiment
+from larvseg_jax.devices.mesh import make_mesh, padded_rows
+from larvseg_jax.devices.sharding import state_shardings
+from larvseg_jax.evaluation.evaluator import Evaluator
+from larvseg_jax.methods.method import Method, StreamTask, Task
+from larvseg_jax.options import names
+from larvseg_jax.training import batches, state
+from larvseg_jax.training.batches import BatchPlacer
+from larvseg_jax.training.optimizer import make_optimizer
+from larvseg_jax.training.state import TrainState
+from larvseg_jax.training.step import make_train_step
+
+
+def mesh_of(run: Experiment) -> Mesh:
+    """The mesh over all devices that the run asks for; UserError if there is none."""
+    return make_mesh(run.mesh.data, run.mesh.model)
+
+
+def make_method(run: Experiment, mesh: Mesh) -> Method:
+    """The method of a run, on a mesh."""
+    streams = {
+        name: StreamTask(run.catalogue.label_set(stream), stream.view, stream.loss, stream.batch_size)
+        for name, stream in run.streams.items()
+    }
+    classes = len(run.vocabulary.classes)
+    return run.method.make(Task(padded_rows(classes, mesh), run.vit, streams, mesh, classes))
+
+
+def open_streams(run: Experiment) -> dict[str, Stream]:
+    """Opens and checks the source of every stream of a run."""
+    return {
+        name: open_stream(stream, run.data_root, run.catalogue.label_set(stream))
+        for name, stream in run.streams.items()
+    }
+
+
+def data_settings(run: Experiment, streams: Mapping[str, Stream]) -> dict[str, Any]:
+    """What the batch of step i is a function of: a run may only be resumed with the same."""
+    facts: dict[str, Any] = {"seed": run.seed, "total_steps": run.total_steps}
+    for name, stream in streams.items():
+        options = run.settings["streams"][name]
+        kept = {option: value for option, value in options.items() if option not in names(type(run.streams[name].loss))}
+        facts[f"streams.{name}"] = {**kept, "pictures": len(stream.source)}
+    return facts
+
+
+def host_batches(run: Experiment, streams: Mapping[str, Stream], start: int) -> Iterator[dict[str, HostBatch]]:
+    """Host batches of the steps start, start + 1, ...: the data order is a function of seed and step alone."""
+    dataset = step_batches(
+        streams,
+        seed=run.seed,
+        total_steps=run.total_steps,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    return iterate(dataset, start, run.data_threads)
+
+
+def batch_placer(run: Experiment, mesh: Mesh) -> BatchPlacer:
+    """Puts host batches on the mesh."""
+    return BatchPlacer(run.streams, mesh, run.batch_padding)
+
+
+def abstract_batch(run: Experiment, mesh: Mesh) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+    """Shapes, dtypes and shardings of a step's batches on the mesh."""
+    return batches.abstract_batch(run.streams, mesh, run.batch_padding)
+
+
+def optimizer_of(run: Experiment) -> optax.GradientTransformation:
+    """The optimizer with its schedule."""
+    return make_optimizer(run.optimizer, run.total_steps)
+
+
+def state_layout(run: Experiment, mesh: Mesh, method: Method | None = None) -> TrainState:
+    """Shapes, dtypes and shardings of a run's state, for restoring into and for compiling."""
+    method = method or make_method(run, mesh)
+    return state.state_layout(method, optimizer_of(run), seed=run.seed, mesh=mesh, rules=run.mesh.sharding)
+
+
+def fresh_state(run: Experiment, mesh: Mesh, method: Method | None = None) -> TrainState:
+    """A state of no steps, made where it will live."""
+    method = method or make_method(run, mesh)
+    return state.fresh_state(method, optimizer_of(run), seed=run.seed, mesh=mesh, rules=run.mesh.sharding)
+
+
+def lower_step(run: Experiment, mesh: Mesh, layout: TrainState, method: Method | None = None) -> jax.stages.Lowered:
+    """The train step lowered for its devices: state in and out with the same layout, its memory reused."""
+    step = make_train_step(method or make_method(run, mesh), optimizer_of(run), seed=run.seed)
+    shardings = state_shardings(layout, mesh, run.mesh.sharding), None
+    with jax.set_mesh(mesh):  # so that the functions of devices/in_step.py split
+        return jax.jit(step, donate_argnums=0, out_shardings=shardings).lower(layout, abstract_batch(run, mesh))
+
+
+def make_evaluators(run: Experiment, mesh: Mesh, method: Method | None = None) -> dict[str, Evaluator]:
+    """The evaluations of a run, by name; their photos are opened and checked."""
+    method = method or make_method(run, mesh)
+    evaluators = {}
+    for name, config in run.evals.items():
+        label_set = run.catalogue.label_set(config, evaluation=True)
+        source = open_source(config.source, run.data_root, label_set, masks=True, tags=False)
+        definitions = run.catalogue.definitions(config.class_list, config.base_novel)
+        scorer = method.scorer(label_set)
+        evaluators[name] = Evaluator(config, source, label_set, run.vocabulary, definitions, scorer, mesh)
+    return evaluators

@@ -1,0 +1,24 @@
+"""The flags of a command that may run as several processes: --coordinator, --num_processes, --process_id."""
+
+from __future__ import annotations
+
+from larvseg_jax.cli import Flags, Given
+
+
+def define_processes(flags: Flags) -> None:
+    """Adds the flags."""
+    flags.text(
+        "coordinator",
+        "",
+        "Several hosts: host:port of process 0, or 'auto' on a TPU pod or under SLURM. Without it: one process.",
+    )
+    flags.whole("num_processes", None, "How many processes there are; with --coordinator.")
+    flags.whole("process_id", None, "Which of them this is, from 0; with --coordinator.")
+
+
+def start_processes(given: Given) -> None:
+    """Joins the other processes, if the flags name any; before anything else touches JAX."""
+    # Imported late: a mistyped flag is answered before JAX is loaded.
+    from larvseg_jax.devices import processes
+
+    processes.start(given.coordinator, given.num_processes, given.process_id)

@@ -1,0 +1,30 @@
+"""Evaluates a checkpoint: python evaluate.py --run=runs/quickstart [--step=800] [--data_root=DIR].
+
+By default the newest checkpoint, with the evaluations of the config it was trained with. Another config of the same
+vocabulary (other photos, windows, classes) can be given by --config.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from larvseg_jax.cli import Flags, Given
+from larvseg_jax.commands._processes import define_processes, start_processes
+
+
+def define(flags: Flags) -> None:
+    """Adds the flags."""
+    flags.text("run", None, "Folder of a run or of a checkpoint, or a .safetensors file.", required=True)
+    flags.whole("step", None, "Step of the checkpoint; by default the newest.")
+    flags.text("data_root", None, "Where the data is, if not where it was in training.")
+    flags.config("Evaluate as this config says.", required=False)
+    define_processes(flags)
+
+
+def main(given: Given) -> None:
+    """Loads the checkpoint and prints its scores."""
+    start_processes(given)
+    # Imported late: a mistyped flag is answered before JAX has started.
+    from larvseg_jax.evaluate import evaluate_checkpoint
+
+    evaluate_checkpoint(Path(given.run), given.step, given.data_root, given.config)

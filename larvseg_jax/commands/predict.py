@@ -1,0 +1,59 @@
+"""The classes in your photos: python -m larvseg_jax.predict --run=runs/x --image=photo.jpg --classes=cat,dog.
+
+Writes for every photo an overlay with a legend, a 16-bit label map, and a JSON file that names its labels. Photos, or
+folders of photos, may also stand without a flag (docs/predict.md).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from larvseg_jax.cli import Flags, Given
+from larvseg_jax.errors import UserError
+
+TAKES_REST = True  # photos
+
+
+def define(flags: Flags) -> None:
+    """Adds the flags."""
+    flags.text("run", None, "Folder of a run or of a checkpoint, or a .safetensors file.", required=True)
+    flags.whole("step", None, "Step of the checkpoint; by default the newest.")
+    flags.texts("image", "A photo, or a folder of photos.")
+    flags.text("classes", "", "Names of the classes that compete, separated by commas; by default all.")
+    flags.whole("top_k", None, "Classes per pixel (default: 5, or all that compete if they are fewer).")
+    flags.text("out", "predictions", "Folder for the files, or for one photo a name ending in .png.")
+    flags.number("memory_gb", 1.5, "Memory above the weights that may be used, GiB.")
+    flags.switch("probabilities", "Softmax over all classes (much slower with many).")
+    flags.text("scale", "", "LONG,SHORT: limits of the resized photo's sides, pixels, if not as in the evaluation.")
+    flags.switch("whole", "The whole photo at once instead of sliding windows.")
+
+
+def main(given: Given) -> None:
+    """Predicts all photos, writes the files and prints a table for each."""
+    photos = [Path(name) for name in (*given.image, *given.rest)]
+    if not photos:
+        raise UserError("there is no photo: give --image=photo.jpg, or a folder of photos")
+    scale = _scale(given.scale) if given.scale else None
+    # Imported late: a mistyped flag is answered before JAX has started.
+    from larvseg_jax.predict.predict import predict
+
+    predict(
+        Path(given.run),
+        photos,
+        Path(given.out),
+        step=given.step,
+        classes=[name.strip() for name in given.classes.split(",")] if given.classes else None,
+        top_k=given.top_k,
+        probabilities=given.probabilities,
+        memory=int(given.memory_gb * 2**30),
+        scale=scale,
+        whole=given.whole,
+    )
+
+
+def _scale(text: str) -> tuple[int, int]:
+    try:
+        long, short = map(int, text.split(","))
+    except ValueError:
+        raise UserError(f"--scale={text} is not two numbers: give LONG,SHORT such as 2048,512") from None
+    return long, short

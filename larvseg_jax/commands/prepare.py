@@ -1,0 +1,40 @@
+"""Prepares a downloaded data set: python -m data_pipelines.prepare NAME --from=DIR.
+
+    python -m data_pipelines.prepare ade20k_150 --from=~/downloads/ADEChallengeData2016 --data_root=~/data --workers=8
+
+writes DATA_ROOT/ade20k_150/1.0.0, an ArrayRecord data set of TFDS. NAME is that of the data set's class list. The
+download is only read. An interrupted run goes on with the same command.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from larvseg_jax.cli import Flags, Given
+from larvseg_jax.errors import UserError
+
+TAKES_REST = True  # NAME
+
+
+def define(flags: Flags) -> None:
+    """Adds the flags."""
+    flags.text("from", None, "Folder of the download.", required=True)
+    flags.text(
+        "data_root",
+        os.environ.get("LARVSEG_DATA", "."),
+        "Folder of the prepared data sets; by default the environment variable LARVSEG_DATA, or this folder.",
+    )
+    flags.whole("workers", os.cpu_count() or 1, "Processes; by default one per core.", least=1)
+
+
+def main(given: Given) -> None:
+    """Prepares the data set NAME."""
+    from data_pipelines.builders.preparation import prepare
+    from data_pipelines.prepare import BUILDERS
+
+    if len(given.rest) != 1 or given.rest[0] not in BUILDERS:
+        names = ", ".join(BUILDERS)
+        raise UserError(f"there is no data set {' '.join(given.rest)!r}: use one of {names}")
+    download, data_root = (Path(given.value(flag)).expanduser() for flag in ("from", "data_root"))
+    prepare(BUILDERS[given.rest[0]], download, data_root, given.workers)

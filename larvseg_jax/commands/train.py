@@ -1,0 +1,34 @@
+"""Trains a segmenter: python train.py --config=configs/quickstart.py [--config.option=value ...].
+
+The same command continues a run that was interrupted. On several hosts it is started once on each, with --coordinator
+(and config.workdir on a disk that they share). --show prints the config, resolved, and does nothing else.
+"""
+
+from __future__ import annotations
+
+from larvseg_jax.cli import Flags, Given
+from larvseg_jax.commands._processes import define_processes, start_processes
+
+
+def define(flags: Flags) -> None:
+    """Adds the flags."""
+    flags.config("Which config to run.", required=True)
+    flags.text("profile", "", "START:STOP: trace these steps, for TensorBoard and Perfetto.")
+    flags.switch("show", "Print every option with its value, and which differ from their defaults; train nothing.")
+    define_processes(flags)
+
+
+def main(given: Given) -> None:
+    """Builds the run from its config and trains it."""
+    start_processes(given)
+    # Imported late: a mistyped flag is answered before JAX has started.
+    from larvseg_jax.config import from_config
+    from larvseg_jax.show import show
+    from larvseg_jax.train import train
+    from larvseg_jax.training.profiling import parse_window
+
+    run = from_config(given.config)
+    if given.show:
+        show(run)
+        return
+    train(run, parse_window(given.profile, run.total_steps) if given.profile else None)

@@ -1,0 +1,174 @@
+"""What the terminal shows: named stages with their seconds, progress bars with the time left, sizes and lists.
+
+Every logged step of a training is a line. Where stdout is not a terminal (a log file, CI) there is no bar; other
+work than training then shows a plain line every so often.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TypeVar
+
+from rich import filesize
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+T = TypeVar("T")
+
+_LINE_SECONDS = 20.0  # between two lines of a log
+
+GIB = 2**30
+"""Bytes."""
+
+UNKNOWN_DEVICE = "unknown device"
+"""In the place of an MFU where the peak of a device is not known."""
+
+console = Console(highlight=False, soft_wrap=True)
+"""Prints above a running progress bar; use it instead of print()."""
+
+
+@contextlib.contextmanager
+def stage(name: str, timings: dict[str, float] | None = None) -> Iterator[None]:
+    """Prints the name of a part of the run (data, init, compile, ...), and its seconds when it ends.
+
+    The seconds are also added to timings[name]. On an error the line says so; the error goes on.
+    """
+    start = time.monotonic()
+    console.print(f"[bold]{name}[/bold] ...")
+    try:
+        yield
+    except BaseException:
+        console.print(f"[bold red]{name}[/bold red] stopped after {time.monotonic() - start:.1f} s")
+        raise
+    seconds = time.monotonic() - start
+    console.print(f"[bold]{name}[/bold] {seconds:.1f} s")
+    if timings is not None:
+        timings[name] = timings.get(name, 0.0) + seconds
+
+
+class TrainProgress:
+    """The bar of a training run with steps and time left; above it the losses and the speed of the logged steps.
+
+        with TrainProgress(total_steps, start_step) as progress:
+            progress.update(step, metrics)  # metrics are empty between two logged steps
+
+    Time left comes from this run's own steps, not from those before a restart.
+    """
+
+    def __init__(self, total: int, start: int = 0) -> None:
+        self._total = total
+        self._start = start
+        self._begun = time.monotonic()
+        self._bar: Progress | None = _bar("train") if console.is_terminal else None
+        self._task: TaskID | None = None
+        if self._bar is not None:
+            self._task = self._bar.add_task("train", total=total, completed=start)
+
+    def __enter__(self) -> TrainProgress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Shows that `step` steps are done; a line with their metrics, unless these are empty: not logged."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=step)
+        if metrics:
+            line = f"step {step}/{self._total}  {_train_text(metrics)}"
+            if self._bar is None:  # which would show it
+                done = max(step - self._start, 1)
+                line += f"  {_clock((time.monotonic() - self._begun) / done * (self._total - step))} left"
+            console.print(line, markup=False)
+
+
+def track(items: Iterable[T], total: int, name: str) -> Iterator[T]:
+    """Yields the items behind a progress bar; one line at the end where stdout is not a terminal."""
+    begun = last_line = time.monotonic()
+    if console.is_terminal:
+        with _bar(name) as bar:
+            task = bar.add_task(name, total=total)
+            for item in items:
+                yield item
+                bar.advance(task)
+        return
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if done == total or now - last_line >= _LINE_SECONDS:
+            last_line = now
+            left = (now - begun) / done * (total - done)
+            console.print(f"{name} {done}/{total}  {_clock(left)} left", markup=False)
+
+
+def _bar(name: str) -> Progress:
+    return Progress(
+        TextColumn(f"[bold]{name}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("<"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=name != "train",
+    )
+
+
+def _train_text(metrics: Mapping[str, float]) -> str:
+    """Losses first, then speed: "loss 2.310  coco/L_seg 1.900  images/s 41.5  MFU 43.2%  waiting for data 0.1%"."""
+    parts = [f"loss {metrics['loss']:.3f}"] if "loss" in metrics else []
+    parts += [f"{name} {value:.3f}" for name, value in metrics.items() if "/L_" in name]
+    parts += [f"{name} {value}" for name, value in speed_facts(metrics).items()]
+    return "  ".join(parts)
+
+
+def speed_facts(metrics: Mapping[str, float]) -> dict[str, str]:
+    """What is known of a run's speed, for people: {"images/s": "41.5", "MFU": "unknown device", ...}."""
+    facts = {}
+    if "images_per_second" in metrics:
+        facts["images/s"] = f"{metrics['images_per_second']:.1f}"
+        facts["MFU"] = f"{metrics['mfu']:.1%}" if "mfu" in metrics else UNKNOWN_DEVICE
+    if "data_wait" in metrics:
+        facts["waiting for data"] = f"{metrics['data_wait']:.1%}"
+    for where in ("device", "host"):
+        if f"{where}_memory_gib" in metrics:
+            facts[f"{where} memory"] = in_gib(metrics[f"{where}_memory_gib"] * GIB)
+    return facts
+
+
+def in_bytes(size: float | int) -> str:
+    """A size in powers of 1000, "1.5 GB": files and arrays."""
+    return filesize.decimal(round(size))
+
+
+def in_gib(size: float | int) -> str:
+    """A size in GiB, "1.50 GiB": the memory of a device or a process, which is sold and reported so."""
+    return f"{size / GIB:.2f} GiB"
+
+
+def first_few(texts: Iterable[str], most: int = 8, separator: str = ", ") -> str:
+    """The first few texts and how many more there are, "a, b and 3 more"; "none" if there are none."""
+    texts = list(texts)
+    more = f"{separator.strip(', ')} and {len(texts) - most:,} more" if len(texts) > most else ""
+    return f"{separator.join(texts[:most])}{more}" if texts else "none"
+
+
+def _clock(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"

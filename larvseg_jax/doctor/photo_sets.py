@@ -1,0 +1,98 @@
+"""The photos that a source names, whichever way they are stored."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.class_folders import unknown_folders
+from data_pipelines.class_listing import class_name, list_class_folders
+from data_pipelines.examples import RawPhoto
+from data_pipelines.faults import Fault
+from data_pipelines.folder_classes import ColourTable
+from data_pipelines.listing import list_folder
+from data_pipelines.prepared import IGNORE, open_prepared, read_metadata
+from data_pipelines.sources import SourceConfig
+from larvseg_jax.vocabulary import LabelSet
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoSet:
+    """The photos of one split.
+
+    Attributes:
+      kind: "prepared", "folder" or "class folders".
+      directory: where they lie.
+      names: class names of the data set, by class id.
+      ignore: mask value without class.
+      colours: of the masks, where they are coloured pictures.
+      count: number of photos that can be read as far as names tell.
+      read: photo by number; DataError if its bytes cannot be had. Safe to call from several threads.
+      faults: what is wrong without any picture being opened.
+      metadata: of a prepared set, see data_pipelines.builders; {} elsewhere.
+      stored_bytes: of the prepared set with all its splits; None where files would have to be counted.
+    """
+
+    kind: str
+    directory: Path
+    names: tuple[str, ...]
+    ignore: int | None
+    colours: ColourTable | None
+    count: int
+    read: Callable[[int], RawPhoto]
+    faults: tuple[Fault, ...] = ()
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+    stored_bytes: int | None = None
+
+
+def open_photo_set(source: SourceConfig, data_root: Path, label_set: LabelSet, *, masks: bool, tags: bool) -> PhotoSet:
+    """Opens what a source names, for a stream that knows the classes `label_set`.
+
+    Raises:
+      UserError: there is nothing to list.
+    """
+    directory = source.location(data_root)
+    if source.tfds:
+        return _prepared(directory, source.split, masks)
+    if source.folder:
+        return _folder(directory, source.split, masks, tags)
+    return _class_folders(directory, label_set)
+
+
+def plain_split(split: str) -> str:
+    """The split of "train[:10%]"."""
+    return re.split(r"[\[+]", split)[0]
+
+
+def _prepared(directory: Path, split: str, masks: bool) -> PhotoSet:
+    prepared = open_prepared(directory, split, masks=masks)
+    return PhotoSet(
+        kind="prepared",
+        directory=directory,
+        names=prepared.names,
+        ignore=IGNORE,
+        colours=None,
+        count=len(prepared),
+        read=prepared.read,
+        faults=prepared.faults,
+        metadata=read_metadata(directory),
+        stored_bytes=sum(file.stat().st_size for file in directory.iterdir() if file.is_file()),
+    )
+
+
+def _folder(directory: Path, split: str, masks: bool, tags: bool) -> PhotoSet:
+    listing = list_folder(directory, split, masks=masks, tags=tags)
+    classes = listing.classes
+    return PhotoSet(
+        "folder", directory, classes.names, classes.ignore, classes.colours, len(listing), listing.read, listing.faults
+    )
+
+
+def _class_folders(directory: Path, label_set: LabelSet) -> PhotoSet:
+    listing = list_class_folders(directory)
+    names = tuple(class_name(folder) for folder in listing.folders)
+    faults = (*listing.faults, *unknown_folders(directory, listing.folders, label_set))
+    return PhotoSet("class folders", directory, names, None, None, len(listing), listing.read, faults)

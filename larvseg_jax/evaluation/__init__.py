@@ -1,0 +1,1 @@
+"""How good a model is on photos with masks: sliding windows, stitched scores, IoU per class."""

@@ -1,0 +1,171 @@
+"""Segmentation scores from three counts per class, which add up over photos and processes.
+
+Convention: pixels without a label are dropped first; a class that is neither labelled nor predicted
+anywhere has no IoU and is left out of the means (and named as absent); a class that is predicted
+but never labelled has IoU 0 and does count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int32, Int64
+
+from larvseg_jax.errors import UserError
+from larvseg_jax.vocabulary import IGNORE_LABEL, Vocabulary
+from larvseg_jax.vocabulary.base_novel import BaseNovel
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationCounts:
+    """Pixels per class, summed over photos; never a classes x classes matrix.
+
+    Attributes:
+      intersection: predicted as the class and labelled as it.
+      predicted: predicted as the class (among labelled pixels).
+      labelled: labelled as the class.
+    """
+
+    intersection: Int64[np.ndarray, " n"]
+    predicted: Int64[np.ndarray, " n"]
+    labelled: Int64[np.ndarray, " n"]
+
+    @classmethod
+    def zeros(cls, num_classes: int) -> SegmentationCounts:
+        """Counts before the first photo."""
+        return cls(*(np.zeros(num_classes, np.int64) for _ in range(3)))
+
+    def add(self, prediction: Int32[np.ndarray, "h w"], label: Int32[np.ndarray, "h w"]) -> SegmentationCounts:
+        """The counts with one photo added; pixels labelled IGNORE_LABEL do not count.
+
+        Raises:
+          UserError: a prediction or label outside 0..n-1.
+        """
+        counted = label != IGNORE_LABEL
+        prediction, label = prediction[counted], label[counted]
+        n = len(self.labelled)
+        for what, values in (("prediction", prediction), ("label", label)):
+            if values.size and not 0 <= values.min() <= values.max() < n:
+                wrong = values.max() if values.max() >= n else values.min()
+                raise UserError(f"{what} {wrong} is none of the {n} classes: check the label set of the evaluation")
+        return self + SegmentationCounts(
+            np.bincount(label[label == prediction], minlength=n),
+            np.bincount(prediction, minlength=n),
+            np.bincount(label, minlength=n),
+        )
+
+    def __add__(self, other: SegmentationCounts) -> SegmentationCounts:
+        """Counts of two sets of photos together."""
+        return SegmentationCounts(
+            self.intersection + other.intersection,
+            self.predicted + other.predicted,
+            self.labelled + other.labelled,
+        )
+
+    def summary(self, names: Sequence[str], vocabulary: Vocabulary, definitions: Sequence[BaseNovel] = ()) -> Summary:
+        """Scores per class and their means; `names[i]` is the class of column i."""
+        return summarise(self, tuple(names), vocabulary, definitions)
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Scores as fractions of one; NaN where undefined.
+
+    Attributes:
+      names, groups: class names and "base", "novel", "background", "ignored" or "" (neither).
+      iou, acc, dice: per class I/(P+G-I), I/G, 2I/(P+G).
+      labelled: labelled pixels per class.
+      mean_iou, base_iou, novel_iou: means over all, base, novel classes, without background and ignored ones.
+      harmonic_iou: harmonic mean of base_iou and novel_iou.
+      base_novel_iou: (base, novel) means under other definitions of base and novel, by their label.
+      background_iou: NaN where there is no background class.
+      mean_acc: mean of acc over the classes of mean_iou.
+      pixel_acc: share of labelled pixels predicted right, background included, ignored classes left out.
+      absent: classes neither labelled nor predicted, hence in no mean.
+    """
+
+    names: tuple[str, ...]
+    groups: tuple[str, ...]
+    iou: Float64[np.ndarray, " n"]
+    acc: Float64[np.ndarray, " n"]
+    dice: Float64[np.ndarray, " n"]
+    labelled: Int64[np.ndarray, " n"]
+    mean_iou: float
+    base_iou: float
+    novel_iou: float
+    harmonic_iou: float
+    base_novel_iou: Mapping[str, tuple[float, float]]
+    background_iou: float
+    mean_acc: float
+    pixel_acc: float
+    absent: tuple[str, ...]
+
+    def scalars(self) -> dict[str, float]:
+        """The means under the names of the metric log; IoU_background only where it exists."""
+        values = {
+            "mIoU": self.mean_iou,
+            "mIoU_base": self.base_iou,
+            "mIoU_novel": self.novel_iou,
+            "hIoU": self.harmonic_iou,
+            **{f"mIoU_base[{label}]": base for label, (base, _) in self.base_novel_iou.items()},
+            **{f"mIoU_novel[{label}]": novel for label, (_, novel) in self.base_novel_iou.items()},
+            "mAcc": self.mean_acc,
+            "aAcc": self.pixel_acc,
+        }
+        if "background" in self.groups:
+            values["IoU_background"] = self.background_iou
+        return values
+
+    def text(self) -> str:
+        """The means in percent, and the absent classes by name, for the terminal."""
+        lines = ["  ".join(f"{name} {100 * value:.2f}" for name, value in self.scalars().items())]
+        if self.absent:
+            lines.append(f"absent: {', '.join(self.absent)}")
+        return "\n".join(lines)
+
+
+def summarise(
+    counts: SegmentationCounts, names: tuple[str, ...], vocabulary: Vocabulary, definitions: Sequence[BaseNovel]
+) -> Summary:
+    """Turns counts into scores; see `Summary` for what each one means."""
+    hit, predicted, labelled = counts.intersection, counts.predicted, counts.labelled
+    groups = vocabulary.groups(names)
+    group = np.array(groups, dtype=str)
+    iou = _ratio(hit, predicted + labelled - hit)
+    acc = _ratio(hit, labelled)
+    in_means = (group != "background") & (group != "ignored")
+    base, novel = _mean(iou, group == "base"), _mean(iou, group == "novel")
+    base_novel_iou = {}
+    for definition in definitions:
+        in_base = np.array([name in definition.base for name in names], bool)
+        base_novel_iou[definition.label] = _mean(iou, in_means & in_base), _mean(iou, in_means & ~in_base)
+    pixels = group != "ignored"
+    return Summary(
+        names=names,
+        groups=groups,
+        iou=iou,
+        acc=acc,
+        dice=_ratio(2 * hit, predicted + labelled),
+        labelled=labelled,
+        mean_iou=_mean(iou, in_means),
+        base_iou=base,
+        novel_iou=novel,
+        harmonic_iou=2 * base * novel / (base + novel) if base + novel != 0 else 0.0,
+        base_novel_iou=base_novel_iou,
+        background_iou=_mean(iou, group == "background"),
+        mean_acc=_mean(acc, in_means),
+        pixel_acc=float(_ratio(hit[pixels].sum(keepdims=True), labelled[pixels].sum(keepdims=True))[0]),
+        absent=tuple(name for name, value in zip(names, iou, strict=True) if np.isnan(value)),
+    )
+
+
+def _ratio(numerator: Int64[np.ndarray, " n"], denominator: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    defined = denominator > 0
+    return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=defined)
+
+
+def _mean(values: Float64[np.ndarray, " n"], chosen: Bool[np.ndarray, " n"]) -> float:
+    values = values[chosen & ~np.isnan(values)]
+    return float(values.mean()) if values.size else float("nan")

@@ -1,0 +1,72 @@
+"""Backbone and head joined: pictures in, unit patch features and a class table out."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, PyTree
+
+from larvseg_jax.models.attention import CpuAttention
+from larvseg_jax.models.cosine_head import ClassTable, CosineHead
+from larvseg_jax.models.vit import VisionTransformer, ViTConfig
+from larvseg_jax.vocabulary import LabelSet
+
+
+class Segmenter(nn.Module):
+    """The whole network. Logits are left to the caller, who knows which classes take part."""
+
+    vit: ViTConfig
+    num_classes: int
+    gamma_init: float = 1.0
+    attention: CpuAttention = "all_heads"  # as in VisionTransformer
+
+    def setup(self) -> None:
+        self.backbone = VisionTransformer(self.vit, self.attention)
+        self.head = CosineHead(self.num_classes, self.vit.width, self.gamma_init)
+
+    def __call__(
+        self,
+        images: Float[Array, "b height width 3"],
+        rows: Int[Array, " n"] | None,
+        multiplicity: Float[Array, " n"],
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, "b h w d"], ClassTable]:
+        """Unit patch features of the pictures and the table of the classes in `rows` (None: all)."""
+        return self.embed(images, train=train), self.classes(rows, multiplicity)
+
+    def embed(self, images: Float[Array, "b height width 3"], *, train: bool = False) -> Float[Array, "b h w d"]:
+        """Unit patch features of the pictures."""
+        return self.head.patches(self.backbone(images, train=train).patches)
+
+    def classes(self, rows: Int[Array, " n"] | None, multiplicity: Float[Array, " n"]) -> ClassTable:
+        """The table of the classes in `rows` (None: all)."""
+        return self.head.classes(rows, multiplicity)
+
+
+def segment(
+    model: Segmenter,
+    params: PyTree,
+    images: Float[Array, "b height width 3"],
+    label_set: LabelSet,
+    drop_path_key: Array | None = None,
+) -> tuple[Float[Array, "b h w d"], ClassTable]:
+    """Runs the model with the classes of a label set; as in training (drop path) if a random key is given."""
+    patches, table = model.apply(
+        {"params": params},
+        images,
+        class_rows(label_set, model.num_classes),
+        jnp.asarray(label_set.multiplicity),
+        train=drop_path_key is not None,
+        rngs=None if drop_path_key is None else {"drop_path": drop_path_key},
+    )
+    return patches, cast(ClassTable, table)
+
+
+def class_rows(label_set: LabelSet, num_classes: int) -> Int[Array, " n"] | None:
+    """The rows of a label set's columns; None if its columns are the rows, all of them and in order."""
+    rows = label_set.rows
+    return None if np.array_equal(rows, np.arange(num_classes)) else jnp.asarray(rows)

@@ -1,0 +1,155 @@
+"""What every method of learning to segment is to the rest of the house: these seven functions and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, PyTree
+
+from data_pipelines.views import View
+from larvseg_jax.models.vit import ViTConfig
+from larvseg_jax.vocabulary import LabelSet
+
+Batch = Mapping[str, Mapping[str, jax.Array]]
+"""Stream -> array -> values of a step: what `view.spec()` says, and `valid`, False for rows that only fill up."""
+
+Metrics = dict[str, Float[Array, ""]]
+"""Scalars to log; "<stream>/L_<name>" is drawn as a loss."""
+
+Images = Float[Array, "b height width 3"]
+
+
+class StreamTask(NamedTuple):
+    """A stream as the method sees it: the classes it knows, the shape of its rows, the method's own options of it."""
+
+    label_set: LabelSet
+    view: View
+    loss: Any
+    batch_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a method is made for.
+
+    Attributes:
+      rows: of every table that has a row for each class: the classes, filled up as the mesh asks for.
+      backbone: sizes of the vision transformer.
+      streams: what it learns from; none where it only predicts.
+      mesh: the devices, axes `data` and `model`.
+      classes: how many there are; 0: as many as rows.
+    """
+
+    rows: int
+    backbone: ViTConfig
+    streams: Mapping[str, StreamTask]
+    mesh: Mesh
+    classes: int = 0
+
+
+class Vectors(NamedTuple):
+    """The competing classes of a linear scorer: score[n] = features . vectors[n] + offset.
+
+    Attributes:
+      vectors: one per class.
+      multiplicity: how many equal columns each stands for; 0 never wins.
+      offset: the same for all classes.
+      scale: whatever `Linear.features` needs besides.
+    """
+
+    vectors: Float[Array, "n d"]
+    multiplicity: Float[Array, " n"]
+    offset: Float[Array, ""]
+    scale: PyTree = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """How a method scores the classes of a label set.
+
+    Attributes:
+      scores: (params, memory, windows) -> scores on the patch grid; the highest wins.
+      reads_memory: whether the memory matters; else it may be None.
+    """
+
+    scores: Callable[[PyTree, PyTree, Images], Float[Array, "b h w n"]]
+    reads_memory: bool = dataclasses.field(default=False, kw_only=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear(Dense):
+    """The same where scores are products of features and class vectors: the best of very many are found exactly."""
+
+    vectors: Callable[[PyTree, PyTree], Vectors]
+    features: Callable[[PyTree, PyTree, Vectors, Images], Float[Array, "b h w d"]]
+
+
+def as_linear(scorer: Dense, label_set: LabelSet) -> Linear:
+    """Any scorer as a linear one: its scores are the features, and the vectors the identity."""
+    if isinstance(scorer, Linear):
+        return scorer
+    multiplicity = jnp.asarray(label_set.multiplicity)
+
+    def vectors(_params: PyTree, _memory: PyTree) -> Vectors:
+        return Vectors(jnp.eye(len(label_set)), multiplicity, jnp.zeros(()))
+
+    def features(params: PyTree, memory: PyTree, _classes: Vectors, images: Images) -> Float[Array, "b h w n"]:
+        return scorer.scores(params, memory, images)
+
+    return Linear(scorer.scores, vectors, features, reads_memory=scorer.reads_memory)
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A way to learn to segment: its state, what a step minimises, how it scores classes."""
+
+    def init(self, key: Array) -> tuple[PyTree, PyTree]:
+        """Fresh (params, memory); also called under eval_shape. Memory: any pytree, () for none."""
+        ...
+
+    def loss(self, params: PyTree, memory: PyTree, batch: Batch, key: Array) -> tuple[Array, tuple[Metrics, PyTree]]:
+        """What the step minimises, and besides: (metrics, what `remember` needs to have seen). Pure."""
+        ...
+
+    def remember(self, memory: PyTree, params: PyTree, seen: PyTree) -> PyTree:
+        """The memory after the step: a bank is written, a teacher follows. `params` are the updated ones."""
+        ...
+
+    def scorer(self, label_set: LabelSet) -> Dense:
+        """How it scores the classes of a label set; a `Linear` where it can be."""
+        ...
+
+    def embed(self, params: PyTree, images: Images) -> Float[Array, "b h w d"]:
+        """Unit patch features, which know nothing of classes."""
+        ...
+
+    def flops(self, data: int = 1, model: int = 1) -> dict[str, int]:
+        """Model FLOPs of a step by part, of one chip among `data` x `model`; {} = unknown."""
+        ...
+
+    def figures(
+        self, params: PyTree, memory: PyTree, label_set: LabelSet, windows: Images, tags: Int[Array, "1 l"]
+    ) -> dict[str, Float[Array, "b h w l"]]:
+        """Maps of a photo's tags on the patch grid of its windows, by caption, for the report; {} = none.
+
+        Shown through a sigmoid. Slots without a tag hold -1; their maps are not shown.
+        """
+        ...
+
+
+@runtime_checkable
+class MethodConfig(Protocol):
+    """The method's section of a config: a dataclass of options that makes the method."""
+
+    def loss_options(self, view: type) -> type:
+        """The dataclass of what a stream with such a view has of this method; UserError if it is of no use."""
+        ...
+
+    def make(self, task: Task) -> Method:
+        """The method for a task."""
+        ...

@@ -1,0 +1,70 @@
+"""Resampling as matrices: one small dense matrix per axis, so that a transpose is just a transpose.
+
+All follow PyTorch with align_corners=False: half-pixel centres, borders clamped, never antialiased.
+`jax.image.resize` differs for "cubic" (a = -0.5, renormalised border) and "nearest" (pixel centres).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from jaxtyping import Array, Float, Float32
+
+from larvseg_jax.models.precision import exact_einsum
+
+
+def _centres(n_in: int, n_out: int) -> np.ndarray:
+    return (np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5
+
+
+@functools.cache
+def bilinear_matrix(n_in: int, n_out: int) -> Float32[np.ndarray, "{n_out} {n_in}"]:
+    """U with U @ x = x interpolated linearly from n_in to n_out samples."""
+    position = np.clip(_centres(n_in, n_out), 0.0, n_in - 1.0)
+    left = np.minimum(np.floor(position).astype(int), n_in - 1)
+    matrix = np.zeros((n_out, n_in))
+    rows = np.arange(n_out)
+    np.add.at(matrix, (rows, left), 1.0 - (position - left))
+    np.add.at(matrix, (rows, np.minimum(left + 1, n_in - 1)), position - left)
+    return _frozen(matrix)
+
+
+@functools.cache
+def bicubic_matrix(n_in: int, n_out: int) -> Float32[np.ndarray, "{n_out} {n_in}"]:
+    """The same with cubic convolution, a = -0.75 (method 2: the position embedding)."""
+    position = _centres(n_in, n_out)
+    first = np.floor(position).astype(int) - 1
+    matrix = np.zeros((n_out, n_in))
+    for tap in range(4):
+        weight = _cubic_kernel(position - (first + tap))
+        np.add.at(matrix, (np.arange(n_out), np.clip(first + tap, 0, n_in - 1)), weight)
+    return _frozen(matrix)
+
+
+def nearest_indices(n_in: int, n_out: int) -> np.ndarray:
+    """Source index floor(i * n_in / n_out) of every output sample, (n_out,) int."""
+    return np.arange(n_out) * n_in // n_out
+
+
+def resize_bilinear(maps: Float[Array, "*batch h w c"], size: tuple[int, int]) -> Float[Array, "*batch H W c"]:
+    """Resizes maps over their two middle axes to `size` = (H, W)."""
+    rows = bilinear_matrix(maps.shape[-3], size[0])
+    columns = bilinear_matrix(maps.shape[-2], size[1])
+    # Columns first: the wider map is then made by one matrix product over contiguous rows.
+    wide = exact_einsum("Ww,...hwc->...hWc", columns, maps)
+    return exact_einsum("Hh,...hWc->...HWc", rows, wide)
+
+
+def _cubic_kernel(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
+    t = np.abs(distance)
+    near = (a + 2) * t**3 - (a + 3) * t**2 + 1
+    far = a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
+    return np.where(t <= 1, near, np.where(t < 2, far, 0.0))
+
+
+def _frozen(matrix: np.ndarray) -> np.ndarray:
+    """float32 and read-only, because the cache hands the same array to everybody."""
+    matrix = matrix.astype(np.float32)
+    matrix.setflags(write=False)
+    return matrix

@@ -1,0 +1,1 @@
+"""The oracle test of the paper's Table 1."""

@@ -1,0 +1,1 @@
+"""A trained model applied to photos of your own."""

@@ -1,0 +1,88 @@
+"""How much memory the search for the best classes takes, and how it is cut to fit a budget."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import jax
+import numpy as np
+
+from larvseg_jax.console import in_gib
+from larvseg_jax.errors import UserError
+from larvseg_jax.predict.tiles import AxisTiles
+
+CHUNK = 32  # classes tried at a time
+_LOG_SUM_SCORES = 1 << 19  # scores that are added up at a time: 2 MiB, about a CPU cache
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How `top_classes` goes about a picture.
+
+    Attributes:
+      k: classes kept per pixel.
+      log_sum: whether the logsumexp is wanted.
+      slab_rows: rows of patches scored at a time.
+      threads: bands searched at a time.
+      bytes: the most memory that is in use at a time, in and outside of the device, the class table not counted.
+    """
+
+    k: int
+    log_sum: bool
+    slab_rows: int
+    threads: int
+    bytes: int
+
+
+def plan_memory(
+    rows: AxisTiles, columns: AxisTiles, patch_columns: int, classes: int, k: int, budget: int, *, log_sum: bool = False
+) -> Plan:
+    """The fastest plan within a budget.
+
+    Args:
+      rows, columns: tiles of the output.
+      patch_columns: q of the mosaic.
+      classes, k: how many compete, how many are kept.
+      budget: bytes.
+      log_sum: whether the logsumexp is wanted.
+
+    Raises:
+      UserError: no plan fits the budget.
+    """
+    band = _band_bytes(rows, columns, patch_columns, classes, k, log_sum)
+    pixels = (int(rows.last[-1]) + 1) * (int(columns.last[-1]) + 1)
+    output = pixels * (8 * k + 4 * log_sum)
+    row = 4 * patch_columns * classes
+    least = max(len(np.unique(sources)) for sources in rows.sources)
+    most = len(np.unique(rows.sources))
+    for threads in range(_most_threads(), 0, -1):
+        slab_rows = min((budget - output - threads * band) // row, most)
+        if slab_rows >= least:
+            return Plan(k, log_sum, slab_rows, threads, output + threads * band + slab_rows * row)
+    needed = output + band + least * row
+    raise UserError(
+        f"{classes} classes at {pixels} pixels need {in_gib(needed)}, but the budget is "
+        f"{in_gib(budget)}: give more memory (--memory_gb) or a smaller picture"
+    )
+
+
+def log_sum_block(pixels: int) -> int:
+    """Classes added up at a time in a band of so many pixels."""
+    return max(_LOG_SUM_SCORES // pixels, 8)
+
+
+def _most_threads() -> int:
+    """On a CPU the bands share the cores; elsewhere two keep the device busy."""
+    return min(os.cpu_count() or 1, 8) if jax.default_backend() == "cpu" else 2
+
+
+def _band_bytes(rows: AxisTiles, columns: AxisTiles, q: int, n: int, k: int, log_sum: bool) -> int:
+    """Most memory of one band: scores of its patches, at its corners, and the sorted bounds; or chunks of scores."""
+    s = rows.sources.shape[1]
+    tiles, u = columns.sources.shape
+    pixels = tiles * rows.weights.shape[1] * columns.weights.shape[1]
+    bounds = n * ((s + 1) * q + tiles * 6)
+    chunks = pixels * (3 * (CHUNK + k) + 4 * k)
+    blocks = (n * s * (2 * tiles * u + q) + s * u * pixels + 2 * max(_LOG_SUM_SCORES, 8 * pixels)) * log_sum
+    return 4 * max(bounds + chunks, blocks)

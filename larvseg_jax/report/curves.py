@@ -1,0 +1,123 @@
+"""Curves of a run as PNG pictures: losses, scores, learning rate and speed over steps."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+History = Sequence[Mapping[str, Any]]
+"""Lines of metrics.jsonl (metric_log.read_history)."""
+
+GROUP_COLOURS = {"base": "#2463d1", "novel": "#e0651f", "all": "#1b2333", "background": "#9aa3b2"}
+_LINE_COLOURS = ("#2463d1", "#e0651f", "#0f9d76", "#a23bb5", "#c2931b", "#d03a5b", "#3aa3c9", "#6b7280")
+_SCORES = {
+    "mIoU": ("all", GROUP_COLOURS["all"]),
+    "mIoU_base": ("base", GROUP_COLOURS["base"]),
+    "mIoU_novel": ("novel", GROUP_COLOURS["novel"]),
+    "IoU_background": ("background", GROUP_COLOURS["background"]),
+}
+
+
+def draw_curves(history: History) -> list[tuple[str, bytes]]:
+    """(caption, PNG) of each plot there are numbers for."""
+    names = list(dict.fromkeys(line.get("name", "val") for line in history if line["kind"] == "eval"))
+    plots: tuple[tuple[str, Callable[[Figure, History], bool]], ...] = (
+        ("Losses per stream, before their weights", _draw_losses),
+        *(
+            (
+                f"mIoU on the photos of {name}" if len(names) > 1 else "mIoU on the evaluation photos",
+                functools.partial(_draw_scores, name=name),
+            )
+            for name in names
+        ),
+        ("Learning rate and speed", _draw_rate),
+    )
+    drawn = []
+    for caption, draw in plots:
+        figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+        if draw(figure, history):
+            png = io.BytesIO()
+            figure.savefig(png, format="png", dpi=180)
+            drawn.append((caption, png.getvalue()))
+    return drawn
+
+
+def smoothed(values: np.ndarray, width: int) -> np.ndarray:
+    """Mean over the last `width` values, fewer at the start; (n,) -> (n,)."""
+    total = np.cumsum(np.concatenate([[0.0], values]))
+    last = np.arange(1, len(values) + 1)
+    first = np.maximum(last - width, 0)
+    return (total[last] - total[first]) / (last - first)
+
+
+def _series(history: History, kind: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of a metric, without undefined ones."""
+    points = [(line["step"], line[name]) for line in history if line["kind"] == kind and name in line]
+    steps, values = np.array(points, float).reshape(-1, 2).T
+    defined = np.isfinite(values)
+    return steps[defined], values[defined]
+
+
+def _draw_losses(figure: Figure, history: History) -> bool:
+    names = dict.fromkeys(name for line in history if line["kind"] == "train" for name in line if "/L_" in name)
+    axes = figure.subplots()
+    for i, name in enumerate(names):
+        steps, values = _series(history, "train", name)
+        colour = _LINE_COLOURS[i % len(_LINE_COLOURS)]
+        axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.25)
+        stream, part = name.split("/")
+        smooth = smoothed(values, max(len(values) // 30, 1))
+        axes.plot(steps, smooth, color=colour, linewidth=1.8, label=rf"{stream}  $L_\mathrm{{{part[2:]}}}$")
+    _finish(axes, "loss")
+    return bool(names)
+
+
+def _draw_scores(figure: Figure, history: History, name: str) -> bool:
+    """Of the evaluation `name`."""
+    history = [line for line in history if line["kind"] == "eval" and line.get("name", "val") == name]
+    axes = figure.subplots()
+    drawn = False
+    for score, (label, colour) in _SCORES.items():
+        steps, values = _series(history, "eval", score)
+        if len(steps):
+            drawn = True
+            text = f"{label}  {100 * values[-1]:.1f}"
+            style = "--" if label == "background" else "-"
+            axes.plot(steps, 100 * values, style, marker="o", markersize=3.5, color=colour, label=text)
+    axes.set_ylim(bottom=0)
+    _finish(axes, "IoU, %")
+    return drawn
+
+
+def _draw_rate(figure: Figure, history: History) -> bool:
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    for axes, name, label in (
+        (upper, "learning_rate", "learning rate"),
+        (lower, "images_per_second", "images/s"),
+    ):
+        steps, values = _series(history, "train", name)
+        axes.plot(steps, values, color=_LINE_COLOURS[0], linewidth=1.6)
+        axes.set_ylim(bottom=0)
+        _finish(axes, label)
+    upper.set_xlabel("")
+    return any(line["kind"] == "train" for line in history)
+
+
+def _finish(axes: Axes, ylabel: str) -> None:
+    axes.set_xlabel("step", color="#5b6475", fontsize=10)
+    axes.set_ylabel(ylabel, color="#5b6475", fontsize=10)
+    axes.tick_params(colors="#5b6475", labelsize=9, length=0)
+    axes.grid(color="#e6e9ef", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9, frameon=False, labelcolor="#1b2333")

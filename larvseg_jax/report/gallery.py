@@ -1,0 +1,104 @@
+"""Photos for the report: what the model says, and the method's own figures of each tag, such as where it looked."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Float, Int, Int32, PyTree
+
+from larvseg_jax.devices.mesh import WHOLE
+from larvseg_jax.evaluation.evaluator import Evaluator
+from larvseg_jax.evaluation.sliding_window import mosaic, stitched_logits
+from larvseg_jax.methods.method import Method
+from larvseg_jax.report.report import GalleryItem
+from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet, Vocabulary
+
+MAPS_PER_PHOTO = 2
+MAX_TAGS = 16
+
+
+def choose_photos(evaluator: Evaluator, novel: Sequence[str], count: int) -> list[int]:
+    """Numbers of `count` photos spread over those evaluated, those that show a novel class first."""
+    source, total = evaluator.source, evaluator.photos
+    wanted = min(count, total)
+    spread = np.unique(np.linspace(0, total - 1, min(4 * wanted, total)).astype(int))
+    chosen = set(novel)
+    columns = [column for column, name in enumerate(evaluator.label_set.names) if name in chosen]
+    without_novel = [not np.isin(source[int(i)]["label"], columns).any() for i in spread]
+    return [int(spread[i]) for i in np.argsort(without_novel, kind="stable")[:wanted]]
+
+
+def check_figures(method: Method, params: PyTree, memory: PyTree, evaluator: Evaluator) -> None:
+    """UserError, before a training begins, if the method cannot make its figures of the evaluation's windows.
+
+    Of parameters and memory only shapes are needed.
+    """
+    side = evaluator.config.window
+    window = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
+    tags = jax.ShapeDtypeStruct((1, MAX_TAGS), np.int32)
+    jax.eval_shape(lambda p, m, w, t: method.figures(p, m, evaluator.label_set, w, t), params, memory, window, tags)
+
+
+def make_gallery(
+    method: Method,
+    mesh: Mesh,
+    params: PyTree,
+    memory: PyTree,
+    evaluator: Evaluator,
+    predictions: Mapping[int, Int32[np.ndarray, "_h _w"]],
+    vocabulary: Vocabulary,
+) -> list[GalleryItem]:
+    """The photos of `predictions` with truth, prediction and the method's figures."""
+    figures = _Figures(method, mesh, params, memory, evaluator)
+    items = []
+    for number, prediction in predictions.items():
+        photo = evaluator.source[number]
+        tags = _tags_of(photo["label"], evaluator.label_set, vocabulary)
+        maps = figures(photo["image"], tags)
+        items.append(GalleryItem(photo["id"], photo["image"], prediction, photo["label"], maps))
+    return items
+
+
+def _tags_of(label: Int32[np.ndarray, "h w"], label_set: LabelSet, vocabulary: Vocabulary) -> list[int]:
+    """Columns present in a label, novel ones first, then by size; background last."""
+    columns, pixels = np.unique(label[label != IGNORE_LABEL], return_counts=True)
+
+    def rank(pair: tuple[int, int]) -> tuple[bool, bool, int]:
+        name = label_set.names[pair[0]]
+        return name == vocabulary.background, name not in vocabulary.novel, -pair[1]
+
+    pairs = sorted(zip(columns.tolist(), pixels.tolist(), strict=True), key=rank)
+    return [column for column, _ in pairs][:MAX_TAGS]
+
+
+class _Figures:
+    """The method's maps of a photo's tags, stitched from its sliding windows."""
+
+    def __init__(self, method: Method, mesh: Mesh, params: PyTree, memory: PyTree, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+
+        @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, WHOLE))
+        def figures(
+            params: PyTree, memory: PyTree, windows: Float[Array, "n s s 3"], tags: Int[Array, "1 l"]
+        ) -> dict[str, Float[Array, "n h w l"]]:
+            return method.figures(params, memory, evaluator.label_set, windows, tags)
+
+        self._figures = lambda windows, tags: jax.device_get(figures(params, memory, windows, tags))
+
+    def __call__(self, image: np.ndarray, tags: list[int]) -> tuple[tuple[str, np.ndarray], ...]:
+        """(caption, map in [0, 1]) of the first tags."""
+        windows, names = self._evaluator.config.windows, self._evaluator.label_set.names
+        padded = np.full((1, MAX_TAGS), IGNORE_LABEL, np.int32)
+        padded[0, : len(tags)] = tags
+        test_size = windows.test_size(image.shape)
+        shown: list[tuple[str, np.ndarray]] = []
+        for caption, maps in self._figures(windows.cut(image), padded).items():
+            stitching = windows.stitching(maps.shape[1:3], test_size, test_size)
+            whole = stitched_logits(mosaic(maps, stitching.window_rows), stitching.rows, stitching.columns)
+            for i, tag in enumerate(tags[:MAPS_PER_PHOTO]):
+                shown.append((f"{caption}: {names[tag]}", 1.0 / (1.0 + np.exp(-whole[..., i]))))
+        return tuple(shown)

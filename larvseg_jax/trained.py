@@ -1,0 +1,156 @@
+"""From a checkpoint or an exported file to a trained model: the one way, for everybody who uses one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import PyTree
+
+from larvseg_jax.config import Experiment, from_config, network_sections
+from larvseg_jax.devices.mesh import WHOLE, make_mesh
+from larvseg_jax.devices.sharding import path_name
+from larvseg_jax.errors import UserError
+from larvseg_jax.evaluation.config import EvalConfig
+from larvseg_jax.evaluation.windows import Windows
+from larvseg_jax.methods.method import Method, Task
+from larvseg_jax.options import read
+from larvseg_jax.vocabulary import Vocabulary
+from larvseg_jax.weights.safetensors_file import SUFFIX, load_safetensors
+from larvseg_jax.weights.stored_checkpoint import read_checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained model.
+
+    Attributes:
+      method: with tables of just as many rows as there are classes.
+      params: its parameters, whole on every device of its mesh.
+      memory: its memory, likewise; None where it was not asked for or is not stored.
+      vocabulary: the classes, row by row.
+      settings: the config it was trained by; for files of the original what makes the network.
+      source: run or file.
+      step: steps of training; -1 where the source does not say.
+      versions: of the packages it was trained with, and the commit.
+    """
+
+    method: Method
+    params: PyTree
+    memory: PyTree | None
+    vocabulary: Vocabulary
+    settings: Mapping[str, Any]
+    source: Path
+    step: int
+    versions: Mapping[str, str]
+
+    @property
+    def windows(self) -> Windows:
+        """How its own first evaluation, by name, cuts photos; as the original does where nothing is said."""
+        evaluations = self.settings.get("evals", {})
+        if not evaluations:
+            return Windows()
+        first = min(evaluations)
+        return read(EvalConfig, evaluations[first], f"evals.{first}").windows
+
+    def experiment(self, config: ml_collections.ConfigDict | None = None, data_root: str | None = None) -> Experiment:
+        """The run it comes from, or another config of the same classes; UserError if these differ."""
+        run = _experiment(self.source, config if config is not None else self.settings)
+        if run.vocabulary.classes != self.vocabulary.classes:
+            there, here = len(self.vocabulary.classes), len(run.vocabulary.classes)
+            raise UserError(
+                f"{self.source} was trained with another vocabulary ({there} classes, here {here}): "
+                "give a config with the same classes in the same order"
+            )
+        return run if data_root is None else dataclasses.replace(run, data_root=Path(data_root))
+
+
+def load_trained(
+    path: Path | str, step: int | None = None, *, memory: bool = False, mesh: Mesh | None = None
+) -> Trained:
+    """Reads a model; no data set is needed.
+
+    Args:
+      path: folder of a run (its newest checkpoint, or that of `step`), of a checkpoint, or a .safetensors file.
+      step: which checkpoint of the run.
+      memory: read the method's memory, too; else only if its scores need it.
+      mesh: where it is to live; by default on one device.
+
+    Raises:
+      UserError: there is nothing of the kind, it is damaged, or it does not fit its own description.
+    """
+    path, mesh = Path(path), mesh or make_mesh(1, 1, jax.devices()[:1])
+    if path.suffix == SUFFIX or path.is_file():
+        if step is not None:
+            raise UserError(f"{path} is one file: leave the step {step} out")
+        saved = load_safetensors(path)
+        about = saved.metadata
+        vocabulary = Vocabulary(about.classes, about.base, about.novel, about.background)
+        method = _method(path, about.settings, vocabulary, mesh)
+        params, stored = saved.params, saved.memory
+        settings, step, versions = about.settings, about.step, about.versions
+    else:
+        found = read_checkpoint(path, step)
+        record = found.record
+        vocabulary = _experiment(path, record.settings).vocabulary
+        if vocabulary.classes != record.classes:
+            raise UserError(f"{path}: its settings give other classes than its record: it is damaged")
+        method = _method(path, record.settings, vocabulary, mesh)
+        params, stored = found.params, {}
+        settings, step, versions = record.settings, found.step, record.versions
+        if memory or method.scorer(vocabulary.label_set()).reads_memory:
+            stored = read_checkpoint(path, found.step, memory=True).memory
+    layout, memory_layout = jax.eval_shape(method.init, jax.random.key(0))
+    return Trained(
+        method,
+        _filled(layout, params, mesh, path),
+        _filled(memory_layout, stored, mesh, path) if stored else None,
+        vocabulary,
+        settings,
+        path,
+        step,
+        versions,
+    )
+
+
+def _method(path: Path, settings: Mapping[str, Any], vocabulary: Vocabulary, mesh: Mesh) -> Method:
+    """The method with one row per class, without streams: for inference."""
+    try:
+        config, vit = network_sections(settings)
+    except KeyError as error:
+        raise UserError(f"{path} does not say what network it holds (no section {error})") from error
+    return config.make(Task(len(vocabulary.classes), vit, {}, mesh))
+
+
+def _experiment(path: Path, settings: ml_collections.ConfigDict | Mapping[str, Any]) -> Experiment:
+    try:
+        return from_config(settings)
+    except (AttributeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"the config in {path} is of another version ({reason}): give one by --config") from error
+
+
+def _filled(layout: PyTree, arrays: Mapping[str, np.ndarray], mesh: Mesh, path: Path) -> PyTree:
+    """The arrays in the places of a layout, cut to its rows: a run fills tables of classes up for its mesh."""
+    left = set(arrays)
+
+    def place(keys: tuple, wanted: jax.ShapeDtypeStruct) -> jax.Array:
+        name = path_name(keys)
+        value = arrays.get(name)
+        if value is None or value.shape[1:] != wanted.shape[1:] or value.shape[:1] < wanted.shape[:1]:
+            found = "none" if value is None else str(list(value.shape))
+            raise UserError(f"{path} does not fit its own description: {name} is {found}, not {list(wanted.shape)}")
+        left.discard(name)
+        whole = value[: wanted.shape[0]] if wanted.shape else value
+        return jax.make_array_from_callback(wanted.shape, NamedSharding(mesh, WHOLE), lambda index: whole[index])
+
+    filled = jax.tree_util.tree_map_with_path(place, layout)
+    if left:
+        raise UserError(f"{path} does not fit its own description: it has {sorted(left)[0]}, which the model has not")
+    return filled

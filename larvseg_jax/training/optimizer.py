@@ -1,0 +1,80 @@
+"""Optimiser and learning rate (docs/method.md, section 8)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from typing import Any, Literal
+
+import jax
+import optax
+
+from larvseg_jax.devices.sharding import path_name
+from larvseg_jax.errors import UserError
+from larvseg_jax.options import CountOrNone
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The section `optimizer`; the rate of step t of T is (lr - min) * (1 - t/T)^power + min after the warm-up."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 1e-3  # lr
+    min_learning_rate: float = 1e-5  # min
+    power: float = 0.9
+    warmup_steps: CountOrNone = 0  # steps of a linear rise from 0; 0 = none
+    momentum: float = 0.9  # of sgd
+    weight_decay: float = 0.0  # of adamw, on kernels only
+    frozen: str = ""  # regular expression on parameter paths ("^backbone/"): what it finds does not move; "" = nothing
+
+    def __post_init__(self) -> None:
+        if self.name == "sgd" and self.weight_decay:
+            raise UserError("optimizer.weight_decay is for adamw: the original trains sgd with 0")
+        try:
+            re.compile(self.frozen)
+        except re.error as error:
+            raise UserError(
+                f"optimizer.frozen is {self.frozen!r}, no regular expression ({error}): correct it"
+            ) from None
+
+
+def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
+    """lr(t) = (lr - min) (1 - t/T)^power + min, after a linear warm-up if one is asked for."""
+    poly = optax.polynomial_schedule(
+        config.learning_rate,
+        config.min_learning_rate,
+        config.power,
+        max(total_steps - config.warmup_steps, 1),
+    )
+    if not config.warmup_steps:
+        return poly
+    rise = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
+    return optax.join_schedules([rise, poly], [config.warmup_steps])
+
+
+def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
+    """SGD with momentum as the original uses it, or AdamW for training from scratch.
+
+    Weight decay acts on kernels only: not on biases, norms, embeddings of classes or positions, gamma.
+    """
+    schedule = learning_rate(config, total_steps)
+    if config.name == "sgd":
+        moving = optax.sgd(schedule, momentum=config.momentum)
+    else:
+        moving = optax.adamw(schedule, weight_decay=config.weight_decay, mask=_is_kernel)
+    if not config.frozen:
+        return moving
+    # Frozen parameters have no state of the optimizer either.
+    return optax.partition({"moving": moving, "frozen": optax.set_to_zero()}, functools.partial(_part, config.frozen))
+
+
+def _part(frozen: str, params: optax.Params) -> optax.Params:
+    def part(path: tuple, _: Any) -> str:
+        return "frozen" if re.search(frozen, path_name(path)) else "moving"
+
+    return jax.tree_util.tree_map_with_path(part, params)
+
+
+def _is_kernel(params: optax.Params) -> optax.Params:
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)

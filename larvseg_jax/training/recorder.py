@@ -1,0 +1,114 @@
+"""What is seen of a training while it runs: clock, profile, progress bar and log, as one."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import jax
+
+from larvseg_jax.console import TrainProgress
+from larvseg_jax.errors import UserError
+from larvseg_jax.methods.method import Metrics
+from larvseg_jax.report.metric_log import MetricLog
+from larvseg_jax.training.profiling import Profile
+from larvseg_jax.training.telemetry import Clock, Meter
+
+T = TypeVar("T")
+
+
+class Recorder:
+    """Watches the steps of a training. Metrics are read one step late, so that the device never waits for the log.
+
+    with recorder:
+        with recorder.step(step):
+            state, metrics = train_step(state, recorder.next(batches))
+            recorder.begun(step + 1, metrics)     # reads and logs those of `step`
+        recorder.catch_up()                       # reads those of step + 1, too
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        start: int,
+        total: int,
+        every: int,
+        rate: Callable[[int], Any],
+        meter: Meter,
+        profiled: tuple[int, int] | None = None,
+    ) -> None:
+        self._total, self._every, self._rate, self._meter = total, every, rate, meter
+        self._log, self._clock = MetricLog(workdir, start), Clock(start)
+        self._progress = TrainProgress(total, start)
+        self._profile = Profile(workdir / "tensorboard", profiled)
+        self._pending: tuple[int, Metrics] | None = None
+        self._last: Metrics = {}
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> Recorder:
+        for part in (self._log, self._progress, self._clock, self._profile):
+            self._open.enter_context(part)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+
+    @contextlib.contextmanager
+    def step(self, step: int) -> Iterator[None]:
+        """The step that follows `step` steps; a profile begins and ends here."""
+        self._profile.end(step, self._last, self._clock)
+        self._profile.begin(step, self._last, self._clock)
+        with jax.profiler.StepTraceAnnotation("train_step", step_num=step):
+            yield
+
+    def next(self, batches: Iterator[T]) -> T:
+        """The next batch; the time without one is noted."""
+        return self._clock.next(batches)
+
+    def begun(self, step: int, metrics: Metrics) -> None:
+        """Step number `step` is on its way to the device and will have these metrics; reads those of the one before."""
+        self._clock.begun(metrics)
+        self._read(check=False)
+        self._pending, self._last = (step, metrics), metrics
+
+    def catch_up(self) -> None:
+        """Waits for the last step begun and reads its metrics; UserError if it has diverged."""
+        self._read(check=True)
+
+    def _read(self, *, check: bool) -> None:
+        """Shows and logs the pending metrics, if they are due; only then, or to `check` them, they are fetched."""
+        if self._pending is None:
+            return
+        (step, metrics), self._pending = self._pending, None
+        due = step % self._every == 0 or step == self._total
+        values = {}
+        if due or check:
+            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            check_finite(values, step)
+        if due:
+            with jax.transfer_guard("allow"):  # the schedule is a function on the device, whatever it is given
+                values["learning_rate"] = float(self._rate(step - 1))
+            values |= self._meter.values(self._clock.read(step))
+            self._log.write(step, "train", values)
+        self._progress.update(step, values if due else {})
+
+    def scored(self, step: int, name: str, scores: Mapping[str, float]) -> None:
+        """Logs the evaluation `name` of a step."""
+        self._log.write(step, "eval", scores, name)
+
+    def paused(self) -> contextlib.AbstractContextManager[None]:
+        """Time spent inside (evaluation, checkpoints) does not count as training."""
+        return self._clock.paused()
+
+
+def check_finite(metrics: Mapping[str, float], step: int) -> None:
+    """Stops a run that has diverged; its last checkpoint stays as it is."""
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise UserError(f"{name} is {value} at step {step}: lower optimizer.learning_rate, or look at the data")

@@ -1,0 +1,94 @@
+"""The classes of a run: its vocabulary, and which of them a stream or an evaluation knows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Literal, Protocol, runtime_checkable
+
+from larvseg_jax.errors import UserError
+from larvseg_jax.vocabulary.base_novel import BaseNovel
+from larvseg_jax.vocabulary.class_lists import as_original, class_list
+from larvseg_jax.vocabulary.shared_rows import SharedRows, unite
+from larvseg_jax.vocabulary.vocabulary import LabelSet, Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassListsConfig:
+    """The section `class_lists`: instead of a vocabulary, the union of class lists that ship with the package."""
+
+    lists: tuple[str, ...] = ()  # their union is the vocabulary; base are the classes that a mask stream knows
+    share: Literal["title", "synset", "none"] = "title"  # which classes of two lists share a row (title: Original)
+    # COCO-Stuff's 7 kinds of wall: one column counted 7 times, or 7 columns (Original; the values are the same).
+    duplicates: Literal["merged", "separate"] = "merged"
+
+
+@runtime_checkable
+class Knows(Protocol):
+    """What names classes: a stream or an evaluation."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the vocabulary; () = all."""
+        ...
+
+    @property
+    def class_list(self) -> str:
+        """One of class_lists.lists instead, or ""."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Catalogue:
+    """All classes of a run.
+
+    Attributes:
+      vocabulary: rows, base and novel.
+      shared: the class lists it was made of, None if the config names its classes itself.
+      separate: whether equal columns of a list stay separate in training.
+    """
+
+    vocabulary: Vocabulary
+    shared: SharedRows | None = None
+    separate: bool = False
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary, config: ClassListsConfig, masked: Iterable[Knows]) -> Catalogue:
+        """The vocabulary given, or the union of class lists: base is what a stream of masks knows, all else novel."""
+        if not config.lists:
+            return cls(vocabulary)
+        if vocabulary.classes:
+            raise UserError("vocabulary.classes and class_lists.lists are both given: keep one of the two")
+        lists = [as_original(key) if ":" in key else class_list(key) for key in config.lists]
+        shared = unite(lists, config.share)
+        known = {name for stream in masked for name in shared.names.get(stream.class_list, stream.classes)}
+        base = tuple(name for name in shared.classes if name in known)
+        novel = tuple(name for name in shared.classes if name not in known)
+        return cls(Vocabulary(shared.classes, base, novel), shared, config.duplicates == "separate")
+
+    def label_set(self, knows: Knows, *, evaluation: bool = False) -> LabelSet:
+        """The classes that a stream, or an evaluation, knows, as columns."""
+        if not knows.class_list:
+            return self.vocabulary.label_set(knows.classes)
+        names = self._names(knows.class_list)
+        # Of equal columns the first wins every argmax: merged or not is the same in an evaluation.
+        merged = evaluation or not self.separate
+        return self.vocabulary.label_set_of(class_list(knows.class_list).ids, names, merged=merged)
+
+    def definitions(self, key: str, wanted: Iterable[str]) -> tuple[BaseNovel, ...]:
+        """Other definitions of base and novel for a class list (ClassList.base_novel), in names of its columns."""
+        wanted = tuple(wanted)
+        if not wanted:
+            return ()
+        if self.shared is None or key not in self.shared.names:
+            raise UserError(f"base_novel {wanted} needs class_list: ade20k_150 or ade20k_full_847")
+        column = dict(zip(class_list(key).ids, self.shared.names[key], strict=True))
+        found = (class_list(key).base_novel(definition) for definition in wanted)
+        return tuple(BaseNovel(x.label, frozenset(column[i] for i in x.base)) for x in found)
+
+    def _names(self, key: str) -> tuple[str, ...]:
+        """The vocabulary's names of a class list, in label order."""
+        if self.shared is None or key not in self.shared.names:
+            listed = ", ".join(self.shared.names) if self.shared else "nothing"
+            raise UserError(f"class_list {key!r} is not in class_lists.lists, which has {listed}: add it")
+        return self.shared.names[key]

@@ -1,0 +1,131 @@
+"""Which classes there are, which of them are base and novel, and which of them a stream knows."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import difflib
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from larvseg_jax.errors import UserError
+
+IGNORE_LABEL = -1
+"""Label of pixels that take part in no loss and no metric, and filler of short tag lists."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """The union of all classes: the rows of the class embeddings and of the memory bank.
+
+    `base` classes are learnt from masks, `novel` ones from tags only. `background` ('' if the data
+    has none) belongs to neither and is reported apart; `ignore_in_eval` is left out of every mean.
+    """
+
+    classes: tuple[str, ...] = ()  # all class names, row by row
+    base: tuple[str, ...] = ()  # learnt from masks
+    novel: tuple[str, ...] = ()  # learnt from tags only
+    background: str = ""  # reported apart; "" = none
+    ignore_in_eval: tuple[str, ...] = ()  # left out of every mean
+
+    def __post_init__(self) -> None:
+        twice = [n for n, k in collections.Counter(self.classes).items() if k > 1]
+        if twice:
+            raise UserError(f"vocabulary.classes lists {twice[0]!r} twice: every class needs one row")
+        named = (*self.base, *self.novel, *self.ignore_in_eval)
+        for name in (*named, *filter(None, [self.background])):
+            self.row(name)
+        both = sorted(set(self.base) & set(self.novel))
+        if both:
+            raise UserError(f"class {both[0]!r} is listed as base and as novel: keep it in one of the two")
+
+    def row(self, name: str) -> int:
+        """Row of a class in the embedding table and the bank; UserError names the closest classes."""
+        try:
+            return self._rows[name]
+        except KeyError:
+            close = difflib.get_close_matches(name, self.classes, n=3)
+            hint = f"did you mean {', '.join(close)}?" if close else f"it has {len(self.classes)} classes"
+            raise UserError(f"class {name!r} is not in the vocabulary: {hint}") from None
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.classes)}
+
+    def groups(self, names: Sequence[str]) -> tuple[str, ...]:
+        """For every class name: base, novel, background, ignored, or "" for none of these."""
+        group = dict.fromkeys(self.base, "base") | dict.fromkeys(self.novel, "novel")
+        group |= {self.background: "background"} | dict.fromkeys(self.ignore_in_eval, "ignored")
+        return tuple(group.get(name, "") for name in names)
+
+    def label_set(self, names: Sequence[str] = ()) -> LabelSet:
+        """The columns of a stream that knows the classes `names` (all of them if empty).
+
+        A name given several times becomes one column with that multiplicity; columns keep the order of
+        first mention.
+        """
+        names = names or self.classes
+        return self.label_set_of(names, names)
+
+    def label_set_of(self, ids: Sequence[str], names: Sequence[str], *, merged: bool = True) -> LabelSet:
+        """The columns of a stream whose data calls its classes `ids` and the vocabulary calls them `names`.
+
+        Classes of one name (COCO-Stuff's seven kinds of wall) become one column with that multiplicity, or,
+        with merged=False, keep a column each over the same row, as in the original.
+        """
+        if not merged:
+            rows = np.array([self.row(name) for name in names], np.int32)
+            return LabelSet(tuple(ids), rows, np.ones(len(rows), np.float32), {c: i for i, c in enumerate(ids)})
+        counts = collections.Counter(names)
+        column = {name: i for i, name in enumerate(counts)}
+        rows = np.array([self.row(name) for name in counts], np.int32)
+        members = {c: column[name] for c, name in zip(ids, names, strict=True)}
+        return LabelSet(tuple(counts), rows, np.array(list(counts.values()), np.float32), members)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelSet:
+    """The classes that one stream knows, as columns of its logits.
+
+    Attributes:
+      names: (N,) class names; a label l of the stream means names[l].
+      rows: (N,) int32, row of each column in the vocabulary.
+      multiplicity: (N,) float32, how many identical columns this one stands for (method 4: merged
+        duplicates count m times in the mean, the variance and the softmax); 0 marks padding.
+        `Original:` the columns stay separate; the values are the same.
+      members: column of every class, by the name that the stream's data has for it.
+    """
+
+    names: tuple[str, ...]
+    rows: np.ndarray
+    multiplicity: np.ndarray
+    members: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def column(self, name: str) -> int:
+        """Column of a class by the data's name for it, or IGNORE_LABEL if this stream does not know it."""
+        return self.members.get(name, IGNORE_LABEL)
+
+    def padded(self, multiple: int) -> LabelSet:
+        """The same columns followed by empty ones (row 0, multiplicity 0) up to a multiple."""
+        extra = -len(self.names) % multiple
+        return LabelSet(
+            self.names + ("",) * extra,
+            np.pad(self.rows, (0, extra)),
+            np.pad(self.multiplicity, (0, extra)),
+            self.members,
+        )
+
+    def spread(self, rows: int) -> LabelSet:
+        """The same classes as columns 0 ... rows - 1, each at the place of its row; the others are empty.
+
+        The rows must differ. A label l becomes column self.rows[l].
+        """
+        names, multiplicity = np.full(rows, "", object), np.zeros(rows, np.float32)
+        names[self.rows], multiplicity[self.rows] = self.names, self.multiplicity
+        members = {name: int(self.rows[column]) for name, column in self.members.items()}
+        return LabelSet(tuple(names), np.arange(rows, dtype=np.int32), multiplicity, members)

@@ -1,0 +1,1 @@
+"""Weights in files: checkpoints of ours, safetensors, AugReg, PyTorch files of the original."""

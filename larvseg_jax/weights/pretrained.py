@@ -1,0 +1,258 @@
+"""Starts a model from weights that exist: which file, what fits where, and the report of it (docs/weights.md)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from jaxtyping import PyTree
+
+from larvseg_jax.console import first_few
+from larvseg_jax.errors import UserError
+from larvseg_jax.models.vit import resize_position_embedding
+from larvseg_jax.weights.augreg import read_augreg
+from larvseg_jax.weights.original import TORCH_SUFFIXES, OriginalCheckpoint, union_classes
+from larvseg_jax.weights.safetensors_file import read_safetensors
+from larvseg_jax.weights.stored_checkpoint import read_checkpoint
+from larvseg_jax.weights.stored_weights import CLASS_EMBEDDINGS, POSITIONS, StoredWeights, describe_size
+
+POSITION_EMBEDDING = POSITIONS.removeprefix("backbone/")
+"""Its name in a backbone, and in AugReg files."""
+
+_SHOWN = 6  # names of each kind in a message
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadReport:
+    """What was done with a file.
+
+    Attributes:
+      source: the file and its kind.
+      size: the size of its backbone.
+      loaded: names of the parameters taken.
+      missing: names of those the file does not have, which stay as initialised: the head of a backbone file.
+      extra: names in the file that were left out.
+      resized: "24x24 -> 32x32" where the position embedding was resized, else "".
+      dtypes: dtypes found in the file; the parameters are float32.
+      rows_found: how many classes found their row in the file by name; None for files without a head.
+      rows_fresh: names of the classes that did not; their rows stay as initialised.
+      rows_unused: how many rows of the file belong to no class here.
+    """
+
+    source: str
+    size: str
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    resized: str
+    dtypes: tuple[str, ...]
+    rows_found: int | None = None
+    rows_fresh: tuple[str, ...] = ()
+    rows_unused: int = 0
+
+    def __str__(self) -> str:
+        converted = "" if self.dtypes == ("float32",) else ", converted to float32"
+        lines = [
+            f"{self.source}: {self.size}",
+            f"loaded: {len(self.loaded)} arrays ({', '.join(self.dtypes)}{converted})",
+            f"missing, left as initialised: {first_few(self.missing, _SHOWN)}",
+            f"extra, left out: {first_few(self.extra, _SHOWN)}",
+            f"resized: {f'position embedding {self.resized}' if self.resized else 'none'}",
+        ]
+        if self.rows_found is not None:
+            of = self.rows_found + len(self.rows_fresh)
+            lines += [
+                f"class embeddings: {self.rows_found} of {of} taken by name; {self.rows_unused} of the file unused",
+                f"classes left as initialised: {first_few(self.rows_fresh, _SHOWN)}",
+            ]
+        return "\n    ".join(lines)
+
+
+def load_pretrained(
+    path: str | Path, params: PyTree, stored_grid: tuple[int, int], classes: Sequence[str]
+) -> tuple[PyTree, LoadReport]:
+    """The parameters of a model, with all that a file holds of them in place of the fresh values.
+
+    A position embedding stored for another grid is resized bicubically to `stored_grid`, the class
+    token's entry kept. The forward pass resizes once more to the grid of its pictures, as in the original.
+    Class embeddings go by name: a class that the file does not know keeps its fresh row.
+
+    Args:
+      path: an AugReg .npz; a run of ours, its newest checkpoint, or one checkpoint (runs/x/checkpoints/800);
+        a .safetensors file of ours; a .pth file of the original.
+      params: fresh parameters of the Segmenter, placed; the result is placed in the same way.
+      stored_grid: patch grid of the backbone's position embedding.
+      classes: names of the rows of the class embeddings, in order; rows beyond them stay fresh.
+
+    Raises:
+      UserError: the file cannot be read, or it does not fit (all differences in one line).
+        `Original:` missing and unknown arrays are only logged.
+    """
+    flat = traverse_util.flatten_dict(params, sep="/")
+    fitted = _fit_all(Path(path), _shapes(flat), stored_grid, classes)
+    arrays = dict(fitted.arrays)
+    if CLASS_EMBEDDINGS in arrays:
+        rows = arrays.pop(CLASS_EMBEDDINGS)[fitted.rows_there]
+        flat[CLASS_EMBEDDINGS] = _place_rows(flat[CLASS_EMBEDDINGS], fitted.rows_here, rows)
+    flat |= {name: jax.device_put(value, flat[name].sharding) for name, value in arrays.items()}
+    return traverse_util.unflatten_dict(flat, sep="/"), fitted.report
+
+
+def check_pretrained(
+    path: str | Path, layout: PyTree, stored_grid: tuple[int, int], classes: Sequence[str]
+) -> LoadReport:
+    """What `load_pretrained` would report or raise; of the parameters only names and shapes are needed."""
+    wanted = _shapes(traverse_util.flatten_dict(layout, sep="/"))
+    return _fit_all(Path(path), wanted, stored_grid, classes).report
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fitted:
+    """Arrays that fit, the report, and which rows of the file's class embeddings go to which rows here."""
+
+    arrays: Mapping[str, np.ndarray]
+    report: LoadReport
+    rows_here: np.ndarray
+    rows_there: np.ndarray
+
+
+def _fit_all(
+    path: Path, wanted: Mapping[str, tuple[int, ...]], stored_grid: tuple[int, int], classes: Sequence[str]
+) -> _Fitted:
+    stored = _read(path, wanted)
+    arrays, report = fit(stored, wanted, stored_grid, path)
+    row_of = {name: row for row, name in enumerate(stored.classes)}
+    here = np.array([i for i, name in enumerate(classes) if name in row_of], np.int32)
+    there = np.array([row_of[classes[i]] for i in here], np.int32)
+    if CLASS_EMBEDDINGS in arrays:
+        report = dataclasses.replace(
+            report,
+            rows_found=len(here),
+            rows_fresh=tuple(name for name in classes if name not in row_of),
+            rows_unused=len(stored.classes) - len(here),
+        )
+    return _Fitted(arrays, report, here, there)
+
+
+def _shapes(flat: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: x.shape for name, x in flat.items()}
+
+
+def _read(path: Path, wanted: Mapping[str, tuple[int, ...]]) -> StoredWeights:
+    """Which reader a file needs."""
+    if path.is_dir():
+        return read_checkpoint(path).weights
+    if path.suffix == ".npz":
+        return read_augreg(path)
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    if path.suffix in TORCH_SUFFIXES:
+        original = OriginalCheckpoint.open(path)
+        width, heads = _width_and_heads(wanted)
+        classes = union_classes(original.class_rows, None, path)
+        return original.weights(classes, heads if original.width == width else None)
+    problem = "is no kind of weights known here" if path.exists() else "does not exist"
+    raise UserError(
+        f"pretrained={path} {problem}: give an AugReg .npz, the folder of a run or of one of its checkpoints, "
+        "a .safetensors file of larvseg_jax, or a .pth file of the original"
+    )
+
+
+def _width_and_heads(wanted: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
+    name = "backbone/Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel"
+    width, heads, _ = wanted[name]
+    return width, heads
+
+
+def fit(
+    stored: StoredWeights, wanted: Mapping[str, tuple[int, ...]], stored_grid: tuple[int, int], path: Path
+) -> tuple[dict[str, np.ndarray], LoadReport]:
+    """The arrays of a file as float32 in the shapes `wanted`; only the class embeddings keep their own rows.
+
+    UserError if any is missing (but all beyond the backbone may be), unknown, of another shape, of integers, or
+    not finite.
+    """
+    arrays = dict(stored.arrays)
+    resized = _resize_position_embedding(arrays, wanted, stored_grid)
+    beyond_backbone = {name for name in wanted if not name.startswith("backbone/")}
+    left_fresh = beyond_backbone if not beyond_backbone & arrays.keys() else set()
+    problems = _differences(arrays, wanted, left_fresh)
+    if problems:
+        theirs, ours = describe_size(stored.shapes), describe_size(wanted)
+        sizes = f"it is a {theirs}, the model a {ours}; " if theirs != ours else ""
+        raise UserError(f"{path} does not fit the model: {sizes}{'; '.join(problems)}")
+    with np.errstate(over="ignore"):  # noticed below
+        params = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
+    bad = sorted(name for name, value in params.items() if not np.isfinite(value).all())
+    if bad:
+        raise UserError(
+            f"{path} has values that are no float32 numbers in {first_few(bad, _SHOWN)}: it is damaged or diverged"
+        )
+    report = LoadReport(
+        source=stored.source,
+        size=describe_size(stored.shapes),
+        loaded=tuple(sorted(params)),
+        missing=tuple(sorted(left_fresh)),
+        extra=tuple(sorted(stored.left_out)),
+        resized=resized,
+        dtypes=tuple(sorted({str(value.dtype) for value in stored.arrays.values()})),
+    )
+    return params, report
+
+
+def _resize_position_embedding(
+    arrays: dict[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], stored_grid: tuple[int, int]
+) -> str:
+    """Resizes it in `arrays` if it is that of another, square grid; says from what to what."""
+    value, target = arrays.get(POSITIONS), wanted[POSITIONS]
+    if value is None or value.ndim != 3 or value.shape == target or value.shape[::2] != target[::2]:
+        return ""
+    side = math.isqrt(max(value.shape[1] - 1, 0))
+    if not side or side**2 != value.shape[1] - 1 or not _is_float(value):
+        return ""
+    embedding = jnp.asarray(np.asarray(value, np.float32))
+    arrays[POSITIONS] = np.asarray(resize_position_embedding(embedding, (side, side), stored_grid))
+    return f"{side}x{side} -> {stored_grid[0]}x{stored_grid[1]}"
+
+
+def _differences(
+    arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], left_fresh: set[str]
+) -> list[str]:
+    """All of them, a few names of each kind."""
+    shapes, dtypes = [], []
+    for name in sorted(wanted.keys() & arrays.keys()):
+        found, needed = arrays[name].shape, wanted[name]
+        by_name = name == CLASS_EMBEDDINGS and len(found) == len(needed)
+        if found[by_name:] != needed[by_name:]:
+            shapes.append(f"{name} {found} and not {needed}")
+        if not _is_float(arrays[name]):
+            dtypes.append(f"{name} {arrays[name].dtype}")
+    kinds = {
+        "missing": sorted(wanted.keys() - arrays.keys() - left_fresh),
+        "unknown": sorted(arrays.keys() - wanted.keys()),
+        "wrong shape": shapes,
+        "wrong dtype (no floating-point numbers)": dtypes,
+    }
+    return [f"{kind}: {first_few(names, _SHOWN)}" for kind, names in kinds.items() if names]
+
+
+def _is_float(value: np.ndarray) -> bool:
+    return bool(jnp.issubdtype(value.dtype, jnp.floating))
+
+
+def _place_rows(fresh: jax.Array, rows: np.ndarray, values: np.ndarray) -> jax.Array:
+    """The fresh class embeddings with new values in some rows, laid out as before."""
+
+    @functools.partial(jax.jit, out_shardings=fresh.sharding)
+    def replace(table: jax.Array, rows: jax.Array, values: jax.Array) -> jax.Array:
+        return table.at[rows].set(values)
+
+    return replace(fresh, rows, values)

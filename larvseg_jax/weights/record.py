@@ -1,0 +1,88 @@
+"""What a checkpoint says about itself, and what of it must be the same for a run to go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from larvseg_jax import old_settings
+from larvseg_jax.errors import UserError
+from larvseg_jax.provenance import versions
+from larvseg_jax.training.state import TrainState
+
+_REMEDY = "give this run another workdir, or move the folder away"
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a checkpoint says about itself.
+
+    Attributes:
+      settings: the config, as plain values.
+      classes: class names in row order.
+      data: what makes the batch of step i: seed, streams, batch sizes, number of pictures.
+      arrays: path -> "dtype[shape]" of every leaf of the state.
+      versions: of Python's packages, and the commit of the code.
+      memory_name: what the stored arrays call the field `memory`: "bank" until version 0.1.
+    """
+
+    settings: Mapping[str, Any]
+    classes: tuple[str, ...]
+    data: Mapping[str, Any]
+    arrays: Mapping[str, str]
+    versions: Mapping[str, str]
+    memory_name: str = "memory"
+
+    @classmethod
+    def of(
+        cls, settings: Mapping[str, Any], classes: tuple[str, ...], data: Mapping[str, Any], state: TrainState
+    ) -> Record:
+        """The record of a run as it is now."""
+        return cls(_plain(settings), classes, _plain(data), describe(state), versions())
+
+    @classmethod
+    def from_json(cls, text: Mapping[str, Any]) -> Record:
+        """Reads what `dataclasses.asdict` wrote, also by the code of version 0.1."""
+        old = any(path.startswith(".bank") for path in text["arrays"])
+        return cls(
+            settings=old_settings.upgraded(text["settings"]),
+            classes=tuple(text["classes"]),
+            data=old_settings.upgraded_data(text["data"]),
+            arrays={path.replace(".bank.", ".memory.", 1): array for path, array in text["arrays"].items()},
+            versions=text["versions"],
+            memory_name="bank" if old else "memory",
+        )
+
+
+def check_same_vocabulary(found: Record, classes: tuple[str, ...], folder: Path) -> None:
+    """UserError if a checkpoint was trained with other classes, or with the same in another order."""
+    if found.classes != classes:
+        differing = sorted(set(classes) ^ set(found.classes))[:3]
+        raise UserError(
+            f"{folder} was trained with another vocabulary ({len(found.classes)} classes, here {len(classes)}; "
+            f"{f'differing: {differing}' if differing else 'the same names in another order'}): {_REMEDY}"
+        )
+
+
+def check_same_data(found: Record, expected: Record, folder: Path) -> None:
+    """UserError if a checkpoint was trained on other batches."""
+    for key in sorted(found.data.keys() | expected.data.keys()):
+        was, is_now = found.data.get(key), expected.data.get(key)
+        if was != is_now:
+            raise UserError(f"{folder} was trained with {key}={was}, here {is_now}: {_REMEDY}, or change it back")
+
+
+def describe(state: TrainState) -> dict[str, str]:
+    """Path -> dtype[shape] of every leaf."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back: tuples become lists, so that records compare equal."""
+    return json.loads(json.dumps(settings))

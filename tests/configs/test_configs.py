@@ -1,0 +1,170 @@
+"""Every config, with every argument that its header documents, is loaded, built and lowered on abstract shapes."""
+
+import importlib
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+from configs import common, paper
+from larvseg_jax.assemble import lower_step, state_layout
+from larvseg_jax.config import from_config
+from larvseg_jax.devices.mesh import make_mesh
+from larvseg_jax.evaluation.windows import Windows
+
+FOLDER = Path(common.__file__).parent
+# Not experiments: what several configs share, and the template whose classes come from a folder (test_own_data.py).
+EXPERIMENTS = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("__init__", "common", "paper", "own_data"))
+PAPER = [name for name in EXPERIMENTS if name[0] in "ac" and name != "clothing"]
+
+
+def documented(name: str) -> list[str]:
+    """Arguments in the commands of a config's header, and in its lines `... :x :y`."""
+    header = importlib.import_module(f"configs.{name}").__doc__
+    commands = re.findall(rf"configs/{name}\.py(?::([\w=,]+))?", header)
+    alone = [a for line in re.findall(r"^ *\.\.\. (:.*)$", header, re.M) for a in re.findall(r":([\w=,]+)", line)]
+    return list(dict.fromkeys(["", *commands, *alone]))
+
+
+CASES = [(name, arguments) for name in EXPERIMENTS for arguments in documented(name)]
+
+
+def load(name: str, arguments: str = ""):
+    get_config = importlib.import_module(f"configs.{name}").get_config
+    return from_config(get_config(arguments) if arguments else get_config())
+
+
+def test_all_rows_of_the_tables_are_there():
+    arguments = {name: documented(name) for name in EXPERIMENTS}
+    assert {"c171", "a150", "a847", "c171_wa150", "c171_wa847", "c171_wa150_i124", "c171_wa847_i585", "c171_i21k"} <= {
+        *EXPERIMENTS
+    }
+    for name in ("c171_wa150", "c171_wa847", "c171_wa150_i124", "c171_wa847_i585", "c171_i21k"):
+        assert {"", "ca=off", "paper", "share=none", "duplicates=separate"} <= {*arguments[name]}
+    assert {f"bank={m},topk=40" for m in (10, 20, 40, 80)} <= {*arguments["c171_wa150"]}
+    assert {f"topk={k}" for k in (10, 20, 40, 80)} <= {*arguments["c171_wa150"]}
+    assert {"ca=ade", "ca=imagenet"} <= {*arguments["c171_wa150_i124"]}
+    assert "baseline" in arguments["quickstart"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [pytest.param(n, a, id=f"{n}:{a}", marks=[pytest.mark.slow] if a else []) for n, a in CASES],
+)
+def test_config_builds_and_its_step_lowers(name, arguments):
+    run = load(name, arguments)
+    assert not set(run.vocabulary.base) & set(run.vocabulary.novel)
+    masks = [run.catalogue.label_set(s) for s in run.streams.values() if s.view.labels_pixels]
+    # Novel classes are never learnt from masks: the mask streams do not know them.
+    known = {run.vocabulary.classes[row] for label_set in masks for row in label_set.rows}
+    assert known
+    assert not known & set(run.vocabulary.novel)
+    mesh = make_mesh(1, 1, jax.devices()[:1])
+    assert "stablehlo" in lower_step(run, mesh, state_layout(run, mesh)).as_text()[:2000]
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_recipe_of_the_paper(name):
+    run = load(name)
+    assert sum(s.batch_size for s in run.streams.values()) == 16
+    assert sum(s.loss.weight for s in run.streams.values()) == 1.0  # gradients averaged over ranks
+    assert run.total_steps == (1_280_000 if name == "c171_i21k" else 320_000)
+    assert (run.vit.width, run.vit.depth, run.vit.patch_size, run.vit.drop_path) == (768, 12, 16, 0.1)
+    optimizer = run.optimizer
+    assert (optimizer.name, optimizer.learning_rate, optimizer.min_learning_rate) == ("sgd", 1e-3, 1e-5)
+    assert run.pretrained.endswith("--imagenet2012-steps_20k-lr_0.01-res_384.npz")
+    assert run.evals["val"].windows == Windows((2048, 512), 512, 512)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "lambdas", "topk", "thresholds"),
+    [
+        # Released configs, one line per row of the tables; (L_cls, L_aux) of ADE and of ImageNet.
+        ("c171_wa150", "", {"ade": (0.1, 0.1)}, 20, (0.2, 1.0)),
+        ("c171_wa150", "ca=off", {"ade": (0.1, 0.0)}, 20, (0.2, 1.0)),
+        ("c171_wa847", "", {"ade": (0.2, 0.1)}, 20, (0.2, 1.0)),
+        ("c171_wa150_i124", "", {"ade": (0.2, 0.1), "imagenet": (0.2, 0.1)}, 40, (0.35, 2.0)),
+        ("c171_wa150_i124", "ca=ade", {"ade": (0.2, 0.1), "imagenet": (0.2, 0.0)}, 40, (0.35, 2.0)),
+        ("c171_wa150_i124", "ca=imagenet", {"ade": (0.2, 0.0), "imagenet": (0.2, 0.1)}, 40, (0.35, 2.0)),
+        ("c171_wa150_i124", "paper", {"ade": (0.1, 0.1), "imagenet": (0.1, 0.1)}, 20, (0.35, 2.0)),
+        ("c171_wa847_i585", "", {"ade": (0.2, 0.1), "imagenet": (0.2, 0.1)}, 20, (0.35, 2.0)),
+    ],
+)
+def test_hyperparameters_of_the_rows(name, arguments, lambdas, topk, thresholds):
+    run = load(name, arguments)
+    tagged = {k: (s.loss.lambda_cls, s.loss.lambda_aux) for k, s in run.streams.items() if not s.view.labels_pixels}
+    ca = run.method.ca_classifier
+    assert tagged == lambdas
+    assert (ca.memory_bank_size, ca.warmup, ca.foreground_topk, ca.background_topk) == (20, 1, topk, 5)
+    assert (ca.background_threshold, ca.background_mse_threshold) == thresholds
+    assert {s.loss.weight for s in run.streams.values()} <= ({1.0} if arguments == "paper" else {1 / 2, 3 / 8, 2 / 8})
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "base", "labels"),
+    [
+        ("c171", 160, 160, []),
+        ("c171_wa150", 247, 160, ["63/87", "58/92"]),
+        ("c171_wa847", 913, 160, ["94/753", "92/755"]),
+        ("c171_wa150_i124", 247, 160, ["63/87", "58/92"]),
+        ("c171_wa847_i585", 913, 160, ["94/753", "92/755"]),
+        ("c171_i21k", 21925, 160, []),  # 21,841 + 160 - 76 that are the first lemma of one synset only
+    ],
+)
+def test_sizes_of_the_vocabularies(name, rows, base, labels):
+    run = load(name)
+    assert (len(run.vocabulary.classes), len(run.vocabulary.base)) == (rows, base)
+    evaluation = run.evals["val"]
+    definitions = run.catalogue.definitions(evaluation.class_list, evaluation.base_novel)
+    assert [definition.label for definition in definitions] == labels
+    for definition in definitions:  # both lists are in names of the evaluation's columns
+        assert definition.base <= set(run.catalogue.label_set(evaluation, evaluation=True).names)
+
+
+def test_the_originals_union_of_all_synsets_by_name():
+    assert len(load("c171_i21k", "share=title").vocabulary.classes) == 20_165
+
+
+def test_duplicate_columns_merged_and_separate():
+    merged, separate = (load("c171_wa150", a) for a in ("", "duplicates=separate"))
+    a, b = (run.catalogue.label_set(run.streams["c171"]) for run in (merged, separate))
+    assert (len(a), len(b)) == (160, 171)
+    assert a.multiplicity.sum() == b.multiplicity.sum() == 171
+    assert a.multiplicity[a.column("wall-brick")] == 7
+    assert b.rows[b.column("wall-brick")] == b.rows[b.column("wall-wood")] == a.rows[a.column("wall-wood")]
+    assert len(separate.catalogue.label_set(separate.evals["val"], evaluation=True)) == 150
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("ca=maybe", "ca=maybe: use on or off"),
+        ("banks=3", "banks=3.*bank=20"),
+        ("bank=many", "bank is a number, such as 20"),
+        ("paper=1", "use paper=true or paper=false"),
+        ("larvseg", "'larvseg': there are ca=on"),
+    ],
+)
+def test_wrong_arguments(text, problem):
+    with pytest.raises(ValueError, match=problem):
+        load("c171_wa150", text)
+
+
+def test_arguments():
+    args = common.parse_arguments("photos,bank=3,paper", first="data", data="", **paper.METHOD)
+    assert (args.data, args.bank, args.paper, args.ca) == ("photos", 3, True, "on")
+
+
+def test_home_folders_in_options(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))  # a shell leaves --config.data_root=~/data as it is
+    config = common.get_config()
+    config.update(data_root="~/data", workdir="~/runs", pretrained="~/weights.npz")
+    config.streams.masks = common.mask_stream()
+    config.vocabulary.update(classes=("cat",), base=("cat",))
+    run = from_config(config)
+    assert (run.data_root, run.workdir, run.pretrained) == (
+        tmp_path / "data",
+        tmp_path / "runs",
+        str(tmp_path / "weights.npz"),
+    )

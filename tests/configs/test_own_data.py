@@ -1,0 +1,236 @@
+"""docs/own_data.md, followed to the letter on made pictures; and the config behind it."""
+
+import importlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import own_data
+from data_pipelines.folder_classes import read_classes
+from data_pipelines.views import TagView
+from larvseg_jax.assemble import lower_step, state_layout
+from larvseg_jax.config import from_config
+from larvseg_jax.devices.mesh import make_mesh
+from larvseg_jax.errors import UserError
+
+REPOSITORY = Path(__file__).parents[2]
+PAGE = (REPOSITORY / "docs" / "own_data.md").read_text()
+BLOCKS = [(kind, what, text) for kind, what, text in re.findall(r"^```(\w+) ?(.*)\n((?:.*\n)*?)```$", PAGE, re.M)]
+SHORT = "--config.total_steps=20"  # the page's own words for a short run
+COLOURS = np.array([[30, 30, 30], [40, 160, 50], [40, 70, 200], [230, 230, 230], [210, 140, 40]], np.uint8)
+
+
+def block(kind, what):
+    (text,) = [t for k, w, t in BLOCKS if (k, w) == (kind, what)]
+    return text
+
+
+def paths_of_the_tree():
+    return [line.split()[0] for line in block("text", "tree").splitlines()]
+
+
+def scene(rng, values):
+    """A mask with a rectangle of each value on a ground of zeros, and its photo."""
+    mask = np.zeros((40, 48), np.uint8)
+    for value in values:
+        top, left = rng.integers(0, 24, 2)
+        mask[top : top + 16, left : left + 16] = value
+    return mask, COLOURS[np.minimum(mask, 4)] + rng.integers(0, 20, (40, 48, 3), dtype=np.uint8)
+
+
+def make_pictures(root):
+    """What the page's tree asks for: photos and masks of classes 0 to 2, and tagged pictures of other things."""
+    rng = np.random.default_rng(0)
+    folders = [path for path in paths_of_the_tree() if path.endswith("/")]
+    for path in folders:
+        (root / path).mkdir(parents=True)
+    for path in folders:
+        parts = Path(path).parts
+        for i in range(6):
+            if parts[1] == "images":
+                mask, photo = scene(rng, (1, 2))
+                mask[:3, :3] = 255
+                Image.fromarray(photo).save(root / path / f"p{i}.jpg")
+                Image.fromarray(mask).save(root / "mydata" / "masks" / parts[2] / f"p{i}.png")
+            elif parts[1] == "tagged":
+                _, photo = scene(rng, (1, 3 if parts[2] == "zebra" else 4))
+                Image.fromarray(photo).save(root / path / f"{i}.webp")
+
+
+@pytest.fixture
+def mydata(tmp_path, monkeypatch):
+    """The page's folder, with its classes.txt, below the current folder."""
+    monkeypatch.chdir(tmp_path)
+    make_pictures(tmp_path)
+    Path("mydata/classes.txt").write_text(block("text", "mydata/classes.txt"))
+    return tmp_path / "mydata"
+
+
+def commands():
+    return [line for kind, _, text in BLOCKS if kind == "bash" for line in text.splitlines() if line]
+
+
+def run(command, folder):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_FLAGS", "JAX_NUMPY"))}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    result = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_the_page_leads_from_pictures_to_a_report(mydata):
+    root = mydata.parent
+    for name in ("train.py", "evaluate.py", "configs", "larvseg_jax", "data_pipelines"):
+        (root / name).symlink_to(REPOSITORY / name)  # as if the data lay in the repository, which stays clean
+    assert SHORT in PAGE
+    assert [c.split()[1] for c in commands()] == ["-m", "train.py", "evaluate.py"]
+    output = {}
+    for command in commands():
+        is_training = command.startswith("python train.py")
+        output[command.split()[1]] = run(f"{command} {SHORT}" if is_training else command, root)
+    assert "masks: 6 pictures, 3 classes" in output["train.py"]
+    assert "tagged: 12 pictures, 5 classes" in output["train.py"]
+    assert (root / "runs" / "mydata" / "doctor.html").stat().st_size > 0
+    report = (root / "runs" / "mydata" / "report.html").read_text()
+    assert all(name in report for name in ("grass", "water", "zebra", "giraffe"))
+    steps = [int(p.name) for p in (root / "runs" / "mydata" / "checkpoints").iterdir() if p.name.isdigit()]
+    assert steps == [20]
+    (line,) = [x for x in (root / "runs" / "mydata" / "metrics.jsonl").read_text().splitlines() if '"eval"' in x]
+    scores = json.loads(line)
+    assert scores["mIoU_novel"] is None  # as the page says: no mask shows them
+    shown = float(re.search(r"mIoU_base ([\d.]+)", output["evaluate.py"]).group(1))
+    assert shown == pytest.approx(100 * scores["mIoU_base"], abs=0.006)
+    assert "mIoU_novel nan" in output["evaluate.py"]
+    assert sorted(p.name for p in mydata.iterdir()) == ["classes.txt", "images", "masks", "tagged"]
+
+
+def test_the_tree_of_the_page_is_what_the_config_reads(mydata):
+    config = own_data.get_config("mydata")
+    assert config.vocabulary.to_dict() == {
+        "classes": ("background", "grass", "water", "giraffe", "zebra"),
+        "base": ("grass", "water"),
+        "novel": ("giraffe", "zebra"),
+        "background": "background",
+        "ignore_in_eval": ("giraffe", "zebra"),
+    }
+    assert config.name == "mydata"
+    assert config.streams.masks.classes == ("background", "grass", "water")
+    assert config.streams.tagged.always_tags == ("background",)
+    assert (config.streams.tagged.max_labels, config.streams.tags_of_masks.max_labels) == (2, 3)
+
+
+def test_the_page_s_coloured_classes_are_read(mydata):
+    content = block("json", "mydata/classes.json")
+    (mydata / "classes.json").write_text(content)
+    classes = read_classes(mydata)
+    assert list(classes.names) == block("text", "mydata/classes.txt").split()
+    pixels = np.array([[*json.loads(content)["colours"], [255, 255, 255]]], np.uint8)
+    Image.fromarray(pixels).save("mask.png")
+    assert classes.colours.decode(Path("mask.png").read_bytes(), "mask.png").tolist() == [[0, 1, 2, 65535]]
+
+
+def arguments_of_the_page():
+    texts = [t for _, what, t in BLOCKS if what == "argument"]
+    return [shlex.split(text) for text in texts]
+
+
+def argument(words):
+    return words[0].partition("own_data.py:")[2]
+
+
+def test_the_other_arguments_of_the_page_are_accepted(mydata):
+    novel, gpu = arguments_of_the_page()
+    with (mydata / "classes.txt").open("a") as file:
+        file.write("zebra\n")
+    config = own_data.get_config(argument(novel))
+    assert config.name == "mydata_novelzebra"
+    assert config.vocabulary.base == ("grass", "water")
+    assert config.vocabulary.novel == ("zebra", "giraffe")
+    assert config.vocabulary.ignore_in_eval == ("giraffe",)
+    assert "zebra" not in config.streams.masks.classes
+    config = own_data.get_config(argument(gpu))
+    assert config.pretrained == "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0.npz"
+    assert (config.model.width, config.model.depth, config.model.patch_size) == (768, 12, 16)
+    assert config.optimizer.name == "sgd"
+
+
+def test_options_that_the_page_names_exist():
+    config = importlib.import_module("configs.common").get_config()
+    for option in re.findall(r"--config\.([\w.]+)=", PAGE):
+        assert option in config.to_dict() or re.sub(r"\.\w+$", "", option) in config.to_dict(), option
+        value = config
+        for part in option.split("."):
+            value = value[part]
+
+
+@pytest.mark.parametrize("arguments", ["mydata", "mydata,method=baseline", "mydata,size=Ti"])
+def test_config_builds_and_its_step_lowers(mydata, arguments):
+    run = from_config(own_data.get_config(arguments))
+    attending = [s.loss.lambda_aux > 0 for s in run.streams.values() if isinstance(s.view, TagView)]
+    assert attending == [("baseline" not in arguments)] * 2
+    assert run.name == arguments.replace(",", "_").replace("=", "")
+    mesh = make_mesh(1, 1, jax.devices()[:1])
+    assert "stablehlo" in lower_step(run, mesh, state_layout(run, mesh)).as_text()[:2000]
+
+
+def test_without_a_background_class_nothing_is_added_to_the_tags(mydata):
+    (mydata / "classes.txt").write_text("grass\nwater\n")
+    config = own_data.get_config("mydata/")
+    assert config.vocabulary.background == ""
+    assert config.streams.tagged.always_tags == ()
+    assert config.streams.tagged.max_labels == 1
+    assert config.name == "mydata"
+
+
+def test_unlabelled_is_no_class(mydata):
+    (mydata / "classes.txt").write_text("unlabelled\ngrass\nunlabelled\nwater\n")
+    assert own_data.get_config("mydata").vocabulary.classes == ("grass", "water", "giraffe", "zebra")
+
+
+def rename(folder, to):
+    return lambda data: (data / "tagged" / folder).rename(data / "tagged" / to)
+
+
+MISTAKES = {
+    "no folder given": ("", lambda data: None, r"needs the folder of your data: --config=configs/own_data\.py:mydata"),
+    "no such folder": ("mydta", lambda data: None, r"mydta does not exist: give the folder of your data"),
+    "no class list": ("mydata", lambda data: (data / "classes.txt").unlink(), r"mydata has neither classes\.json nor"),
+    "no tags": ("mydata", lambda data: (data / "tagged").rename(data / "t"), r"mydata/tagged does not exist: make it"),
+    "another spelling": (
+        "mydata",
+        rename("zebra", "Gr-ass"),
+        r"mydata/tagged/Gr-ass: mydata/classes\.txt writes this class 'grass': rename the folder",
+    ),
+    "size": ("mydata,size=huge", lambda data: None, r"size=huge: use small, Ti, S, B, L"),
+    "novel without masks": ("mydata,novel=zebra", lambda data: None, r"novel=zebra: .*classes\.txt has no 'zebra'"),
+    "novel without tags": ("mydata,novel=grass", lambda data: None, r"novel=grass: .*mydata/tagged has no 'grass'"),
+    "no base class": (
+        "mydata",
+        lambda data: (data / "classes.txt").write_text("background\nunlabelled\n"),
+        r"mydata/classes\.txt: no base class is left to learn from masks",
+    ),
+    "unlabelled folder": ("mydata", rename("zebra", "unlabelled"), r"mydata/tagged/unlabelled: .*stands for no class"),
+    "novel background": (
+        "mydata,novel=background",
+        rename("zebra", "background"),
+        r"novel=background: .* cannot be novel",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "spoil", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_are_named(mydata, arguments, spoil, message):
+    spoil(mydata)
+    with pytest.raises(UserError, match=message) as caught:
+        own_data.get_config(arguments)
+    assert "\n" not in str(caught.value)

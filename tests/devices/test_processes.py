@@ -1,0 +1,304 @@
+"""Several processes of a few devices each are one run: same numbers, one log, checkpoints that any can read."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from larvseg_jax.assemble import (
+    batch_placer,
+    data_settings,
+    fresh_state,
+    host_batches,
+    lower_step,
+    open_streams,
+    state_layout,
+)
+from larvseg_jax.config import from_config
+from larvseg_jax.devices import processes
+from larvseg_jax.devices.mesh import make_mesh
+from larvseg_jax.errors import UserError
+from larvseg_jax.report.metric_log import read_history
+from larvseg_jax.training.profiling import Profile
+from larvseg_jax.training.state import TrainState
+from larvseg_jax.training.telemetry import Clock
+from larvseg_jax.weights import checkpoint
+from larvseg_jax.weights.checkpoint import Checkpoints
+from larvseg_jax.weights.record import Record
+from tests import tiny
+
+REPOSITORY = Path(__file__).parent.parent.parent
+STEPS = 7
+GLOO = ("[Gloo] Rank ", " is connected to ", " peer ranks. ", "Expected number of connected peer ranks is : ")
+
+# train.py, and a list of the files and folders that its Python makes, changes or moves.
+WATCHED = """
+import os, runpy, sys
+touched = open(sys.argv[1], "w", buffering=1)
+def watch(event, arguments):
+    writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+    if (writes or event in ("os.mkdir", "os.rename", "os.remove")) and not isinstance(arguments[0], int):
+        print(os.fsdecode(arguments[0]), file=touched)
+sys.argv[:2] = ["train.py"]
+sys.addaudithook(watch)
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def start(workdir, *options, devices=(4, 4)):
+    """Processes of so many devices each, one run of tests/tiny.py; what they print goes to files beside its folder."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_FLAGS", "JAX_NUMPY"))}
+    processes = []
+    for i, count in enumerate(devices):
+        # Without optimisation: compiling is most of the time these tests take.
+        flags = f"--xla_force_host_platform_device_count={count} --xla_backend_optimization_level=0"
+        own = [f"--coordinator=localhost:{port}", f"--num_processes={len(devices)}", f"--process_id={i}"]
+        command = [sys.executable, "-c", WATCHED, f"{workdir}_{i}_touched.txt", "--config=tests/tiny.py"]
+        command += [f"--config.workdir={workdir}", *options, *own]
+        with printed(workdir, i).open("w") as out:
+            done = subprocess.Popen(
+                command,
+                cwd=REPOSITORY,
+                env=environment | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+                stdout=out,
+                stderr=out,
+            )
+        processes.append(done)
+    return processes
+
+
+def printed(workdir, process):
+    return workdir.parent / f"{workdir.name}_{process}.txt"
+
+
+def printed_text(workdir, process):
+    """What it printed, but for the lines of Gloo, whose threads write them piece by piece into each other's."""
+    text = printed(workdir, process).read_text()
+    for piece in GLOO:
+        text = text.replace(piece, "")
+    return text if re.search(r"[^\d\s]", text) else ""
+
+
+def touched(workdir, process):
+    """What a process made, changed or moved in the run's folder."""
+    paths = map(Path, Path(f"{workdir}_{process}_touched.txt").read_text().splitlines())
+    return {path for path in paths if workdir in path.parents}
+
+
+def assert_all_finish(workdir, processes):
+    assert exit_codes(processes) == [0] * len(processes), printed(workdir, 1).read_text()[-3000:]
+
+
+def exit_codes(processes):
+    try:
+        return [process.wait(timeout=400) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def on_one_device(config, steps):
+    """(metrics of every step, state after it) of a run of one process with one device: this one."""
+    run, mesh = from_config(config), make_mesh(1, 1, jax.devices()[:1])
+    batches, place = host_batches(run, open_streams(run), 0), batch_placer(run, mesh)
+    state, losses, states = fresh_state(run, mesh), [], []
+    step = lower_step(run, mesh, state).compile({"xla_backend_optimization_level": 0})
+    for _ in range(steps):
+        state, metrics = step(state, place(next(batches)))
+        losses.append(jax.device_get(metrics))
+        states.append(jax.tree.map(jnp.copy, state))  # the step takes its memory
+    return losses, states
+
+
+def assert_same_losses(history, expected, first=0):
+    lines = {line["step"]: line for line in history if line["kind"] == "train"}
+    for step, metrics in enumerate(expected[first:], start=first + 1):
+        for name, value in metrics.items():
+            np.testing.assert_allclose(lines[step][name], value, rtol=2e-4, atol=1e-6, err_msg=f"{name}, step {step}")
+
+
+def config_for(data_root, total_steps):
+    config = tiny.get_config()
+    config.data_root, config.total_steps = str(data_root), total_steps
+    config.evals.val.every = 10**6
+    return config
+
+
+def options(config):
+    kept = {"data_root": config.data_root, "total_steps": config.total_steps, "evals.val.every": config.evals.val.every}
+    return [f"--config.{name}={value}" for name, value in kept.items()]
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory):
+    return tiny.write_data(tmp_path_factory.mktemp("data")).parent
+
+
+@pytest.fixture(scope="module")
+def on_one(data_root):
+    losses, (*_, state) = on_one_device(config_for(data_root, STEPS), STEPS)
+    return losses, jax.device_get(state)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [(4, 4), (2, 2, 2, 2)], ids=str)
+def test_several_processes_train_like_one_and_one_reads_their_checkpoint(tmp_path, data_root, on_one, devices):
+    config, workdir, (losses, ours) = config_for(data_root, STEPS), tmp_path / "run", on_one
+    mesh = "--config.mesh.model=2", "--config.mesh.shard_backbone=True"
+    assert_all_finish(workdir, start(workdir, *options(config), *mesh, devices=devices))
+
+    history = read_history(workdir)
+    assert [line["step"] for line in history if line["kind"] == "train"] == list(range(1, STEPS + 1))
+    assert [line["step"] for line in history if line["kind"] == "eval"] == [STEPS]
+    assert_same_losses(history, losses)
+    layout = state_layout(from_config(config), make_mesh(8, 1))
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        theirs = jax.device_get(checkpoints.restore(STEPS, layout))
+    assert ours.memory.wraps.max() >= 1
+    np.testing.assert_array_equal(theirs.memory.cursor, ours.memory.cursor)
+    np.testing.assert_array_equal(theirs.memory.wraps, ours.memory.wraps)
+    np.testing.assert_allclose(theirs.memory.slots, ours.memory.slots, atol=2e-4)
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(theirs.params), jax.tree.leaves(ours.params), strict=True
+    ):
+        # Adam moves an entry by the rate whatever the size of its gradient, so one near zero may go either way.
+        np.testing.assert_allclose(a, b, atol=1e-4, err_msg=jax.tree_util.keystr(path))
+    assert_only_the_first_writes_and_tells(workdir, len(devices))
+
+
+def assert_only_the_first_writes_and_tells(workdir, processes):
+    assert (workdir / "report.html").stat().st_size > 10_000
+    assert json.loads((workdir / "config.json").read_text())["total_steps"] == STEPS
+    assert len(list((workdir / "tensorboard").glob("events*"))) == 1
+    first = printed(workdir, 0).read_text()
+    assert "memory/slots" in first
+    assert "report:" in first
+    written = {path.relative_to(workdir) for path in touched(workdir, 0)}
+    assert {"config.json", "metrics.jsonl", "tensorboard", "report.html"} <= set(map(str, written))
+    assert {"record.orbax-checkpoint-tmp", "digest.orbax-checkpoint-tmp"} <= {path.name for path in written}
+    for process in range(1, processes):
+        assert printed_text(workdir, process) == ""
+        # Its own arrays (and their list, process_1), in folders that the first one makes.
+        assert {path.name for path in touched(workdir, process)} == {"checkpoints", f"process_{process}"}
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_from_one_and_stop_together(tmp_path, data_root):
+    """A checkpoint of one process (and a damaged one); SIGTERM to the second of two processes stops the first, too."""
+    config, workdir = config_for(data_root, 100_000), tmp_path / "run"
+    run = from_config(config)
+    losses, (_, _, early, *_) = on_one_device(config, 6)
+    record = Record.of(run.settings, run.vocabulary.classes, data_settings(run, open_streams(run)), early)
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save(record, early, 3, None)
+    shutil.copytree(workdir / "checkpoints" / "3", workdir / "checkpoints" / "4")
+    shutil.rmtree(workdir / "checkpoints" / "4" / "record")
+    processes = start(workdir, *options(config), "--config.checkpoint.every=100000")
+    try:
+        deadline = time.monotonic() + 400
+        while not (history := read_history(workdir)) or history[-1]["step"] < 6:
+            assert [process.poll() for process in processes] == [None, None], printed(workdir, 1).read_text()[-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        processes[1].send_signal(signal.SIGTERM)
+        assert_all_finish(workdir, processes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+    text = printed(workdir, 0).read_text()
+    assert "resumed at step 3" in text
+    assert [path.name[:2] for path in (workdir / "damaged").iterdir()] == ["4_"]
+    assert not [path for path in touched(workdir, 1) if "damaged" in path.parts]
+    stopped = int(re.search(r"stopped and saved at step (\d+) of", text)[1])
+    history = read_history(workdir)
+    assert [line["step"] for line in history] == list(range(4, stopped + 1))
+    assert_same_losses(history, losses, first=3)
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [3, stopped]
+        layout = state_layout(run, make_mesh(2, 4))
+        assert int(checkpoints.restore(stopped, layout).step) == stopped
+        # Bit for bit what was saved by the one process.
+        again = checkpoints.restore(3, layout)
+    for one, two in zip(jax.tree.leaves(early), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("devices", "model", "message"),
+    [
+        ((4, 4), 8, "mesh.model=8 reaches over several processes of 4 devices: use a divisor of 4"),
+        ((3, 1), 2, "the 2 processes have 3, 1 devices: give each of them 1"),
+    ],
+    ids=str,
+)
+def test_a_mesh_that_the_processes_cannot_share_is_refused_by_all(tmp_path, data_root, devices, model, message):
+    workdir = tmp_path / "run"
+    given = f"--config.data_root={data_root}", f"--config.mesh.model={model}"
+    assert exit_codes(start(workdir, *given, devices=devices)) == [2, 2]
+    for process in range(2):
+        assert f"error: {message}" in printed(workdir, process).read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("", 2, 0), "go with --coordinator"),
+        (("auto", None, 1), "go with --coordinator"),
+        (("localhost:1", None, 0), "needs all three"),
+        (("localhost:1", 2, 2), "0 <= process_id < num_processes"),
+    ],
+)
+def test_incomplete_flags_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        processes.start(*arguments)
+
+
+def test_another_process_waits_until_the_first_has_set_damage_aside(tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoints"
+    state = TrainState(jnp.zeros((), jnp.int32), {"x": jnp.arange(3.0)}, (), ())
+    record = Record.of({"method": {}}, ("a",), {}, state)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(record, state, 3, None)
+    (folder / "4").mkdir()
+    monkeypatch.setattr(checkpoint, "is_first_process", lambda: False)
+    # What the first one does in the meantime.
+    monkeypatch.setattr(checkpoint, "wait_for_all", lambda name: (folder / "4").rename(tmp_path / "aside"))
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [3, 4]
+        restored = checkpoints.restore_latest(state, record)
+        assert checkpoints.steps() == [3]
+    np.testing.assert_array_equal(restored.params["x"], [0, 1, 2])
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", "aside"}
+
+
+def test_another_process_traces_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    with Clock(0) as clock, Profile(tmp_path, (0, 2)) as profile:
+        profile.begin(0, {}, clock)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_process_joins_nobody():
+    processes.start("", None, None)
+    assert processes.is_first_process()
+    with processes.stop_requested() as stopping:
+        assert not stopping(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stopping(2)

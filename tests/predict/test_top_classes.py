@@ -1,0 +1,217 @@
+"""The search for the best classes against the whole map of all classes, made by NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from larvseg_jax.errors import UserError
+from larvseg_jax.evaluation import sliding_window
+from larvseg_jax.methods.larvseg.linear import centred_vectors, scaled_features
+from larvseg_jax.models.cosine_head import ClassTable
+from larvseg_jax.predict import top_classes
+from larvseg_jax.predict.memory import plan_memory
+from larvseg_jax.predict.tiles import axis_tiles
+
+BUDGET = 1 << 30
+GAMMA, BETA = 1.7, -0.4
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def make_patches(rng, p, q, d, smooth):
+    """Unit patch features, each independent of its neighbours or much like them."""
+    noise = rng.normal(size=(p, q, d))
+    if smooth:
+        y, x = np.arange(p)[:, None, None] / 3.0, np.arange(q)[:, None] / 3.0
+        noise = 0.1 * noise + np.sin(y * rng.normal(size=d)) + np.cos(x * rng.normal(size=d))
+    return unit(noise).astype(np.float32)
+
+
+def direct(patches, vectors, multiplicity, a, b):
+    """Every class at every pixel, as method 3 and 10 say, in float64: (H, W, n)."""
+    scores = patches.astype(np.float64) @ vectors.astype(np.float64).T
+    share = multiplicity / multiplicity.sum()
+    centred = scores - (scores @ share)[..., None]
+    variance = (centred**2 @ share)[..., None]
+    logits = GAMMA * centred / np.sqrt(variance + 1e-5) + BETA
+    return np.einsum("Hp,pqn,Wq->HWn", a, logits, b, optimize=True)
+
+
+def search(patches, vectors, multiplicity, a, b, k, budget=BUDGET, most_corners=2, longest=64, **options):
+    table = ClassTable(
+        jnp.asarray(vectors), jnp.asarray(multiplicity, jnp.float32), jnp.float32(GAMMA), jnp.float32(BETA)
+    )
+    classes = centred_vectors(table)
+    rows, columns = (axis_tiles(m, most_corners, longest) for m in (a, b))
+    plan = plan_memory(rows, columns, patches.shape[1], len(vectors), k, budget, **options)
+    scaled = scaled_features(jnp.asarray(patches), classes)
+    return top_classes.top_classes(scaled, classes, rows, columns, plan)
+
+
+def check(found, logits, competing, margin=1e-5):
+    """Scores as the k greatest of the whole map; labels, too, wherever the next score is clearly lower."""
+    k = found.scores.shape[-1]
+    logits = np.where(competing, logits, -np.inf)
+    order = np.argsort(-logits, axis=-1, kind="stable")
+    ranked = np.take_along_axis(logits, order, -1)
+    np.testing.assert_allclose(found.scores, ranked[..., :k], atol=margin, rtol=0)
+    gaps = np.diff(-np.pad(ranked, ((0, 0), (0, 0), (0, k)), constant_values=-1e9).clip(-1e9), axis=-1)[..., :k]
+    clear = (gaps > margin) & (np.concatenate([np.full_like(gaps[..., :1], np.inf), gaps[..., :-1]], -1) > margin)
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(found.labels[clear], order[..., :k][clear])
+
+
+# Test size, window, stride, patches along a window, output size.
+GEOMETRIES = {
+    "as it is": ((32, 48), 32, 32, (4, 4), (32, 48)),
+    "overlapping windows": ((33, 50), 24, 10, (3, 3), (33, 50)),
+    "odd, enlarged": ((32, 45), 32, 32, (4, 4), (67, 91)),
+    "overlapping, odd, reduced": ((40, 61), 32, 24, (4, 4), (29, 37)),
+    "one window, padded": ((19, 32), 32, 32, (4, 4), (38, 64)),
+}
+
+
+def matrices(size, window, stride, grid, out):
+    return (
+        sliding_window.stitch_matrix(n, window, stride, g, m, padded=True)
+        for n, g, m in zip(size, grid, out, strict=True)
+    )
+
+
+@pytest.mark.parametrize("smooth", [False, True], ids=["rough", "smooth"])
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_best_classes_equal_the_whole_map(geometry, smooth):
+    rng = np.random.default_rng(0)
+    a, b = matrices(*geometry)
+    patches = make_patches(rng, a.shape[1], b.shape[1], 24, smooth)
+    vectors = unit(rng.normal(size=(501, 24)) + 0.3).astype(np.float32)
+    ones = np.ones(501)
+    found = search(patches, vectors, ones, a, b, k=5)
+    check(found, direct(patches, vectors, ones, a, b), ones > 0)
+
+
+@pytest.mark.parametrize(("most_corners", "longest"), [(2, 5), (3, 64), (4, 64), (6, 64)])
+def test_any_cut_into_tiles_gives_the_same(most_corners, longest):
+    rng = np.random.default_rng(1)
+    a, b = matrices(*GEOMETRIES["odd, enlarged"])
+    patches = make_patches(rng, a.shape[1], b.shape[1], 16, smooth=True)
+    vectors, ones = unit(rng.normal(size=(300, 16))).astype(np.float32), np.ones(300)
+    found = search(patches, vectors, ones, a, b, 3, most_corners=most_corners, longest=longest)
+    check(found, direct(patches, vectors, ones, a, b), ones > 0)
+
+
+@pytest.mark.parametrize(("classes", "k"), [(3, 1), (7, 7), (31, 5), (32, 1), (33, 5), (40, 36)])
+def test_few_classes_and_many_wanted(classes, k):
+    """Fewer classes than a chunk, chunks that do not divide them, more wanted than a chunk holds."""
+    rng = np.random.default_rng(2)
+    a, b = matrices(*GEOMETRIES["as it is"])
+    patches = make_patches(rng, a.shape[1], b.shape[1], 12, smooth=False)
+    vectors, ones = unit(rng.normal(size=(classes, 12))).astype(np.float32), np.ones(classes)
+    found = search(patches, vectors, ones, a, b, k)
+    check(found, direct(patches, vectors, ones, a, b), ones > 0)
+
+
+def test_multiplicity_weighs_and_padding_never_wins():
+    rng = np.random.default_rng(3)
+    a, b = matrices(*GEOMETRIES["as it is"])
+    patches = make_patches(rng, a.shape[1], b.shape[1], 12, smooth=False)
+    vectors = unit(rng.normal(size=(200, 12))).astype(np.float32)
+    multiplicity = rng.integers(0, 4, size=200)
+    found = search(patches, vectors, multiplicity, a, b, 4, log_sum=True)
+    logits = direct(patches, vectors, multiplicity, a, b)
+    check(found, logits, multiplicity > 0)
+    expected = np.log((np.exp(logits) * multiplicity).sum(-1))
+    np.testing.assert_allclose(found.log_sum, expected, atol=1e-5)
+
+
+def test_places_without_a_class_are_empty():
+    rng = np.random.default_rng(4)
+    a, b = matrices(*GEOMETRIES["as it is"])
+    patches = make_patches(rng, a.shape[1], b.shape[1], 12, smooth=False)
+    vectors = unit(rng.normal(size=(6, 12))).astype(np.float32)
+    multiplicity = np.array([0, 1, 0, 1, 2, 0])
+    found = search(patches, vectors, multiplicity, a, b, 5)
+    check(found._replace(scores=found.scores[..., :3], labels=found.labels[..., :3]),
+          direct(patches, vectors, multiplicity, a, b), multiplicity > 0)  # fmt: skip
+    assert (found.labels[..., 3:] == -1).all()
+    assert np.isneginf(found.scores[..., 3:]).all()
+
+
+@pytest.mark.parametrize("block", [7, 64, 1000])
+def test_log_sum_in_blocks(monkeypatch, block):
+    monkeypatch.setattr(top_classes, "log_sum_block", lambda pixels: block)
+    jax.clear_caches()  # so that the block is read anew
+    rng = np.random.default_rng(5)
+    a, b = matrices(*GEOMETRIES["overlapping, odd, reduced"])
+    patches = make_patches(rng, a.shape[1], b.shape[1], 12, smooth=False)
+    vectors, ones = unit(rng.normal(size=(129, 12))).astype(np.float32), np.ones(129)
+    found = search(patches, vectors, ones, a, b, 2, log_sum=True)
+    expected = np.log(np.exp(direct(patches, vectors, ones, a, b)).sum(-1))
+    np.testing.assert_allclose(found.log_sum, expected, atol=1e-5)
+
+
+def test_of_equal_columns_the_lowest_comes_first():
+    """Every class three times, far apart: in other chunks, and other blocks of the matrix product."""
+    rng = np.random.default_rng(6)
+    a, b = matrices(*GEOMETRIES["odd, enlarged"])
+    patches = make_patches(rng, a.shape[1], b.shape[1], 16, smooth=False)
+    once = unit(rng.normal(size=(333, 16))).astype(np.float32)
+    vectors = np.concatenate([once, once[::-1], once])
+    found = search(patches, vectors, np.ones(999), a, b, 6)
+    copies = np.stack([np.arange(333), 665 - np.arange(333), 666 + np.arange(333)], -1)
+    for best in (0, 3):
+        triple = found.labels[..., best : best + 3]
+        assert (found.scores[..., best] == found.scores[..., best + 2]).all()
+        np.testing.assert_array_equal(triple, copies[triple[..., 0]])
+
+
+def test_all_scores_equal():
+    """No bound excludes any class: all are tried, and the first ones win."""
+    a, b = matrices(*GEOMETRIES["as it is"])
+    patches = make_patches(np.random.default_rng(7), a.shape[1], b.shape[1], 8, smooth=False)
+    vectors = np.repeat(unit(np.ones((1, 8))), 300, axis=0).astype(np.float32)
+    found = search(patches, vectors, np.ones(300), a, b, 3)
+    assert (found.labels == [0, 1, 2]).all()
+    np.testing.assert_allclose(found.scores, BETA, atol=1e-3)  # rounding over a variance of nothing, 1 / sqrt(1e-5)
+
+
+def test_a_small_budget_gives_the_same_in_more_slabs():
+    rng = np.random.default_rng(8)
+    a, b = matrices((96, 96), 32, 32, (8, 8), (96, 96))
+    patches = make_patches(rng, a.shape[1], b.shape[1], 12, smooth=True)
+    vectors, ones = unit(rng.normal(size=(400, 12))).astype(np.float32), np.ones(400)
+    rows, columns = (axis_tiles(m, 2, 64) for m in (a, b))
+    whole = plan_memory(rows, columns, 24, 400, 2, BUDGET)
+    band = whole.bytes - 24 * 24 * 400 * 4
+    small = plan_memory(rows, columns, 24, 400, 2, band + 5 * 24 * 400 * 4)
+    assert (whole.slab_rows, small.slab_rows) == (24, 5)
+    assert small.bytes <= band + 5 * 24 * 400 * 4
+    found = search(patches, vectors, ones, a, b, 2, budget=band + 5 * 24 * 400 * 4)
+    check(found, direct(patches, vectors, ones, a, b), ones > 0)
+
+
+def test_too_small_a_budget_is_refused():
+    a, b = matrices(*GEOMETRIES["as it is"])
+    rows, columns = axis_tiles(a), axis_tiles(b)
+    with pytest.raises(UserError, match="need 0.0.* GiB, but the budget is 0.00 GiB"):
+        plan_memory(rows, columns, 6, 400, 2, 1000)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+@pytest.mark.parametrize("most_corners", [2, 4])
+def test_tiles_cover_the_axis_and_corners_bound_it(geometry, most_corners):
+    rng = np.random.default_rng(9)
+    for matrix in matrices(*geometry):
+        tiles = axis_tiles(matrix, most_corners, 20)
+        assert (tiles.first[0], tiles.last[-1]) == (0, len(matrix) - 1)
+        np.testing.assert_array_equal(tiles.first[1:], tiles.last[:-1] + 1)
+        values = rng.normal(size=(matrix.shape[1], 50))
+        for first, last, sources, weights, corners in zip(*tiles, strict=True):
+            of_tile = matrix[first : last + 1] @ values
+            np.testing.assert_allclose((weights @ values[sources])[: last - first + 1], of_tile, atol=1e-6)
+            at_corners = corners @ values[sources]
+            assert (of_tile <= at_corners.max(0) + 1e-5).all()
+            assert len(at_corners) <= most_corners

@@ -1,0 +1,97 @@
+"""What a log file gets to see."""
+
+import io
+import time
+import types
+
+import pytest
+from rich.console import Console
+
+from larvseg_jax import console
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """A clock that moves only when told."""
+    now = [100.0]
+    monkeypatch.setattr(console, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_stage_tells_its_name_and_seconds(capsys, clock):
+    timings = {}
+    for _ in range(2):
+        with console.stage("compile", timings):
+            clock[0] += 2.5
+    assert capsys.readouterr().out.splitlines() == ["compile ...", "compile 2.5 s"] * 2
+    assert timings == {"compile": 5.0}
+
+
+def test_stage_that_fails_says_so(capsys, clock):
+    def failing():
+        with console.stage("data"):
+            clock[0] += 1
+            raise ValueError("boom")
+
+    with pytest.raises(ValueError, match="boom"):
+        failing()
+    assert "data stopped after 1.0 s" in capsys.readouterr().out
+
+
+SPEED = {"images_per_second": 40.0, "seconds_per_step": 0.4, "mfu": 0.4321, "data_wait": 0.015}
+
+
+def test_every_logged_step_is_one_line(capsys, clock):
+    metrics = {"loss": 2.0, "coco/L_seg": 1.5, "learning_rate": 0.1, **SPEED, "device_memory_gib": 61.5}
+    with console.TrainProgress(total=100, start=50) as bar:
+        for step in range(51, 101):
+            clock[0] += 1
+            bar.update(step, metrics if step in (70, 100) else {})
+    lines = capsys.readouterr().out.splitlines()
+    shown = "loss 2.000  coco/L_seg 1.500  images/s 40.0  MFU 43.2%  waiting for data 1.5%  device memory 61.50 GiB"
+    assert lines == [f"step 70/100  {shown}  0:00:30 left", f"step 100/100  {shown}  0:00:00 left"]
+
+
+def test_an_unknown_device_has_no_mfu():
+    metrics = {name: value for name, value in SPEED.items() if name != "mfu"} | {"host_memory_gib": 1.25}
+    assert console.speed_facts(metrics) == {
+        "images/s": "40.0",
+        "MFU": "unknown device",
+        "waiting for data": "1.5%",
+        "host memory": "1.25 GiB",
+    }
+    assert console.speed_facts({"loss": 1.0}) == {}
+
+
+def test_a_terminal_has_a_bar_below_the_lines(monkeypatch):
+    screen = Console(file=io.StringIO(), force_terminal=True, width=70, highlight=False, soft_wrap=True)
+    monkeypatch.setattr(console, "console", screen)
+    monkeypatch.setattr(console, "time", time)
+    with console.TrainProgress(total=4) as bar:
+        bar.update(1, {"loss": 2.0, **SPEED})
+        bar.update(2, {})
+    text = screen.file.getvalue()
+    assert text.count("step 1/4  loss 2.000  images/s 40.0  MFU 43.2%  waiting for data 1.5%") == 1
+    assert text.count("step ") == 1
+    assert "left" not in text
+    assert "2/4" in text.rsplit("train", 1)[1]
+
+
+def test_track_yields_all_and_ends_with_one_line(capsys):
+    assert list(console.track("abc", 3, "evaluation")) == ["a", "b", "c"]
+    assert capsys.readouterr().out.splitlines() == ["evaluation 3/3  0:00:00 left"]
+
+
+def test_sizes_of_files_in_powers_of_1000_and_of_devices_in_gib():
+    shown = {0: "0 bytes", 999: "999 bytes", 1500: "1.5 kB", 2_000_000: "2.0 MB", 3.21e9: "3.2 GB", 4.5e12: "4.5 TB"}
+    assert {size: console.in_bytes(size) for size in shown} == shown
+    assert console.in_gib(16 * 2**30) == "16.00 GiB"
+    assert console.in_gib(1.25 * 2**30) == "1.25 GiB"
+
+
+def test_the_first_few_and_how_many_more():
+    names = [f"n{i}" for i in range(3002)]
+    assert console.first_few([], 2) == "none"
+    assert console.first_few(names[:2], 2) == "n0, n1"
+    assert console.first_few(iter(names), 2) == "n0, n1 and 3,000 more"
+    assert console.first_few(names[:3], 2, separator="; ") == "n0; n1; and 1 more"
