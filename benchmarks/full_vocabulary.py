@@ -1,6 +1,6 @@
 """Real training steps of configs/c171_i21k.py at its true size: ViT-B/16, all 21,841 synsets, memory bank of 20.
 
-    python -m benchmarks.full_vocabulary [--steps=3] [--masks=2] [--tags=2]
+    python -m benchmarks.full_vocabulary [--steps=3] [--masks=2] [--tags=2] [--dtype=bfloat16]
 
 Only the batches are small and the pictures generated (JPEG files of COCO's and ImageNet's sizes, under true names of
 synsets); the weights are random, and so is the memory bank, whose rings count as filled once: L_aux acts from the
@@ -80,11 +80,12 @@ def filled(bank: MemoryBank) -> MemoryBank:
     return dataclasses.replace(MemoryBank.from_slots(slots), wraps=jnp.ones_like(bank.wraps))
 
 
-def train_steps(data_root: Path, steps: int, masks: int, tags: int) -> None:
+def train_steps(data_root: Path, steps: int, masks: int, tags: int, dtype: str) -> None:
     """Takes the steps and prints losses, seconds and memory."""
     config = c171_i21k.get_config()
     config.data_root, config.pretrained = str(data_root), ""
     config.streams.c171.batch_size, config.streams.imagenet.batch_size = masks, tags
+    config.model.dtype = dtype
     run = from_config(config)
     mesh = assemble.mesh_of(run)
     classes = {name: len(run.catalogue.label_set(stream)) for name, stream in run.streams.items()}
@@ -108,7 +109,7 @@ def train_steps(data_root: Path, steps: int, masks: int, tags: int) -> None:
         state, metrics = jax.block_until_ready(train_step(state, batch))
         seconds = time.perf_counter() - begin
         parts = ", ".join(f"{name} {float(value):.4f}" for name, value in metrics.items())
-        print(f"step {step}: {seconds:.1f} s; {parts}", flush=True)
+        print(f"step {step}: {seconds:.4g} s; {parts}", flush=True)
     written = int(np.count_nonzero(np.asarray(state.memory.cursor)))
     peak = peak_resident() / 2**30  # of training, before the parts are timed
     print(f"classes written to the bank: {written}; peak resident memory {peak:.2f} GiB "
@@ -155,17 +156,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--masks", type=int, default=2, help="COCO-Stuff pictures of a step")
     parser.add_argument("--tags", type=int, default=2, help="ImageNet pictures of a step")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the backbone")
     parser.add_argument("--prepared", type=Path, help="folder of prepared data sets: train in this process")
     args = parser.parse_args()
     if args.prepared:
-        train_steps(args.prepared, args.steps, args.masks, args.tags)
+        train_steps(args.prepared, args.steps, args.masks, args.tags, args.dtype)
         return
     with tempfile.TemporaryDirectory() as folder:
         coco, imagenet = write_downloads(Path(folder))
         prepare(CocoStuff, coco, Path(folder, "prepared"))
         prepare(ImageNet21k, imagenet, Path(folder, "prepared"))
         command = [sys.executable, "-m", "benchmarks.full_vocabulary", f"--prepared={folder}/prepared"]
-        sizes = [f"--steps={args.steps}", f"--masks={args.masks}", f"--tags={args.tags}"]
+        sizes = [f"--steps={args.steps}", f"--masks={args.masks}", f"--tags={args.tags}", f"--dtype={args.dtype}"]
         sys.exit(subprocess.run([*command, *sizes], check=False).returncode)
 
 

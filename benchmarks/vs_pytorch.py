@@ -1,7 +1,7 @@
 """One training step, ours and a plain PyTorch one of the same model, in turn on the same machine.
 
     python -m benchmarks.vs_pytorch --torch_python=PATH [--repeats=5]
-    python -m benchmarks.vs_pytorch --torch_python=PATH --device=gpu [--dtype=bfloat16]    (not yet run)
+    python -m benchmarks.vs_pytorch --torch_python=PATH --device=gpu [--dtype=bfloat16]
 
 ViT-B/16 at 512 pixels, two pictures with masks and two with tags, 150 classes, CA-Classifier with a warm bank of
 20 x 20, SGD with momentum. Photos of ADE20K show 10.5 classes on average (Zhou et al., IJCV 2019), so the step has
@@ -127,7 +127,7 @@ class Ours:
     def tag_features(self) -> np.ndarray:
         """What the backbone makes of the tagged pictures, without drop path."""
         backbone = jax.jit(VisionTransformer(self.run.vit, cpu_attention(jax.device_count())).apply)
-        return np.asarray(backbone({"params": self.state.params["backbone"]}, self.batch["tags"]["image"]))
+        return np.asarray(backbone({"params": self.state.params["backbone"]}, self.batch["tags"]["image"]).patches)
 
     def step(self) -> list[float]:
         """One optimisation step."""

@@ -93,7 +93,7 @@ def state_layout(run: Experiment, mesh: Mesh, method: Method | None = None) -> T
 def fresh_state(run: Experiment, mesh: Mesh, method: Method | None = None) -> TrainState:
     """A state of no steps, made where it will live."""
     method = method or make_method(run, mesh)
-    return state.fresh_state(method, optimizer_of(run), seed=run.seed, mesh=mesh, rules=run.mesh.sharding)
+    return state.initial_state(method, optimizer_of(run), seed=run.seed, mesh=mesh, rules=run.mesh.sharding)
 
 
 def lower_step(run: Experiment, mesh: Mesh, layout: TrainState, method: Method | None = None) -> jax.stages.Lowered:

@@ -53,6 +53,7 @@ class Flags:
     def __init__(self, program: str, argv: Sequence[str]) -> None:
         self.values = absl_flags.FlagValues()
         self.required: list[str] = []
+        self._least: dict[str, float] = {}
         self._argv = [program, *argv]
 
     def text(self, name: str, default: str | None, meaning: str, *, required: bool = False) -> None:
@@ -70,11 +71,17 @@ class Flags:
 
     def whole(self, name: str, default: int | None, meaning: str, least: int | None = None) -> None:
         """A flag with a whole number."""
-        absl_flags.DEFINE_integer(name, default, meaning, lower_bound=least, flag_values=self.values)
+        absl_flags.DEFINE_integer(name, default, meaning, flag_values=self.values)
+        self._bound(name, least)
 
     def number(self, name: str, default: float, meaning: str, least: float | None = None) -> None:
         """A flag with a number."""
-        absl_flags.DEFINE_float(name, default, meaning, lower_bound=least, flag_values=self.values)
+        absl_flags.DEFINE_float(name, default, meaning, flag_values=self.values)
+        self._bound(name, least)
+
+    def _bound(self, name: str, least: int | float | None) -> None:
+        if least is not None:  # absl's own bounds name no remedy
+            self._least[name] = least
 
     def config(self, meaning: str, *, required: bool) -> None:
         """--config=FILE.py and --config.option=value."""
@@ -90,6 +97,10 @@ class Flags:
         rest = self.values(self._argv)
         if "config" in self.values and self.values["config"].value is not None:
             _ = self.values["config"].value.name  # a file that could not be loaded says so only when it is used
+        for name, least in self._least.items():
+            value = self.values[name].value
+            if value is not None and value < least:
+                raise UserError(f"--{name}={value}: use {least:g} or more")
         return Given(self.values, rest[1:])
 
 

@@ -112,6 +112,7 @@ def test_bad_data_stops_the_run_with_its_name(config, spoil):
     assert re.search(message, str(error.value))
 
 
+@pytest.mark.slow
 def test_a_run_on_another_vocabulary_leaves_the_old_one_alone(config):
     train(from_config(config))
     workdir = Path(config.workdir)

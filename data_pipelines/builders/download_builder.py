@@ -121,6 +121,7 @@ class DownloadBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
 
     @property
     def class_count(self) -> int:
+        """How many classes the data set's list has."""
         return len(class_list(self.CLASS_LIST))
 
     def records(self, piece: Piece, tally: Tally) -> Iterator[dict[str, Any]]:

@@ -64,6 +64,7 @@ class Report:
 
     @property
     def fits(self) -> bool:
+        """Whether the step fits into the memory of a chip."""
         return not self.failure
 
 

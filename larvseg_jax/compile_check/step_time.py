@@ -38,6 +38,7 @@ class StepTime:
 
     @property
     def without_overlap(self) -> float:
+        """If nothing overlapped."""
         return self.compute + self.memory + self.network
 
 

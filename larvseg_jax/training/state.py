@@ -33,7 +33,7 @@ class TrainState:
     memory: PyTree
 
 
-def fresh_state(
+def initial_state(
     method: Method, optimizer: optax.GradientTransformation, *, seed: int, mesh: Mesh, rules: ShardingRules
 ) -> TrainState:
     """A state of no steps, made where it will live: nothing is ever whole on one device."""

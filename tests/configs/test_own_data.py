@@ -173,7 +173,10 @@ def test_options_that_the_page_names_exist():
             value = value[part]
 
 
-@pytest.mark.parametrize("arguments", ["mydata", "mydata,method=baseline", "mydata,size=Ti"])
+@pytest.mark.parametrize(
+    "arguments",
+    ["mydata", *(pytest.param(f"mydata,{more}", marks=pytest.mark.slow) for more in ("method=baseline", "size=Ti"))],
+)
 def test_config_builds_and_its_step_lowers(mydata, arguments):
     run = from_config(own_data.get_config(arguments))
     attending = [s.loss.lambda_aux > 0 for s in run.streams.values() if isinstance(s.view, TagView)]

@@ -13,7 +13,7 @@ from larvseg_jax.vocabulary.class_lists import class_list
         (["coco", "--from=."], "there is no data set 'coco': use one of coco_stuff_171, ade20k_150,"),
         (["ade20k_150", "--from=nowhere"], "there is no folder nowhere: give the one that holds the data set"),
         (["imagenet_21k", "--from=."], "holds no synset folder such as n02084071/"),
-        (["imagenet_21k", "--from=.", "--workers=0"], "flag --workers=0: 0 is not a positive integer"),
+        (["imagenet_21k", "--from=.", "--workers=0"], "--workers=0: use 1 or more"),
     ],
 )
 def test_mistakes_at_the_command_line(arguments, message, monkeypatch, tmp_path, capsys):

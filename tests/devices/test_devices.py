@@ -75,6 +75,7 @@ def assert_same_run(expected, found):
     np.testing.assert_allclose(many.slots, one.slots, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_padding_with_masked_examples_changes_nothing(config):
     """Five pictures on eight devices: three masked ones are added and leave no trace."""
     config = config.copy_and_resolve_references()

@@ -39,13 +39,19 @@ def record(run, state):
     return Record.of(run.settings, run.vocabulary.classes, DATA, state)
 
 
-@pytest.fixture
-def saved(tmp_path, state, record):
-    """Checkpoints of steps 1 to 5, the best of which is 2; the state of step n has step = n."""
-    with Checkpoints(tmp_path, keep_last=2) as checkpoints:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, state, record):
+    folder = tmp_path_factory.mktemp("written")
+    with Checkpoints(folder, keep_last=2) as checkpoints:
         for step, miou in enumerate([0.1, 0.4, None, 0.2, 0.3], start=1):
             checkpoints.save(record, dataclasses.replace(state, step=jnp.int32(step)), step, miou)
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def saved(tmp_path, written):
+    """Checkpoints of steps 1 to 5, the best of which is 2; the state of step n has step = n."""
+    return shutil.copytree(written, tmp_path, dirs_exist_ok=True)
 
 
 def test_the_last_two_and_the_best_are_kept(saved):

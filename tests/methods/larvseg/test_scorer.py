@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from data_pipelines.views import MaskView
 from larvseg_jax.devices.mesh import make_mesh
@@ -16,6 +17,7 @@ VOCABULARY = Vocabulary(tuple("abcdefgh"), base=(), novel=())
 VIT = ViTConfig(width=16, depth=1, num_heads=2, mlp_dim=32, patch_size=4, image_size=16)
 
 
+@pytest.mark.slow
 def test_scores_are_products_of_features_and_vectors():
     stream = StreamTask(VOCABULARY.label_set(), MaskView(crop_size=16), MaskLoss(), 2)
     method = Config(gamma_init=2.0).make(Task(16, VIT, {"masks": stream}, make_mesh(1, 1, jax.devices()[:1])))

@@ -19,7 +19,7 @@ from larvseg_jax.methods.larvseg.segmenter import segment
 from larvseg_jax.methods.method import StreamTask, Task
 from larvseg_jax.models.vit import ViTConfig
 from larvseg_jax.training.optimizer import OptimizerConfig, make_optimizer
-from larvseg_jax.training.state import fresh_state
+from larvseg_jax.training.state import initial_state
 from larvseg_jax.training.step import make_train_step
 from larvseg_jax.vocabulary import Vocabulary
 from tests.methods.larvseg import reference
@@ -98,7 +98,7 @@ def one_device():
 
 def first_state(method):
     optimizer = make_optimizer(OPTIMIZER, STEPS)
-    return fresh_state(method, optimizer, seed=0, mesh=one_device(), rules=ShardingRules((), False))
+    return initial_state(method, optimizer, seed=0, mesh=one_device(), rules=ShardingRules((), False))
 
 
 def batch(rng):
