@@ -1,12 +1,14 @@
 """Our side of benchmarks/vs_pytorch.py runs, on a small model: PyTorch's side needs an environment of its own."""
 
 import numpy as np
+import pytest
 
 from benchmarks import vs_pytorch
 from configs import common
 from larvseg_jax.config import from_config
 
 
+@pytest.mark.slow
 def test_our_side_of_the_comparison_runs(monkeypatch):
     def small(**stream):
         return dict(class_list="ade20k_150", batch_size=2, crop_size=128, **stream)

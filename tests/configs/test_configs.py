@@ -66,8 +66,8 @@ def programs():
         if arguments and arguments in seen:
             continue
         seen.add(arguments)
-        fast = not arguments and name in ("c171_i21k", "c171_wa150_i124", "quickstart")
-        yield pytest.param(name, arguments, id=f"{name}:{arguments}", marks=[] if fast else [pytest.mark.slow])
+        marks = [] if (name, arguments) == ("quickstart", "") else [pytest.mark.slow]
+        yield pytest.param(name, arguments, id=f"{name}:{arguments}", marks=marks)
 
 
 @pytest.mark.parametrize(("name", "arguments"), list(programs()))

@@ -90,6 +90,7 @@ def evaluation_with(right):
     return Evaluation(counts.summary(vocabulary.classes, vocabulary), {})
 
 
+@pytest.mark.slow
 def test_what_chooses_the_best_checkpoint(tmp_path):
     """Scores of both at every step, the one rising while the other falls; at step 4 only the second was made."""
     run, mesh = from_config(get_config(tmp_path, tmp_path)), make_mesh(8, 1)

@@ -183,6 +183,7 @@ def test_drop_path_grows_linearly_with_depth():
     np.testing.assert_allclose(rates, [0.0, 0.05, 0.1, 0.15, 0.2])
 
 
+@pytest.mark.slow
 def test_remat_changes_neither_values_nor_gradients():
     plain = dataclasses.replace(CONFIG, drop_path=0.5)
     images = pictures(12, 12)

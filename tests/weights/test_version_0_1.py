@@ -107,6 +107,7 @@ def test_it_scores_as_it_did(run, data):
         assert {name: getattr(summary, name) for name in SCORES} == pytest.approx(SCORES, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_training_goes_on_with_the_same_losses(run, data):
     config = small_config()
     config.update(workdir=str(run), data_root=str(data))

@@ -53,6 +53,7 @@ def test_draws_are_uniform(table):
     np.testing.assert_allclose(times[:10], draws / 2, atol=5 * np.sqrt(draws / 4))
 
 
+@pytest.mark.slow
 def test_logits_and_losses_are_those_of_a_table_without_the_rest(table):
     labels = np.array([[3, 7], [4, -1]], np.int32)
     sampled = sample_classes(table, jnp.asarray(labels), 3, jax.random.key(1))

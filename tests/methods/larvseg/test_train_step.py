@@ -200,6 +200,7 @@ def momentum(state):
     return state.opt_state[0].trace
 
 
+@pytest.mark.slow
 def test_drop_path_is_a_function_of_seed_and_step():
     # The first block drops nothing, hence two.
     streams = {"left": STREAMS["masks"], "right": STREAMS["masks"]}
