@@ -1,32 +1,41 @@
-"""Checkpoints: all that a run needs to go on, and to be understood without it. Orbax: here and in stored_checkpoint.py.
+"""The checkpoints of a run: which are kept, which one a run goes on from. Orbax writes them.
 
-A checkpoint holds the train state, an exact digest of it (Orbax has no checksum: a changed byte would be
-restored silently), and a record: config, class names, shapes and dtypes, data settings, versions, commit.
+A checkpoint holds the train state, a record (config, class names, shapes and dtypes, data settings, scores, versions,
+commit) and exact digests of both (weights/saved_step.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from larvseg_jax.console import first_few
 from larvseg_jax.devices.processes import is_first_process, wait_for_all
 from larvseg_jax.errors import UserError
 from larvseg_jax.training.state import TrainState
-from larvseg_jax.weights.digest import digest
-from larvseg_jax.weights.record import Record, check_same_data, check_same_vocabulary, describe
+from larvseg_jax.weights.record import Record, check_same_data, check_same_vocabulary
+from larvseg_jax.weights.saved_step import DamagedCheckpoint, read_record, read_state, steps_in, to_write
 
 
-class DamagedCheckpoint(UserError):
-    """A checkpoint that cannot be read, or whose bytes are not those that were written."""
+class _Best(checkpoint_managers.PreservationPolicy):
+    """Keeps the step with the largest score; of equal ones the newest.
+
+    Orbax's own BestN knows the scores of this process only, so that it deletes the best one after a restart.
+    """
+
+    def __init__(self, scores: dict[int, float]) -> None:
+        self._scores = scores
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: object) -> Sequence[bool]:
+        scored = [(self._scores[c.step], c.step) for c in checkpoints if c.step in self._scores]
+        return [bool(scored) and c.step == max(scored)[1] for c in checkpoints]
 
 
 class Checkpoints:
@@ -38,35 +47,46 @@ class Checkpoints:
     def __init__(self, workdir: Path, keep_last: int = 2, best: str = "mIoU", *, read_only: bool = False) -> None:
         """`keep_last`: how many; `best`: the name of the score, a larger one being better."""
         self._folder = (workdir / "checkpoints").absolute()
+        self._keep_last, self._best, self._open = keep_last, best, False
         if not read_only:
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UserError(f"cannot write {self._folder} ({error.strerror}): give another workdir") from error
+
+    @functools.cached_property
+    def _manager(self) -> ocp.CheckpointManager:
+        """What writes; made at the first save, when nothing damaged is in its way any more."""
+        self._scores = {}
+        for step in self.steps():
+            try:
+                scores = self.record(step).scores
+            except DamagedCheckpoint as error:
+                logging.warning("%s; it is set aside", error)
+                self._set_aside([step])
+                continue
+            if self._best in scores:
+                self._scores[step] = scores[self._best]
         policies = checkpoint_managers
-        self._best = best
-        best_one = policies.BestN(get_metric_fn=lambda m: m[best], n=1, keep_checkpoints_without_metrics=False)
-        keep = policies.AnyPreservationPolicy([policies.LatestN(keep_last), best_one])
-        # What an interrupted save left behind is removed, but never by a reader: it may be a save under way.
+        keep = policies.AnyPreservationPolicy([policies.LatestN(self._keep_last), _Best(self._scores)])
+        # What an interrupted save left behind is removed.
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=keep,
-            create=not read_only,
-            cleanup_tmp_directories=not read_only,
-            enable_async_checkpointing=True,
+            preservation_policy=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._open = True
+        return ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Leaving without waiting would lose the save that is under way.
-        self._manager.wait_until_finished()
-        self._manager.close()
+        if self._open:  # leaving without waiting would lose the save that is under way
+            self._manager.wait_until_finished()
+            self._manager.close()
 
     def steps(self) -> list[int]:
         """Steps of which there is a checkpoint, ascending."""
-        return sorted(self._manager.all_steps())
+        return steps_in(self._folder)
 
     def choose(self, step: int | None) -> int:
         """The step asked for, the newest if it is None; UserError if there is no such checkpoint."""
@@ -80,50 +100,18 @@ class Checkpoints:
         """Starts writing in the background; a step that is there already is left as it is."""
         if step in self._manager.all_steps():
             return
-        digests = [int(v) for v in jax.device_get(jax.tree.leaves(digest(state)))]
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            digest=ocp.args.JsonSave({"leaves": digests}),
-            record=ocp.args.JsonSave(dataclasses.asdict(record)),
-        )
-        self._manager.save(step, args=items, metrics=None if score is None else {self._best: score})
+        if score is not None:
+            self._scores[step] = score
+        scores = {} if score is None else {self._best: score}
+        self._manager.save(step, args=to_write(dataclasses.replace(record, step=step, scores=scores), state))
 
     def record(self, step: int) -> Record:
-        """The record of a checkpoint; UserError if it cannot be read."""
-        try:
-            item = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
-            return Record.from_json(item["record"])
-        except Exception as error:
-            raise DamagedCheckpoint(
-                f"{self._folder / str(step)} has no readable record ({type(error).__name__}): "
-                "not a checkpoint of larvseg_jax, or damaged; remove it or use another --step"
-            ) from error
+        """The record of a checkpoint; DamagedCheckpoint if it cannot be read or is not what was written."""
+        return read_record(self._folder / str(step))
 
     def restore(self, step: int, template: TrainState) -> TrainState:
-        """The state of a step, laid out like `template` (`training.state.state_layout`).
-
-        UserError if its arrays differ in name, shape or dtype (all differences at once);
-        DamagedCheckpoint if it cannot be read or is not what was written.
-        """
-        record = self.record(step)
-        self._check_arrays(step, record, template)
-        now, then = "memory", record.memory_name
-        old = then != now
-        stored = _renamed(vars(template), now, then) if old else template
-        try:
-            items = ocp.args.Composite(state=ocp.args.StandardRestore(stored), digest=ocp.args.JsonRestore())
-            restored = self._manager.restore(step, args=items)
-        except Exception as error:
-            raise DamagedCheckpoint(
-                f"{self._folder / str(step)} cannot be read ({type(error).__name__}): use another step"
-            ) from error
-        state = TrainState(**_renamed(restored["state"], then, now)) if old else restored["state"]
-        digests = [int(v) for v in jax.device_get(jax.tree.leaves(digest(state)))]
-        if digests != restored["digest"]["leaves"]:
-            raise DamagedCheckpoint(
-                f"{self._folder / str(step)} is damaged: its digest does not match; use another step"
-            )
-        return state
+        """The state of a step, laid out like `template`; errors as `read_state`."""
+        return read_state(self._folder / str(step), template)
 
     def restore_latest(self, template: TrainState, expected: Record) -> TrainState | None:
         """The newest undamaged state, or None if there is no checkpoint at all; newer, damaged ones are set aside.
@@ -154,19 +142,3 @@ class Checkpoints:
             (self._folder / str(step)).rename(tempfile.mkdtemp(prefix=f"{step}_", dir=damaged))
         if steps:
             wait_for_all("set aside")
-            self._manager.reload()
-
-    def _check_arrays(self, step: int, record: Record, template: TrainState) -> None:
-        found, wanted = record.arrays, describe(template)
-        differences = [
-            f"{path}: checkpoint {found.get(path, 'has none')}, run {wanted.get(path, 'has none')}"
-            for path in sorted(found.keys() | wanted.keys())
-            if found.get(path) != wanted.get(path)
-        ]
-        if differences:
-            shown = first_few(differences, 12, separator="; ")
-            raise UserError(f"{self._folder / str(step)} does not fit this model: {shown}")
-
-
-def _renamed(fields: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
-    return {new if name == old else name: value for name, value in fields.items()}

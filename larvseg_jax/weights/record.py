@@ -28,6 +28,8 @@ class Record:
       data: what makes the batch of step i: seed, streams, batch sizes, number of pictures.
       arrays: path -> "dtype[shape]" of every leaf of the state.
       versions: of Python's packages, and the commit of the code.
+      step: after how many steps it was saved; None in checkpoints of the code before 26 November 2026.
+      scores: name -> score of the evaluation that was made of it, {} if none was.
       memory_name: what the stored arrays call the field `memory`: "bank" until version 0.1.
     """
 
@@ -36,6 +38,8 @@ class Record:
     data: Mapping[str, Any]
     arrays: Mapping[str, str]
     versions: Mapping[str, str]
+    step: int | None = None
+    scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
     memory_name: str = "memory"
 
     @classmethod
@@ -55,6 +59,8 @@ class Record:
             data=old_settings.upgraded_data(text["data"]),
             arrays={path.replace(".bank.", ".memory.", 1): array for path, array in text["arrays"].items()},
             versions=text["versions"],
+            step=text.get("step"),
+            scores=text.get("scores", {}),
             memory_name="bank" if old else "memory",
         )
 

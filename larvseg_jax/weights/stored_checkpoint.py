@@ -6,6 +6,7 @@ Neither the optimizer state nor the devices it was trained on are needed: arrays
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,9 +19,10 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 
 from larvseg_jax.errors import UserError
-from larvseg_jax.weights.checkpoint import Checkpoints, DamagedCheckpoint
+from larvseg_jax.weights.checkpoint import Checkpoints
 from larvseg_jax.weights.digest import digest
 from larvseg_jax.weights.record import Record
+from larvseg_jax.weights.saved_step import STATE, DamagedCheckpoint, quiet_reading, read_digests, read_record
 from larvseg_jax.weights.stored_weights import StoredWeights
 
 
@@ -51,18 +53,35 @@ class StoredCheckpoint:
 def read_checkpoint(path: Path, step: int | None = None, *, memory: bool = False) -> StoredCheckpoint:
     """Reads a checkpoint, given by the folder of its run (the newest, or that of `step`) or by its own folder.
 
+    A damaged one is passed over for the one before, which is said; one that was asked for is not.
+
     Raises:
       UserError: the folder is neither, or has no such step.
-      DamagedCheckpoint: it cannot be read, or its digest does not match.
+      DamagedCheckpoint: it cannot be read, or is not what was written.
     """
     folder, step = _find(path, step)
     with Checkpoints(folder, read_only=True) as checkpoints:
-        step = checkpoints.choose(step)
-        record = checkpoints.record(step)
+        newest = checkpoints.choose(step)
+        steps = [newest] if step is not None else list(reversed(checkpoints.steps()))
+    problem: DamagedCheckpoint | None = None
+    for number in steps:
+        try:
+            return _read(folder, number, memory)
+        except DamagedCheckpoint as error:
+            if number != steps[-1]:
+                logging.warning("%s; reading the one before", error)
+            problem = problem or error
+    assert problem is not None
+    raise problem
+
+
+def _read(run: Path, step: int, memory: bool) -> StoredCheckpoint:
+    folder = run / "checkpoints" / str(step)
+    record = read_record(folder)
     parts = ("params", "memory") if memory else ("params",)
-    leaves = _read_leaves(folder / "checkpoints" / str(step), record, parts)
+    leaves = _read_leaves(folder, record, parts)
     found = [{"/".join(keys[1:]): value for keys, value in leaves.items() if keys[0] == part} for part in parts]
-    return StoredCheckpoint(found[0], found[1] if memory else {}, record, folder, step)
+    return StoredCheckpoint(found[0], found[1] if memory else {}, record, run, step)
 
 
 def _find(path: Path, step: int | None) -> tuple[Path, int | None]:
@@ -87,16 +106,15 @@ def _read_leaves(folder: Path, record: Record, parts: tuple[str, ...]) -> dict[t
     tree = traverse_util.unflatten_dict(stored)
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        with quiet_reading(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             only = ocp.args.PyTreeRestore(tree, restore_args=as_numpy, partial_restore=True)
-            found = traverse_util.flatten_dict(reader.restore(folder / "state", args=only))
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            expected = reader.restore(folder / "digest", args=ocp.args.JsonRestore())["leaves"]
+            found = traverse_util.flatten_dict(reader.restore(folder / STATE, args=only))
     except Exception as error:
         raise DamagedCheckpoint(f"{folder} cannot be read ({type(error).__name__}): use another step") from error
+    expected, _ = read_digests(folder)
     leaves = {_renamed(keys, record.memory_name, "memory"): value for keys, value in found.items()}
     digests = digest({path: leaves[_keys(path)] for path in places.values()})
-    wrong = [path for place, path in places.items() if int(digests[path]) != expected[place]]
+    wrong = [path for place, path in places.items() if expected[place : place + 1] != [int(digests[path])]]
     if wrong:
         raise DamagedCheckpoint(f"{folder} is damaged: the digest of {wrong[0]} does not match; use another step")
     return leaves
