@@ -49,7 +49,7 @@ def open_streams(run: Experiment) -> dict[str, Stream]:
 
 def data_settings(run: Experiment, streams: Mapping[str, Stream]) -> dict[str, Any]:
     """What the batch of step i is a function of: a run may only be resumed with the same."""
-    facts: dict[str, Any] = {"seed": run.seed, "total_steps": run.total_steps}
+    facts: dict[str, Any] = {"seed": run.seed}
     for name, stream in streams.items():
         options = run.settings["streams"][name]
         kept = {option: value for option, value in options.items() if option not in names(type(run.streams[name].loss))}

@@ -7,6 +7,7 @@ ml_collections', are too. Each command has its own set: nothing is defined for t
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +17,9 @@ from absl import flags as absl_flags
 from absl import logging
 from ml_collections import config_flags
 
-from larvseg_jax.errors import UserError
+from larvseg_jax.errors import Stopped, UserError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 COMMANDS = {
     "train": "trains a config, or goes on where it was stopped",
@@ -27,6 +30,7 @@ COMMANDS = {
     "scenes": "generates the quickstart's data set",
     "oracle": "the oracle test of the paper's Table 1",
     "compile_check": "compiles the step for a TPU slice or GPUs that are not here",
+    "replay": "repeats the step at which a run diverged",
     "export": "writes a trained model to one .safetensors file",
     "import_original": "turns a PyTorch checkpoint of the original into a file of ours",
 }
@@ -134,9 +138,16 @@ def guarded(main: Callable[[Given], None], given: Given) -> None:
         main(given)
     except UserError as error:
         fail(error)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(stopped.code)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from where it was saved", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        fail(f"{error.filename or 'a file'} cannot be written ({error.strerror}): make room, or give another folder")
 
 
 def fail(problem: object) -> NoReturn:

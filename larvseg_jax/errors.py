@@ -25,3 +25,11 @@ class DataError(UserError):
 
     def __str__(self) -> str:
         return f"{self.what}: {self.remedy}"
+
+
+class Stopped(Exception):
+    """The end of a program that was asked to stop: what it has kept, and its exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code

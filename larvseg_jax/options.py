@@ -16,6 +16,8 @@ from larvseg_jax.errors import UserError
 
 T = TypeVar("T")
 
+_WIDE = 100  # characters of a value shown; class lists have thousands
+
 
 @dataclasses.dataclass(frozen=True)
 class Least:
@@ -78,6 +80,38 @@ def defaults(*kinds: type) -> dict[str, Any]:
 def names(kind: type) -> tuple[str, ...]:
     """The options of a dataclass."""
     return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level: {"optimizer.name": "sgd", ...}."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+def plain(value: Any) -> Any:
+    """Lists and tuples are the same in a config."""
+    return tuple(map(plain, value)) if isinstance(value, list | tuple) else value
+
+
+def short(value: Any) -> str:
+    """A value as text; of a long list, such as one of classes, the beginning and the number."""
+    text = repr(value)
+    if len(text) <= _WIDE or not isinstance(value, list | tuple):
+        return text
+    return f"{text[:_WIDE]}... ({len(value):,} in all)"
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two nested settings, a line an option: "optimizer.learning_rate: 0.01, was 0.001"."""
+    old, new = flat(before), flat(now)
+    return [
+        f"{name}: {short(new[name]) if name in new else 'not given'}, "
+        f"{f'was {short(old[name])}' if name in old else 'new'}"
+        for name in sorted(old.keys() | new.keys())
+        if name not in old or name not in new or plain(old[name]) != plain(new[name])
+    ]
 
 
 def _join(path: str, name: str) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -16,12 +16,18 @@ from larvseg_jax import assemble
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import console, stage
 from larvseg_jax.devices.memory import array_table
-from larvseg_jax.devices.processes import is_first_process, stop_requested
+from larvseg_jax.devices.processes import Stopping, is_first_process, stop_requested
+from larvseg_jax.diverged import explain
+from larvseg_jax.errors import Stopped, UserError
 from larvseg_jax.evaluation.evaluator import Evaluation, Evaluator
 from larvseg_jax.methods.method import Batch, Method
+from larvseg_jax.options import changes
 from larvseg_jax.report.gallery import check_figures, choose_photos, make_gallery
 from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.report.report import EvaluationReport, write_report
+from larvseg_jax.training.finite import Diverged, check_state
+from larvseg_jax.training.history import note
+from larvseg_jax.training.lock import locked
 from larvseg_jax.training.optimizer import learning_rate
 from larvseg_jax.training.recorder import Recorder
 from larvseg_jax.training.state import TrainState
@@ -29,17 +35,25 @@ from larvseg_jax.training.step import TrainStep
 from larvseg_jax.training.telemetry import Meter
 from larvseg_jax.weights.checkpoint import Checkpoints
 from larvseg_jax.weights.pretrained import load_pretrained
-from larvseg_jax.weights.record import Record
+from larvseg_jax.weights.record import Record, changed_options
 
 Evaluators = Mapping[str, Evaluator]
 Evaluations = dict[str, Evaluation]
 
 
-def train(run: Experiment, profiled: tuple[int, int] | None = None) -> TrainState:
+def train(run: Experiment, profiled: tuple[int, int] | None = None, accept: Collection[str] = ()) -> TrainState:
     """Trains a run to its last step, or goes on where it was stopped; returns the final state.
 
-    `profiled` = (START, STOP) traces the steps from START to STOP (training/profiling.py).
+    `profiled` = (START, STOP) traces the steps from START to STOP (training/profiling.py). `accept` names what may
+    differ from the checkpoint that it goes on from: "data". Raises Stopped after SIGTERM or Ctrl-C, the state saved.
     """
+    with locked(run.workdir), stop_requested() as stopping:
+        return _train(run, profiled, accept, stopping)
+
+
+def _train(
+    run: Experiment, profiled: tuple[int, int] | None, accept: Collection[str], stopping: Stopping
+) -> TrainState:
     timings: dict[str, float] = {}
     with stage("devices", timings):
         mesh = assemble.mesh_of(run)
@@ -51,6 +65,7 @@ def train(run: Experiment, profiled: tuple[int, int] | None = None) -> TrainStat
         meter = Meter(pictures, sum(method.flops().values()), run.vit.dtype, mesh)
         console.print(f"  {sum(x.size for x in jax.tree.leaves(layout.params)):,} parameters, {meter}")
         console.print(array_table(layout))
+    check_not_stopped(stopping)
     with stage("data", timings):
         streams = assemble.open_streams(run)
         evaluators = assemble.make_evaluators(run, mesh, method)
@@ -59,43 +74,71 @@ def train(run: Experiment, profiled: tuple[int, int] | None = None) -> TrainStat
         for evaluator in evaluators.values():
             evaluator.keep = choose_photos(evaluator, run.vocabulary.novel, run.gallery)
             check_figures(method, layout.params, layout.memory, evaluator)
+    check_not_stopped(stopping)
     record = Record.of(run.settings, run.vocabulary.classes, assemble.data_settings(run, streams), layout)
+    evaluations: Evaluations = {}
     with Checkpoints(run.workdir, run.checkpoint.keep_last, run.checkpoint.best) as checkpoints:
+        first = functools.partial(first_state, run, mesh, method, checkpoints, record, accept)
         with stage("weights", timings):
-            state = first_state(run, mesh, method, checkpoints, record)
+            state, story = first()
+            for line in story:
+                console.print(f"  {line}", markup=False)
+            note(run.workdir, "resumed" if int(state.step) else "started", int(state.step), story)
         if is_first_process():
             (run.workdir / "config.json").write_text(json.dumps(record.settings, indent=2) + "\n")
-        with stage("compilation", timings):
-            train_step = assemble.lower_step(run, mesh, state, method).compile()
-            batches = map(assemble.batch_placer(run, mesh), assemble.host_batches(run, streams, int(state.step)))
-        with stage("training", timings):
-            rate = learning_rate(run.optimizer, run.total_steps)
-            recorder = Recorder(run.workdir, int(state.step), run.total_steps, run.log_every, rate, meter, profiled)
-            save = functools.partial(checkpoints.save, record)
-            state, evaluations = run_steps(run, train_step, state, batches, evaluators, save, recorder)
-    if int(state.step) == run.total_steps:
-        with stage("report", timings):
-            evaluations = evaluations or evaluate_all(evaluators, state)
-            path = report_run(run, method, mesh, state, evaluators, evaluations, timings)
-        console.print(f"report: {path.absolute()}")
-    else:
-        console.print(f"stopped and saved at step {int(state.step)} of {run.total_steps}: the same command goes on")
+        check_not_stopped(stopping, int(state.step))
+        if int(state.step) < run.total_steps:
+            with stage("compilation", timings):
+                train_step = assemble.lower_step(run, mesh, state, method).compile()
+                batches = map(assemble.batch_placer(run, mesh), assemble.host_batches(run, streams, int(state.step)))
+            with stage("training", timings):
+                rate = learning_rate(run.optimizer, run.total_steps)
+                recorder = Recorder(run.workdir, int(state.step), run.total_steps, run.log_every, rate, meter, profiled)
+                save = functools.partial(checkpoints.save, record)
+                try:
+                    state, evaluations = run_steps(
+                        run, train_step, state, batches, evaluators, save, recorder, stopping
+                    )
+                except Diverged as error:
+                    raise explain(run, mesh, method, streams, train_step, lambda: first()[0], record, error) from error
+    if int(state.step) < run.total_steps:
+        check_not_stopped(stopping, int(state.step), asked=True)
+    with stage("report", timings):
+        evaluations = evaluations or evaluate_all(evaluators, state)
+        path = report_run(run, method, mesh, state, evaluators, evaluations, timings)
+    console.print(f"report: {path.absolute()}")
     return state
 
 
-def first_state(run: Experiment, mesh: Mesh, method: Method, checkpoints: Checkpoints, record: Record) -> TrainState:
-    """Where the weights come from: this run's own checkpoint; else what `pretrained` names; else nowhere."""
-    restored = checkpoints.restore_latest(assemble.state_layout(run, mesh, method), record)
+def check_not_stopped(stopping: Stopping, step: int = 0, *, asked: bool = False) -> None:
+    """Raises Stopped if the run was asked to stop, and says where the same command begins."""
+    if asked or stopping.signal is not None:
+        where = f"goes on from step {step}, which is saved" if step else "begins again; no step was taken yet"
+        raise Stopped(f"stopped: the same command {where}", stopping.exit_code())
+
+
+def first_state(
+    run: Experiment,
+    mesh: Mesh,
+    method: Method,
+    checkpoints: Checkpoints,
+    record: Record,
+    accept: Collection[str] = (),
+) -> tuple[TrainState, list[str]]:
+    """Where the weights come from: this run's own checkpoint; else what `pretrained` names; else nowhere.
+
+    The lines say which it was, and what is not as it was when that checkpoint was written.
+    """
+    restored = checkpoints.restore_latest(assemble.state_layout(run, mesh, method), record, accept)
     if restored is not None:
-        console.print(f"  resumed at step {int(restored.step)}")
-        return restored
+        state, then = restored
+        changed = [*changed_options(then, record), *changes(then.data, record.data)]
+        return state, [f"resumed at step {int(state.step)}", *(f"changed: {line}" for line in changed)]
     fresh = assemble.fresh_state(run, mesh, method)
     if not run.pretrained:
-        console.print("  from scratch")
-        return fresh
+        return fresh, ["from scratch"]
     params, report = load_pretrained(run.pretrained, fresh.params, run.vit.stored_grid, run.vocabulary.classes)
-    console.print(f"  {report}", markup=False)
-    return dataclasses.replace(fresh, params=params)
+    return dataclasses.replace(fresh, params=params), [str(report)]
 
 
 def run_steps(
@@ -106,14 +149,16 @@ def run_steps(
     evaluators: Evaluators,
     save: Callable[[TrainState, int, float | None], None],
     recorder: Recorder,
+    stopping: Stopping,
 ) -> tuple[TrainState, Evaluations]:
     """The loop. A checkpoint and an evaluation of step n describe the weights after n steps.
 
-    Returns the state and the evaluations of the last step, {} if it was stopped before.
+    Returns the state and the evaluations of the last step, {} if it was stopped before. Raises Diverged when a loss or
+    the state is not finite, UserError when there is no batch; neither is saved, but the state before the latter is.
     """
     start = int(state.step)
     evaluations: Evaluations = {}
-    with recorder, stop_requested() as stopping:
+    with recorder:
         for step in range(start, run.total_steps + 1):
             # Keep this order: evaluate, save, and only then touch the next batch.
             final, stop = step == run.total_steps, stopping(step)
@@ -122,15 +167,30 @@ def run_steps(
             if step > start and (due or stop or final or step % run.checkpoint.every == 0):
                 recorder.catch_up()  # a state that has diverged must not become a checkpoint
                 with recorder.paused():
+                    check_state(state, step)
                     evaluations = evaluate_all(due, state, recorder)
                     # Every evaluated state is saved, so that the best one is really kept.
                     save(state, step, best_score(run, evaluations))
             if final or stop:
                 break
             with jax.transfer_guard("disallow"), recorder.step(step):
-                state, metrics = train_step(state, recorder.next(batches))
+                batch = next_batch(batches, recorder, functools.partial(save, state, step, None))
+                state, metrics = train_step(state, batch)
                 recorder.begun(step + 1, metrics)
     return state, evaluations
+
+
+def next_batch(batches: Iterator[Batch], recorder: Recorder, save: Callable[[], None]) -> Batch:
+    """The next batch; if there is none (a photo that cannot be read), the state is saved before the error goes on."""
+    try:
+        return recorder.next(batches)
+    except UserError as error:
+        if jax.process_count() > 1:  # the others are not here to save their part
+            raise
+        with jax.transfer_guard("allow"):
+            recorder.catch_up()
+            save()
+        raise UserError(f"{error}; all steps so far are saved: the same command goes on from here") from error
 
 
 def evaluate_all(evaluators: Evaluators, state: TrainState, recorder: Recorder | None = None) -> Evaluations:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from larvseg_jax.cli import Flags, Given
 from larvseg_jax.commands._processes import define_processes, start_processes
+from larvseg_jax.errors import UserError
 
 
 def define(flags: Flags) -> None:
@@ -15,11 +16,15 @@ def define(flags: Flags) -> None:
     flags.config("Which config to run.", required=True)
     flags.text("profile", "", "START:STOP: trace these steps, for TensorBoard and Perfetto.")
     flags.switch("show", "Print every option with its value, and which differ from their defaults; train nothing.")
+    flags.texts("accept", "data: go on although the data is not that of the checkpoint; the differences are listed.")
     define_processes(flags)
 
 
 def main(given: Given) -> None:
     """Builds the run from its config and trains it."""
+    unknown = set(given.accept) - {"data"}
+    if unknown:
+        raise UserError(f"--accept={sorted(unknown)[0]}: the only thing to accept is data")
     start_processes(given)
     # Imported late: a mistyped flag is answered before JAX has started.
     from larvseg_jax.config import from_config
@@ -31,4 +36,4 @@ def main(given: Given) -> None:
     if given.show:
         show(run)
         return
-    train(run, parse_window(given.profile, run.total_steps) if given.profile else None)
+    train(run, parse_window(given.profile, run.total_steps) if given.profile else None, given.accept)

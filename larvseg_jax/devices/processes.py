@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 
 import jax
 from jax.experimental import multihost_utils
@@ -54,20 +56,42 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-@contextlib.contextmanager
-def stop_requested() -> Iterator[Callable[[int], bool]]:
-    """Turns SIGTERM (preemption) into a wish to save and stop after the current step.
+class Stopping:
+    """Whether the run was asked to stop, by SIGTERM (preemption) or SIGINT (Ctrl-C); call it at every step."""
 
-    Yields a function that every process calls at every step with its number. All processes get the same answer,
-    whichever of them the signal reached.
-    """
-    if jax.process_count() > 1:
-        # JAX listens to the signal itself and agrees on a step that no process has passed yet.
-        yield multihost_utils.reached_preemption_sync_point
-        return
-    asked = []
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self, step: int) -> bool:
+        """All processes get the same answer for a step, whichever of them the signal reached."""
+        if jax.process_count() > 1:
+            # JAX listens to SIGTERM itself and agrees on a step that no process has passed yet.
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self.signal is not None
+
+    def exit_code(self) -> int:
+        """That of a program that the signal ended: 130 for Ctrl-C, 143 for SIGTERM, whichever process got it."""
+        return 128 + (self.signal or signal.SIGTERM)
+
+    def asked(self, number: int, _frame: object) -> None:
+        """The signal's handler. A second Ctrl-C ends the program at once."""
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if jax.process_count() > 1 and self.signal is None:
+                os.kill(os.getpid(), signal.SIGTERM)
+        self.signal = number
+
+
+@contextlib.contextmanager
+def stop_requested() -> Iterator[Stopping]:
+    """Turns SIGTERM and Ctrl-C into a wish to save and stop after the current step."""
+    stopping = Stopping()
+    caught = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGINT, signal.SIGTERM]
+    if threading.current_thread() is not threading.main_thread():
+        caught = []  # only the main thread may listen
+    before = {number: signal.signal(number, stopping.asked) for number in caught}
     try:
-        yield lambda step: bool(asked)
+        yield stopping
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

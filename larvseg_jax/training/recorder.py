@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,9 +11,9 @@ from typing import Any, TypeVar
 import jax
 
 from larvseg_jax.console import TrainProgress
-from larvseg_jax.errors import UserError
 from larvseg_jax.methods.method import Metrics
 from larvseg_jax.report.metric_log import MetricLog
+from larvseg_jax.training.finite import check_losses
 from larvseg_jax.training.profiling import Profile
 from larvseg_jax.training.telemetry import Clock, Meter
 
@@ -78,7 +77,7 @@ class Recorder:
         self._pending, self._last = (step, metrics), metrics
 
     def catch_up(self) -> None:
-        """Waits for the last step begun and reads its metrics; UserError if it has diverged."""
+        """Waits for the last step begun and reads its metrics; Diverged if they are not finite."""
         self._read(check=True)
 
     def _read(self, *, check: bool) -> None:
@@ -90,7 +89,7 @@ class Recorder:
         values = {}
         if due or check:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            check_finite(values, step)
+            check_losses(values, step)
         if due:
             with jax.transfer_guard("allow"):  # the schedule is a function on the device, whatever it is given
                 values["learning_rate"] = float(self._rate(step - 1))
@@ -105,10 +104,3 @@ class Recorder:
     def paused(self) -> contextlib.AbstractContextManager[None]:
         """Time spent inside (evaluation, checkpoints) does not count as training."""
         return self._clock.paused()
-
-
-def check_finite(metrics: Mapping[str, float], step: int) -> None:
-    """Stops a run that has diverged; its last checkpoint stays as it is."""
-    for name, value in metrics.items():
-        if not math.isfinite(value):
-            raise UserError(f"{name} is {value} at step {step}: lower optimizer.learning_rate, or look at the data")

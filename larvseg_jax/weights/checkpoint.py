@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,20 +113,23 @@ class Checkpoints:
         """The state of a step, laid out like `template`; errors as `read_state`."""
         return read_state(self._folder / str(step), template)
 
-    def restore_latest(self, template: TrainState, expected: Record) -> TrainState | None:
-        """The newest undamaged state, or None if there is no checkpoint at all; newer, damaged ones are set aside.
+    def restore_latest(
+        self, template: TrainState, expected: Record, accept: Collection[str] = ()
+    ) -> tuple[TrainState, Record] | None:
+        """The newest undamaged state and its record, or None if there is no checkpoint at all.
 
-        UserError if the newest readable one belongs to another vocabulary, model or data order.
+        Newer, damaged ones are set aside. UserError if the newest readable one belongs to another vocabulary or model,
+        or was trained on other batches and `accept` has no "data".
         """
         problems = []
         for step in reversed(self.steps()):
             try:
                 record = self.record(step)
                 check_same_vocabulary(record, expected.classes, self._folder)
-                check_same_data(record, expected, self._folder)
+                check_same_data(record, expected, self._folder, accept)
                 state = self.restore(step, template)
                 self._set_aside([s for s in self.steps() if s > step])
-                return state
+                return state, record
             except DamagedCheckpoint as error:
                 logging.warning("%s; trying the one before", error)
                 problems.append(str(error))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from larvseg_jax import old_settings
+from larvseg_jax.console import first_few
 from larvseg_jax.errors import UserError
+from larvseg_jax.options import changes
 from larvseg_jax.provenance import versions
 from larvseg_jax.training.state import TrainState
 
@@ -56,7 +58,8 @@ class Record:
         return cls(
             settings=old_settings.upgraded(text["settings"]),
             classes=tuple(text["classes"]),
-            data=old_settings.upgraded_data(text["data"]),
+            # Until November 2026 the length of a run was among what makes its batches, which it does not.
+            data={k: v for k, v in old_settings.upgraded_data(text["data"]).items() if k != "total_steps"},
             arrays={path.replace(".bank.", ".memory.", 1): array for path, array in text["arrays"].items()},
             versions=text["versions"],
             step=text.get("step"),
@@ -75,12 +78,21 @@ def check_same_vocabulary(found: Record, classes: tuple[str, ...], folder: Path)
         )
 
 
-def check_same_data(found: Record, expected: Record, folder: Path) -> None:
-    """UserError if a checkpoint was trained on other batches."""
-    for key in sorted(found.data.keys() | expected.data.keys()):
-        was, is_now = found.data.get(key), expected.data.get(key)
-        if was != is_now:
-            raise UserError(f"{folder} was trained with {key}={was}, here {is_now}: {_REMEDY}, or change it back")
+def check_same_data(found: Record, expected: Record, folder: Path, accept: Collection[str] = ()) -> list[str]:
+    """What differs in what makes the batches, a line each; UserError if something does and "data" is not accepted."""
+    differences = changes(found.data, expected.data)
+    if differences and "data" not in accept:
+        raise UserError(
+            f"{folder} was trained on other batches ({first_few(differences, 8, separator='; ')}): "
+            f"change it back, go on with the new ones by --accept=data, or {_REMEDY}"
+        )
+    return differences
+
+
+def changed_options(found: Record, expected: Record) -> list[str]:
+    """The options that are not as they were, a line each, other than those of the data."""
+    data = {line.partition(":")[0] for line in changes(found.data, expected.data)}
+    return [line for line in changes(found.settings, expected.settings) if line.partition(":")[0] not in data]
 
 
 def describe(state: TrainState) -> dict[str, str]:

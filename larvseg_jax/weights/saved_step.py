@@ -45,7 +45,7 @@ def to_write(record: Record, state: TrainState) -> ocp.args.Composite:
 
 
 def read_record(folder: Path) -> Record:
-    """What a checkpoint says of itself; `folder` ends in its step. DamagedCheckpoint unless it says what was written."""
+    """What a checkpoint says of itself; `folder` ends in its step. DamagedCheckpoint if it is not what was written."""
     try:
         json.loads((folder / "_CHECKPOINT_METADATA").read_text()).items()  # Orbax's own, which it reads unchecked
         said = _read_json(folder / RECORD)

@@ -282,7 +282,7 @@ def test_another_process_waits_until_the_first_has_set_damage_aside(tmp_path, mo
     monkeypatch.setattr(checkpoint, "wait_for_all", lambda name: (folder / "4").rename(tmp_path / "aside"))
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [3, 4]
-        restored = checkpoints.restore_latest(state, record)
+        restored, _ = checkpoints.restore_latest(state, record)
         assert checkpoints.steps() == [3]
     np.testing.assert_array_equal(restored.params["x"], [0, 1, 2])
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", "aside"}

@@ -62,7 +62,7 @@ def test_the_last_two_and_the_best_are_kept(saved):
 @pytest.mark.parametrize("shape", [(8, 1), (4, 2), (2, 4)])
 def test_restores_bit_identical_on_another_mesh(saved, run, state, record, shape):
     with Checkpoints(saved) as checkpoints:
-        restored = checkpoints.restore_latest(state_layout(run, make_mesh(*shape)), record)
+        restored, _ = checkpoints.restore_latest(state_layout(run, make_mesh(*shape)), record)
     assert restored.memory.slots.sharding.mesh.shape["model"] == shape[1]
     expected = dataclasses.replace(state, step=np.int32(5))
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), jax.device_get(expected))
@@ -85,7 +85,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_taken(saved, run,
     damage(saved / "checkpoints" / "5")
     with Checkpoints(saved) as checkpoints:
         layout = state_layout(run, make_mesh(2, 4))
-        restored = checkpoints.restore_latest(layout, record)
+        restored, _ = checkpoints.restore_latest(layout, record)
         assert int(restored.step) == 4
         # The run comes to step 5 again: it is saved anew, and the damaged one is not thrown away.
         checkpoints.save(record, dataclasses.replace(restored, step=jnp.int32(5)), 5, None)

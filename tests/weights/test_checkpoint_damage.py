@@ -96,7 +96,7 @@ def test_no_damage_to_any_file_is_taken_for_a_checkpoint_or_ends_in_a_traceback(
             path = folder / "checkpoints" / "2" / file
             path.write_bytes(damage(path.read_bytes()))
             with Checkpoints(folder) as checkpoints:
-                restored = checkpoints.restore_latest(layout, record)
+                restored, _ = checkpoints.restore_latest(layout, record)
                 step = int(restored.step)
                 assert checkpoints.record(step).settings == record.settings, (file, name)
             outcomes.add(step)
@@ -134,7 +134,7 @@ def test_what_a_checkpoint_says_is_covered_too(written, tmp_path, run, mesh, rec
     with pytest.raises(UserError, match="damaged|no readable record"):
         read_checkpoint(folder, 2)
     with Checkpoints(folder) as checkpoints:
-        assert int(checkpoints.restore_latest(state_layout(run, mesh), record).step) == 1
+        assert int(checkpoints.restore_latest(state_layout(run, mesh), record)[0].step) == 1
 
 
 def test_a_checkpoint_under_another_step_is_refused(written, tmp_path, run, mesh):

@@ -1,0 +1,175 @@
+"""What a run does when its data, its numbers or its options are not what they were. Killing it: test_resume.py."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from larvseg_jax import assemble
+from larvseg_jax.config import from_config
+from larvseg_jax.diverged import replay
+from larvseg_jax.errors import UserError
+from larvseg_jax.report.metric_log import read_history
+from larvseg_jax.train import train
+from larvseg_jax.training import history
+from larvseg_jax.training.finite import Diverged, check_state
+from larvseg_jax.training.state import TrainState
+from larvseg_jax.weights.checkpoint import Checkpoints
+from tests import tiny
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    return tiny.write_data(tmp_path / "data").parent
+
+
+def config_of(data: Path, workdir: Path, steps: int = 4):
+    config = tiny.get_config()
+    config.data_root, config.workdir, config.total_steps = str(data), str(workdir), steps
+    config.evals = {}
+    config.gallery = 0
+    config.checkpoint.every = 2
+    return config
+
+
+def steps_of(workdir: Path) -> list[int]:
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        return checkpoints.steps()
+
+
+def test_an_array_that_is_not_finite_is_named():
+    state = TrainState(np.int32(3), {"head": {"gamma": np.float32([1, np.nan])}}, (), {"slots": np.float16([0])})
+    with pytest.raises(Diverged, match="params/head/gamma is not finite at step 3"):
+        check_state(jax.tree.map(jax.numpy.asarray, state), 3)
+    state.params["head"]["gamma"][1] = 0
+    check_state(jax.tree.map(jax.numpy.asarray, state), 3)
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_saves_nothing_of_it_and_its_step_can_be_repeated(data, tmp_path, capsys):
+    train(from_config(config_of(data, tmp_path / "run", 2)))
+    config = config_of(data, tmp_path / "run", 8)
+    config.optimizer.learning_rate = 1e38  # the loss of step 3 is finite, the parameters after it are not
+    config.log_every = 100
+    with pytest.raises(UserError, match="the first bad step is 3: lower optimizer.learning_rate") as error:
+        train(from_config(config))
+    assert steps_of(tmp_path / "run") == [2]
+    file = tmp_path / "run" / "diverged" / "step_3.json"
+    assert str(file) in str(error.value)
+    said = json.loads(file.read_text())
+    assert math.isfinite(said["losses"]["loss"])
+    batch = next(assemble.host_batches(run := from_config(config), assemble.open_streams(run), 2))
+    assert said["examples"] == {name: list(part["id"]) for name, part in batch.items()}
+    assert {"head/gamma", "backbone/Transformer/encoderblock_1"} <= said["gradient_norms"].keys()
+    capsys.readouterr()
+    replay(file)
+    printed = capsys.readouterr().out
+    assert "the losses are those of then" in printed
+    assert batch["masks"]["id"][0] in printed
+    # With a rate that suits, the run goes on from its checkpoint, and says what has changed.
+    train(from_config(config_of(data, tmp_path / "run", 4)))
+    assert steps_of(tmp_path / "run")[-1] == 4
+
+
+@pytest.mark.slow
+def test_changed_options_are_said_and_kept_and_a_finished_run_can_be_lengthened(data, tmp_path, capsys):
+    train(from_config(config_of(data, tmp_path / "run", 2)))
+    config = config_of(data, tmp_path / "run", 4)
+    config.optimizer.learning_rate = 0.5
+    config.streams.tags.lambda_aux = 0.25
+    capsys.readouterr()
+    train(from_config(config))
+    printed = capsys.readouterr().out
+    resumed = history.read(tmp_path / "run")[1]
+    assert (resumed["event"], resumed["step"]) == ("resumed", 2)
+    for line in ("optimizer.learning_rate: 0.5, was ", "streams.tags.lambda_aux: 0.25, was ", "total_steps: 4, was 2"):
+        assert f"changed: {line}" in printed
+        assert any(line in detail for detail in resumed["details"])
+    assert len(resumed["details"]) == 4
+    # And once it is finished, nothing is compiled to find that out.
+    train(from_config(config))
+    assert "compilation" not in capsys.readouterr().out
+
+
+def later_photo(data: Path, workdir: Path) -> Path:
+    """A masked photo that no batch before step 1 shows, and that of step 1 does."""
+    run = from_config(config_of(data, workdir))
+    batches = assemble.host_batches(run, assemble.open_streams(run), 0)
+    first, second = (set(next(batches)["masks"]["id"]) for _ in range(2))
+    return data / "tiny" / "images" / f"{Path(sorted(second - first)[0]).stem}.png"
+
+
+@pytest.mark.slow
+def test_data_that_fails_costs_no_step_and_once_mended_the_run_goes_on(data, tmp_path):
+    photo = later_photo(data, tmp_path / "x")
+    whole = photo.read_bytes()
+    photo.write_bytes(whole[:60])
+    with pytest.raises(UserError, match=rf"{photo.name}.*all steps so far are saved"):
+        train(from_config(config_of(data, tmp_path / "run")))
+    assert steps_of(tmp_path / "run") == [1]
+    photo.write_bytes(whole)
+    mended = train(from_config(config_of(data, tmp_path / "run")))
+    untouched = train(from_config(config_of(data, tmp_path / "other")))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(mended), jax.device_get(untouched))
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_other_data_once_that_is_accepted(data, tmp_path):
+    train(from_config(config_of(data, tmp_path / "run", 2)))
+    splits = json.loads((data / "tiny" / "splits.json").read_text())
+    splits["train"].pop()
+    (data / "tiny" / "splits.json").write_text(json.dumps(splits))
+    changed = "streams.masks.pictures: 9, was 10"
+    with pytest.raises(UserError, match=rf"{changed}.*--accept=data"):
+        train(from_config(config_of(data, tmp_path / "run")))
+    train(from_config(config_of(data, tmp_path / "run")), accept=["data"])
+    assert f"changed: {changed}" in history.read(tmp_path / "run")[-1]["details"]
+    train(from_config(config_of(data, tmp_path / "run", 5)))  # accepted once is enough
+
+
+def stopped_by(number: signal.Signals, data: Path, workdir: Path, ready) -> tuple[int, str]:
+    """Starts a long run, sends a signal once it is `ready`; exit code and stderr."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_FLAGS", "JAX_NUMPY"))}
+    arguments = [f"--config.workdir={workdir}", f"--config.data_root={data}", "--config.total_steps=100000"]
+    process = subprocess.Popen(
+        [sys.executable, "train.py", "--config=tests/tiny.py", *arguments, "--config.checkpoint.every=100000"],
+        cwd=REPOSITORY,
+        env=environment | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"},
+        stdout=(output := workdir.with_suffix(".out")).open("w"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 240
+    while not ready(output.read_text()):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_says_at_which_step(data, tmp_path):
+    workdir = tmp_path / "run"
+    code, errors = stopped_by(signal.SIGINT, data, workdir, lambda _: any(read_history(workdir)))
+    (step,) = steps_of(workdir)
+    assert code == 128 + signal.SIGINT
+    assert errors.splitlines()[-1] == f"stopped: the same command goes on from step {step}, which is saved"
+    # In start-up nothing is lost.
+    code, errors = stopped_by(signal.SIGINT, data, workdir, lambda printed: "compilation ..." in printed)
+    assert code == 128 + signal.SIGINT
+    assert errors.splitlines()[-1].startswith(f"stopped: the same command goes on from step {step}")
+    code, errors = stopped_by(signal.SIGTERM, data, tmp_path / "new", lambda printed: "devices ..." in printed)
+    assert code == 128 + signal.SIGTERM
+    assert errors.splitlines()[-1] == "stopped: the same command begins again; no step was taken yet"
