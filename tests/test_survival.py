@@ -59,7 +59,7 @@ def test_an_array_that_is_not_finite_is_named():
 def test_a_run_that_diverges_saves_nothing_of_it_and_its_step_can_be_repeated(data, tmp_path, capsys):
     train(from_config(config_of(data, tmp_path / "run", 2)))
     config = config_of(data, tmp_path / "run", 8)
-    config.optimizer.learning_rate = 1e38  # the loss of step 3 is finite, the parameters after it are not
+    config.optimizer.update(learning_rate=3e38, weight_decay=100.0, warmup_steps=0)  # the loss of step 3 is finite, the parameters after it are not
     config.log_every = 100
     with pytest.raises(UserError, match="the first bad step is 3: lower optimizer.learning_rate") as error:
         train(from_config(config))
@@ -141,14 +141,15 @@ def stopped_by(number: signal.Signals, data: Path, workdir: Path, ready) -> tupl
     """Starts a long run, sends a signal once it is `ready`; exit code and stderr."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_FLAGS", "JAX_NUMPY"))}
     arguments = [f"--config.workdir={workdir}", f"--config.data_root={data}", "--config.total_steps=100000"]
-    process = subprocess.Popen(
-        [sys.executable, "train.py", "--config=tests/tiny.py", *arguments, "--config.checkpoint.every=100000"],
-        cwd=REPOSITORY,
-        env=environment | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"},
-        stdout=(output := workdir.with_suffix(".out")).open("w"),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with (output := workdir.with_suffix(".out")).open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "train.py", "--config=tests/tiny.py", *arguments, "--config.checkpoint.every=100000"],
+            cwd=REPOSITORY,
+            env=environment | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"},
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     deadline = time.monotonic() + 240
     while not ready(output.read_text()):
         assert process.poll() is None, process.stderr.read()
