@@ -12,6 +12,7 @@ from PIL import Image
 from larvseg_jax.errors import DataError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
 _REPLACE = "replace the file or take it out of the split"
 
 
@@ -55,21 +56,31 @@ def check_readable(data: bytes, name: str) -> None:
     decode_image(data, name)
 
 
-def decode_mask(data: bytes, name: str) -> Integer[np.ndarray, "h w"]:
+def decode_mask(data: bytes, name: str, *, grey_in_colour: bool = False) -> Integer[np.ndarray, "h w"]:
     """Decode a mask of class ids by Pillow: uint8, uint16, or int32 if values need it.
 
     Palette pictures (PASCAL VOC) give the indices, not the colours; 1-, 2- and 4-bit ones the
     stored numbers. Never turned by EXIF.
 
+    Args:
+      data: the bytes of the file.
+      name: file name for the error message.
+      grey_in_colour: read a colour picture whose channels are all alike, too: its one channel.
+
     Raises:
-      DataError: not a picture, cut short, or with several channels.
+      DataError: not a picture, cut short, lossily compressed, or coloured.
     """
+    if data.startswith(_JPEG):
+        remedy = "export it anew, as PNG (a JPEG that is converted keeps the changed values)"
+        raise DataError("lossy", f"{name}: is a JPEG, which changes the numbers of a mask", remedy)
     try:
         with Image.open(io.BytesIO(data)) as picture:
             mode = picture.mode
             mask = np.asarray(picture)
     except Exception as error:  # whatever Pillow's plugins trip over: OSError, SyntaxError, struct.error, ...
         raise unreadable_mask(data, name, error) from error
+    if mode in ("RGB", "RGBA", "LA"):
+        mask = _one_channel(mask[..., : 1 if mode == "LA" else 3], mode, name, grey_in_colour)
     if mask.ndim != 2 or mask.dtype.kind == "f":
         raise DataError(
             "unreadable", f"{name}: a mask needs one channel of class ids, this one is {mode}", "convert it"
@@ -82,6 +93,20 @@ def decode_mask(data: bytes, name: str) -> Integer[np.ndarray, "h w"]:
         # Pillow stretches grey levels of 2 and 4 bits to 0..255; class ids must not be.
         return mask // np.uint8(255 // (2 ** data[24] - 1))
     return mask.astype(mask.dtype.newbyteorder("="), copy=False)
+
+
+def _one_channel(mask: UInt8[np.ndarray, "h w c"], mode: str, name: str, may_be: bool) -> UInt8[np.ndarray, "h w"]:
+    """The channel of a picture whose channels are alike, if it may be one; DataError if it is coloured."""
+    coloured = (mask != mask[..., :1]).any(axis=-1)
+    if coloured.any() or not may_be:
+        row, column = np.unravel_index(coloured.argmax(), coloured.shape)
+        raise DataError(
+            "coloured",
+            f"{name}: a mask needs one channel of class ids, this one is {mode}, with colours such as "
+            f"{mask[row, column].tolist()}",
+            "give classes.json the `colours` of the classes, or put CVAT's labelmap.txt in place of classes.txt",
+        )
+    return mask[..., 0]
 
 
 def unreadable_mask(data: bytes, name: str, error: Exception) -> DataError:

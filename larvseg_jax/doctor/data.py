@@ -161,6 +161,7 @@ def _present(report: SetReport, photos: PhotoSet) -> list[Finding]:
     faults = _by_kind((*photos.faults, *(report.scan.faults if report.scan else ())))
     for kind in _OF_THE_SET:
         findings += _fault_finding(report, kind, faults.get(kind, []))
+    findings += [Finding(KINDS[f.kind].level, report.where, str(f.error())) for f in faults.get("meaning", [])]
     if report.refusal and not any(KINDS[fault.kind].level == "error" for fault in photos.faults):
         findings.append(Finding("error", report.where, report.refusal))
     return findings
@@ -217,7 +218,7 @@ def labels_section(reports: tuple[SetReport, ...]) -> Section:
         if report.photos is None or report.scan is None or report.view is None:
             continue
         by_kind = _by_kind((*report.photos.faults, *report.scan.faults))
-        kinds = ("value", "size", "tag", "many tags", "empty", "untagged", "contradiction")
+        kinds = ("coloured", "lossy", "value", "size", "tag", "many tags", "empty", "untagged", "contradiction")
         faults = [f for kind in kinds for f in _fault_finding(report, kind, by_kind.get(kind, []))]
         if not faults:
             what = "masks" if report.view.masks else "tags"

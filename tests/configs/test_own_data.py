@@ -136,7 +136,7 @@ def test_the_page_s_coloured_classes_are_read(mydata):
     assert list(classes.names) == block("text", "mydata/classes.txt").split()
     pixels = np.array([[*json.loads(content)["colours"], [255, 255, 255]]], np.uint8)
     Image.fromarray(pixels).save("mask.png")
-    assert classes.colours.decode(Path("mask.png").read_bytes(), "mask.png").tolist() == [[0, 1, 2, 65535]]
+    assert classes.decode(Path("mask.png").read_bytes(), "mask.png").tolist() == [[0, 1, 2, 65535]]
 
 
 def arguments_of_the_page():

@@ -90,8 +90,11 @@ def broken(kind):
     )
 
 
-@pytest.mark.parametrize("kind", ["empty", "garbage", "jpeg", "png", "flipped"])
-@pytest.mark.parametrize("decode", [decode_image, decode_mask])
+@pytest.mark.parametrize(
+    ("decode", "kind"),
+    [(decode, kind) for decode in (decode_image, decode_mask) for kind in ("empty", "garbage", "png", "flipped")]
+    + [(decode_image, "jpeg")],  # a mask must not be a JPEG at all
+)
 def test_broken_files_are_named(decode, kind):
     with pytest.raises(UserError, match=r"photos/7\.jpg: no readable .*take it out of the split") as caught:
         decode(broken(kind), "photos/7.jpg")

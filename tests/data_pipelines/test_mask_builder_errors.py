@@ -115,7 +115,7 @@ ERRORS = {
     "coloured": (
         PascalVoc,
         voc(COLOURS),
-        r"2007_000033\.png: a mask needs one channel .* RGB: convert it; .* coloured",
+        r"2007_000033\.png: a mask needs one channel .* RGB, .*; or check .* not coloured",
     ),
     "indexed": (
         Ade20kFull,
