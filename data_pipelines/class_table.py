@@ -67,7 +67,7 @@ def read_table(lines: Sequence[str], file: Path) -> ClassTable:
     table = _with_header(lines, file) or _by_shape(lines, file)
     if table is not None:
         return table
-    if re.fullmatch("_+ignore_+", lines[0]) and len(lines) > 1:
+    if lines[:2] == ["__ignore__", "_background_"]:
         return ClassTable(tuple(lines[1:]), reading=f"{lines[0]!r} is labelme's -1, so that {lines[1]!r} is value 0")
     return ClassTable(tuple(lines))
 

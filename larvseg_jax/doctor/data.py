@@ -15,6 +15,7 @@ from data_pipelines.sources import SourceConfig, open_source
 from data_pipelines.streams import Stream, open_stream
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import first_few
+from larvseg_jax.doctor.class_lists import class_list_findings
 from larvseg_jax.doctor.findings import Finding, Level, Section
 from larvseg_jax.doctor.photo_sets import PhotoSet, open_photo_set, plain_split
 from larvseg_jax.doctor.scan import Scan, View, scan
@@ -120,6 +121,7 @@ def found_section(run: Experiment, reports: tuple[SetReport, ...]) -> Section:
             "split": report.source.split,
             **{key: metadata[key] for key in ("class_list", "layout", "expected", "release") if key in metadata},
         }
+    findings += class_list_findings(run.vocabulary, (r.photos.classes for r in reports if r.photos))
     return Section("data", tuple(findings), facts)
 
 
