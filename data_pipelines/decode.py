@@ -6,12 +6,13 @@ import io
 
 import cv2
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Integer, UInt8, UInt16
 from PIL import Image
 
 from larvseg_jax.errors import DataError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF = (b"II*\0", b"MM\0*")
 _JPEG = b"\xff\xd8\xff"
 _REPLACE = "replace the file or take it out of the split"
 
@@ -19,7 +20,8 @@ _REPLACE = "replace the file or take it out of the split"
 def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
     """Decode a photo to 8-bit RGB, as the original does: by OpenCV, turned as its EXIF tag says.
 
-    Grey becomes three equal channels, transparency is dropped, CMYK converted, 16 bits cut to 8.
+    Grey becomes three equal channels, transparency is dropped, CMYK converted, 16 bits cut to 8: to the highest of
+    those that the photo uses, as cameras and scanners store 10 to 14 bits in 16 (`Original:` always the highest of 16).
 
     Args:
       data: the bytes of the file (JPEG, PNG, ...).
@@ -29,14 +31,32 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
       DataError: not a picture, or cut short.
     """
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        deep = deep_image(data)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if deep is None else None
     except cv2.error:
-        image = None
+        deep = image = None
+    if deep is not None:
+        return (deep >> np.uint16(used_bits(deep) - 8)).astype(np.uint8)
     if image is None:
         raise DataError(
             "unreadable", f"{name}: no readable picture in these {len(data)} bytes (broken or cut short?)", _REPLACE
         )
     return image
+
+
+def deep_image(data: bytes) -> UInt16[np.ndarray, "h w 3"] | None:
+    """The 16-bit RGB of a PNG or TIFF that has it, turned as its EXIF tag says; None for all other files."""
+    if not (data.startswith(_TIFF) or (data.startswith(_PNG) and data[24:25] == b"\x10")):
+        return None
+    # Not as RGB: OpenCV 5.0 swaps the bytes of 16-bit TIFFs then.
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    return image[..., ::-1] if image is not None and image.dtype == np.uint16 else None
+
+
+def used_bits(deep: UInt16[np.ndarray, "h w 3"]) -> int:
+    """How many of the 16 bits a photo uses: 8, 10, 12, 14 or 16."""
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if not deep.max(initial=0) >> bits)
+    return 16 if bits > 8 and not (deep % 257).any() else bits  # 8 bits times 257 are dark, not fewer
 
 
 def check_readable(data: bytes, name: str) -> None:

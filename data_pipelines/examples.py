@@ -13,6 +13,7 @@ from jaxtyping import Int32, Integer, UInt8
 from data_pipelines.decode import decode_image
 from data_pipelines.faults import Fault, raise_first
 from data_pipelines.mask_evidence import smeared
+from data_pipelines.orientation import turned_mask
 from larvseg_jax.errors import DataError, UserError
 from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
 
@@ -178,7 +179,7 @@ def decoded(
     image = decode_image(photo.image, photo.image_name)
     example: Example = {"id": photo.id, "image": image}
     if photo.mask is not None:
-        mask = decode_mask(photo.mask, photo.mask_name)
+        mask = turned_mask(decode_mask(photo.mask, photo.mask_name), image.shape[:2], photo.image)
         example["label"] = label_map.label(mask, image, photo.mask_name)
     if tags:
         example["tags"] = label_map.tags(photo.tags or (), photo.image_name)

@@ -74,6 +74,10 @@ KINDS = {
         "error", "coloured masks", "the run stops at the first: give the classes' colours in classes.json"
     ),
     "size": Kind("error", "photo and mask of different size", "the run stops at the first: replace one of the two"),
+    "turned": Kind(
+        "warning", "photos that an EXIF tag turns", "do their masks fit? See the sheet, or save them upright"
+    ),
+    "few bits": Kind("warning", "photos of 16 bits that use fewer", "they are read brighter, by the bits they use"),
     "tag": Kind("error", "image labels that are no class", "the run does not start or stops: correct them"),
     "many tags": Kind("error", "photos with more tags than max_labels", "the run stops at the first: raise max_labels"),
     "empty": Kind("warning", "masks without a class of the stream", "nothing in them counts: is the class list right?"),

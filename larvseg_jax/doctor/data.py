@@ -24,6 +24,7 @@ from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
 from larvseg_jax.vocabulary.class_lists import class_list
 
 _OF_THE_SET = ("files", "features", "spare mask")  # kinds of fault that no photo has by itself
+_OF_PHOTOS = tuple(kind for kind in KINDS if kind not in (*_OF_THE_SET, "meaning", "unreadable"))
 _NOTHING = (Finding("note", "data", "nothing to look at"),)
 
 
@@ -220,8 +221,7 @@ def labels_section(reports: tuple[SetReport, ...]) -> Section:
         if report.photos is None or report.scan is None or report.view is None:
             continue
         by_kind = _by_kind((*report.photos.faults, *report.scan.faults))
-        kinds = ("coloured", "lossy", "value", "size", "tag", "many tags", "empty", "untagged", "contradiction")
-        faults = [f for kind in kinds for f in _fault_finding(report, kind, by_kind.get(kind, []))]
+        faults = [f for kind in _OF_PHOTOS for f in _fault_finding(report, kind, by_kind.get(kind, []))]
         if not faults:
             what = "masks" if report.view.masks else "tags"
             faults = [Finding("ok", report.where, f"{_looked(report.scan)}: {what} fit photos and class list")]
@@ -233,7 +233,7 @@ def labels_section(reports: tuple[SetReport, ...]) -> Section:
             text = f"at most {most} tags on one photo (max_labels {report.view.max_labels})"
             findings.append(Finding("ok", report.where, f"{text}: {photo!r}" if photo else text))
         facts[report.where] = {
-            **{kind: [fault.what for fault in by_kind.get(kind, [])] for kind in kinds},
+            **{kind: [fault.what for fault in by_kind.get(kind, [])] for kind in _OF_PHOTOS},
             **class_facts,
             "most_tags": report.scan.most_tags[0],
             "max_labels": report.view.max_labels,

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import TypeVar
 
+import cv2
 import numpy as np
 from jaxtyping import Int32, Integer
 
-from data_pipelines.decode import check_readable, decode_image
+from data_pipelines.decode import check_readable, decode_image, deep_image, used_bits
 from data_pipelines.examples import RawPhoto, is_class_id, tag_faults
 from data_pipelines.faults import Fault
 from data_pipelines.mask_evidence import smeared
+from data_pipelines.orientation import exif_remark, turned_mask
 from larvseg_jax.console import track
 from larvseg_jax.doctor.photo_sets import PhotoSet
 from larvseg_jax.errors import DataError
@@ -154,6 +156,7 @@ def look_at(photos: PhotoSet, index: int, view: View) -> Look:
         if mask is not None:
             classes, found = _classes_of(mask, photo, photos)
             faults += found
+    faults += _few_bits(photo)
     readable = not any(fault.kind in ("unreadable", "lossy", "coloured") for fault in faults)
     tags = 0
     if readable:
@@ -189,10 +192,27 @@ def _checked_mask(photo: RawPhoto, photos: PhotoSet) -> tuple[Integer[np.ndarray
         mask = photos.decode_mask(photo.mask, photo.mask_name)
     except DataError as error:
         faults.append(Fault.of(error))
+    if image is not None and mask is not None:
+        remark = exif_remark(mask.shape, image.shape[:2], photo.image)
+        faults += [Fault("turned", f"{photo.image_name}: {remark}")] if remark else []
+        mask = turned_mask(mask, image.shape[:2], photo.image)
     if image is not None and mask is not None and image.shape[:2] != mask.shape:
         sizes = f"mask of {mask.shape[1]}x{mask.shape[0]} pixels, photo of {image.shape[1]}x{image.shape[0]}"
         faults.append(Fault("size", f"{photo.mask_name}: {sizes}"))
     return mask, faults
+
+
+def _few_bits(photo: RawPhoto) -> list[Fault]:
+    """Whether 16 bits are stored and fewer used."""
+    try:
+        deep = deep_image(photo.image)
+    except cv2.error:  # reported already
+        return []
+    bits = 16 if deep is None else used_bits(deep)
+    if deep is None or bits == 16:
+        return []
+    what = f"16 bits, its largest value is {deep.max():,}: read as {bits} bits, not to be dark"
+    return [Fault("few bits", f"{photo.image_name}: {what}")]
 
 
 def _classes_of(
