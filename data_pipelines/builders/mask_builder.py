@@ -17,6 +17,7 @@ from data_pipelines.builders.download_builder import DownloadBuilder, Piece, eac
 from data_pipelines.builders.layouts import Layout, SplitFiles
 from data_pipelines.builders.records import Photo, Unreadable
 from data_pipelines.orientation import turned_mask
+from larvseg_jax.console import first_few
 from larvseg_jax.errors import UserError
 
 
@@ -70,8 +71,10 @@ class MaskBuilder(DownloadBuilder):
         return each(functools.partial(_read, layout, piece.base), piece.files)
 
     def remarks(self, root: Path) -> list[str]:
-        splits = self._find(root).splits
-        return [f"no split {split!r}, its files are not here" for split in self.EXPECTED if split not in splits]
+        _, base, splits = self._find(root)
+        passed_over = sorted({folder for files in splits.values() for folder in files.passed_over(base)})
+        lines = [f"folders of other programs passed over: {first_few(passed_over, 3)}"] if passed_over else []
+        return lines + [f"no split {split!r}, its files are not here" for split in self.EXPECTED if split not in splits]
 
     def _find(self, root: Path) -> _Download:
         best: _Download | None = None

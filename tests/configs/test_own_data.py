@@ -251,14 +251,13 @@ def test_without_tagged_pictures_the_masks_are_learnt(mydata, left, capsys):
 
 
 @pytest.mark.slow
-def test_masks_alone_are_trained_evaluated_and_examined(mydata):
+def test_masks_alone_are_trained(mydata):
     shutil.rmtree(mydata / "tagged")
-    root = mydata.parent
-    for name in ("train.py", "evaluate.py", "configs", "larvseg_jax", "data_pipelines"):
-        (root / name).symlink_to(REPOSITORY / name)
-    for command in commands():
-        run(f"{command} {SHORT}" if command.startswith("python train.py") else command, root)
-    assert "water" in (root / "runs" / "mydata" / "report.html").read_text()
+    for name in ("train.py", "configs", "larvseg_jax", "data_pipelines"):
+        (mydata.parent / name).symlink_to(REPOSITORY / name)
+    (train,) = [command for command in commands() if command.startswith("python train.py")]
+    run(f"{train} --config.total_steps=2", mydata.parent)
+    assert "water" in (mydata.parent / "runs" / "mydata" / "report.html").read_text()
 
 
 def rename(folder, to):

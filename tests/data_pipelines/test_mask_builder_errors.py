@@ -232,6 +232,24 @@ def test_files_of_other_programs_are_no_photos(tmp_path):
     assert list(prepared(Ade20k, write(tmp_path / "in", files), tmp_path / "out", "val")) == ["ADE_val_00000007"]
 
 
+@pytest.mark.parametrize(
+    "left",
+    [
+        "images/validation/.ipynb_checkpoints/ADE_val_00000007-checkpoint.jpg",
+        "images/validation/@eaDir/ADE_val_00000007.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "images/validation/__MACOSX/ADE_val_00000008.jpg",
+        "annotations/validation/.ipynb_checkpoints/ADE_val_00000007-checkpoint.png",
+        "annotations/validation/#recycle/ADE_val_00000009.png",
+        "images/validation/$RECYCLE.BIN/ADE_val_00000009.jpg",
+    ],
+)
+def test_folders_of_other_programs_are_passed_over_and_named(tmp_path, capsys, left):
+    files = ade(grey([1, 2]), **{left: b"not ours"})
+    assert list(prepared(Ade20k, write(tmp_path / "in", files), tmp_path / "out", "val")) == ["ADE_val_00000007"]
+    folder = "/".join(left.split("/")[:3])
+    assert f"folders of other programs passed over: {folder}" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_masks_turn_with_their_photos(orientation, tmp_path):
     """A photo of a dark quarter whose mask was drawn on the pixels as stored; OpenCV turns the photo."""
