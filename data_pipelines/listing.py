@@ -208,6 +208,9 @@ def _image_labels(
         for stem in missing
     ]
     count = len(classes.names)
+    if classes.values != tuple(range(count)) and classes.values is not None:
+        what = f"{file}: `image_labels` are numbers of classes, and {classes.file} gives its classes other values"
+        return [Fault("tag", what, "give both the numbers 0, 1, 2, ...")], {}
     known = {}
     for stem in stems:
         ids, name = labels.get(stem, []), f"{file}, photo {stem!r}"

@@ -221,9 +221,8 @@ def labels_section(reports: tuple[SetReport, ...]) -> Section:
         if report.photos is None or report.scan is None or report.view is None:
             continue
         by_kind = _by_kind((*report.photos.faults, *report.scan.faults))
-        if "meaning" in by_kind:  # which says of all masks what is wrong with their values
-            by_kind.pop("value", None)
-        faults = [f for kind in _OF_PHOTOS for f in _fault_finding(report, kind, by_kind.get(kind, []))]
+        shown = [kind for kind in _OF_PHOTOS if kind != "value" or "meaning" not in by_kind]  # which says it of all
+        faults = [f for kind in shown for f in _fault_finding(report, kind, by_kind.get(kind, []))]
         if not faults:
             what = "masks" if report.view.masks else "tags"
             faults = [Finding("ok", report.where, f"{_looked(report.scan)}: {what} fit photos and class list")]

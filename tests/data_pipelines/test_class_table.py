@@ -8,6 +8,8 @@ import pytest
 from data_pipelines.folder_classes import read_classes
 from larvseg_jax.errors import UserError
 from tests.data_pipelines.mask_files import png
+from tests.data_pipelines.test_folder import NAMES, read_all, write
+from tests.data_pipelines.test_folder import folder as folder  # fixture
 
 ROAD = (("background", "road", "sky"), (0, 1, 2))
 SPREAD = (("road", "sky"), (7, 23))
@@ -36,7 +38,8 @@ NUMBERED = {
     "names that count": ("class 0\nclass 1\n", (("class 0", "class 1"), (0, 1))),
     "some names with numbers": ("car\n2 wheeler\n3d printer\n", (("car", "2 wheeler", "3d printer"), (0, 1, 2))),
     "money": ("1 euro\n2 euro\n5 euro\n", (("1 euro", "2 euro", "5 euro"), (0, 1, 2))),
-    "names of several words": ("0: traffic light\n1: fire-hydrant, red\n", (("traffic light", "fire-hydrant, red"), (0, 1))),
+    "names of several words": ("0: red light\n1: fire-hydrant, red\n", (("red light", "fire-hydrant, red"), (0, 1))),
+    "labelme's name alone": ("__ignore__\nroad\nsky\n", (("__ignore__", "road", "sky"), (0, 1, 2))),
 }  # fmt: skip
 
 
@@ -119,20 +122,20 @@ def test_what_was_read_is_said_in_one_line(tmp_path):
 
 MISTAKES = {
     "a number for two": ("classes.txt", "0: cat\n0: dog\n", r"'cat' and 'dog' have the same value 0"),
-    "one line without": ("classes.txt", "0: cat\n1: dog\ncow\n", r"'cow' is not written as the other lines, such as '0: "),
+    "one line without": ("classes.txt", "0: cat\n1: dog\ncow\n", r"'cow' is not written as the other lines, such"),
     "blank, one without": ("classes.txt", "0 cat\n1 dog\n2 ape\ncow\n", r"'cow' is not written as the other lines"),
     "too large": ("classes.txt", "1: cat\n70000: dog\n", r"'dog' has the value 70000: mask values are 0 to 65534"),
-    "unclear": ("classes.txt", "1,2,cat\n3,4,dog\n", r"not clear what the numbers in '1,2,cat' mean: write lines such as"),
+    "unclear": ("classes.txt", "1,2,cat\n3,4,dog\n", r"not clear what the numbers in '1,2,cat' mean: write"),
     "colour": ("classes.txt", "cat,1,2,300\n", r"colour of 'cat' is \[1, 2, 300\]"),
     "labels.py": ("classes.txt", "Label( 'road', 7, 0, 'flat', 1, False, False, (1,2,3)),\n", r"labels\.py.* 7: road"),
-    "two kinds of ids": ("classes.txt", "name,id,trainId\nroad,7,0\n", r"keep the column whose numbers your masks hold"),
+    "two kinds of ids": ("classes.txt", "name,id,trainId\nroad,7,0\n", r"keep the column whose numbers your"),
     "photos": ("_classes.csv", "filename, cat, dog\na.jpg, 1, 0\n", r"a line per photo, not per class: .*classes\.txt"),
     "short row": ("classes.txt", "name,r,g,b\nroad,1,2\n", r"'road,1,2' does not fit the columns 'name,r,g,b'"),
     "two lists": ("labelmap.txt", "cat:1,2,3::\n", r"labelmap\.txt and .*classes\.txt list different classes"),
-    "broken labelmap": ("labelmap.txt", "# label:color_rgb:parts:actions\ncat\n", r"'cat' is no line of CVAT's labelmap"),
-    "COCO without ids": ("classes.json", '[{"id": 1, "name": "a"}, {"name": "b"}]', r"not every class has a number as `id`"),
+    "broken labelmap": ("labelmap.txt", "# label:color_rgb:parts:actions\ncat\n", r"'cat' is no line of CVAT's"),
+    "COCO without ids": ("classes.json", '[{"id": 1, "name": "a"}, {"name": "b"}]', r"not every class has a number"),
     "values": ("classes.json", '{"names": ["a", "b"], "values": [1]}', r"`values` must be a list of 2 numbers"),
-    "value and ignore": ("classes.json", '{"names": ["a"], "values": [255], "ignore": 255}', r"'a' and 'ignore' have the"),
+    "value and ignore": ("classes.json", '{"names": ["a"], "values": [255], "ignore": 255}', r"'a' and 'ignore' have"),
 }  # fmt: skip
 
 
@@ -153,6 +156,14 @@ def test_a_list_of_another_name_is_pointed_to(tmp_path):
         UserError, match=r"neither classes\.json nor classes\.txt, only labels\.txt \(is it one of them"
     ):
         read_classes(tmp_path)
+
+
+def test_image_labels_need_plain_numbers(folder):
+    write(folder / "classes.json", {"names": list(NAMES), "values": [0, 5, 6, 7]})
+    with pytest.raises(
+        UserError, match=r"splits\.json: `image_labels` are numbers of classes, and .*classes\.json gives"
+    ):
+        read_all(folder, masks=False)
 
 
 def test_a_value_that_the_list_does_not_have_is_named(tmp_path):

@@ -125,7 +125,7 @@ def labelme(folder):
 
 
 def few_bits(folder):
-    put(folder, "train", 0, saved((photo()[..., 0].astype(np.uint16) * 5)))
+    put(folder, "train", 0, saved(photo()[..., 0].astype(np.uint16) * 5))
     return (
         "warning streams.masks",
         "16 bits that use fewer: 1",
@@ -135,7 +135,7 @@ def few_bits(folder):
 
 
 def few_bits_without_mask(folder):
-    (folder / "tagged" / "zebra" / "y.png").write_bytes(saved((photo()[..., 0].astype(np.uint16) * 50)))
+    (folder / "tagged" / "zebra" / "y.png").write_bytes(saved(photo()[..., 0].astype(np.uint16) * 50))
     return "warning streams.tagged", "16 bits that use fewer: 1", "y.png: 16 bits", "read as 14 bits"
 
 
