@@ -90,9 +90,10 @@ def decode_mask(data: bytes, name: str, *, grey_in_colour: bool = False) -> Inte
     Raises:
       DataError: not a picture, cut short, lossily compressed, or coloured.
     """
-    if data.startswith(_JPEG):
-        remedy = "export it anew, as PNG (a JPEG that is converted keeps the changed values)"
-        raise DataError("lossy", f"{name}: is a JPEG, which changes the numbers of a mask", remedy)
+    lossy = "JPEG" if data.startswith(_JPEG) else "lossy WebP" if data[8:16] == b"WEBPVP8 " else ""
+    if lossy:
+        remedy = "export it anew, as PNG (one that is converted keeps the changed values)"
+        raise DataError("lossy", f"{name}: is a {lossy}, which changes the numbers of a mask", remedy)
     try:
         with Image.open(io.BytesIO(data)) as picture:
             mode = picture.mode

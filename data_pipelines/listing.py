@@ -264,7 +264,9 @@ def _files_of(
         similar = [name for name in others[place : place + 1] if name.startswith(stem)]
         instead = f", there is {similar[0]}" if similar else ""
         what = f"{folder / stem}{extensions[0]} does not exist{instead}"
-        faults.append(Fault("files", what, remedy, among))
+        is_jpeg = bool(similar) and extensions == (".png",) and similar[0].lower().endswith((".jpg", ".jpeg"))
+        lossless = "export the masks as PNG, as JPEG changes their numbers"
+        faults.append(Fault("files", what, lossless if is_jpeg else remedy, among))
     return files
 
 

@@ -95,7 +95,8 @@ def _of_other_values(seen: Mapping[int, str], classes: FolderClasses) -> Fault |
         f"{', '.join(map(str, values))}, as many values as it has classes"
     )
     names = classes.names if count > 1 else ("background", *classes.names)
-    return Fault("meaning", what, f"if they are these classes in order, {_numbering(values, names, classes)}")
+    numbering = _numbering(values, names, classes)
+    return Fault("meaning", what, f"if they are these classes in order, {numbering}; else correct the masks")
 
 
 def _of_a_lost_class(seen: Mapping[int, str], classes: FolderClasses, looked_at: int) -> Fault | None:

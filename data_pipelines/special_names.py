@@ -12,8 +12,10 @@ _MEANINGS: Mapping[str, Meaning] = {
     **dict.fromkeys(("background", "backgrounds", "backgroundclass", "bg", "none", "noclass", "nothing"), "background"),
     **dict.fromkeys(("unlabelled", "unlabeled", "notlabelled", "notlabeled", "nolabel", "unannotated"), "ignored"),
     **dict.fromkeys(("void", "ignore", "ignored", "ignorelabel", "ignoreregion", "dontcare", "donotcare"), "ignored"),
-    **dict.fromkeys(("unknown", "undefined", "unclassified", "outofroi", "egovehicle"), "ignored"),
-    **dict.fromkeys(("rectificationborder", "null"), "ignored"),
+    **dict.fromkeys(
+        ("unknown", "undefined", "unclassified", "unlabel", "nodata", "novalue", "missing", "invalid"), "ignored"
+    ),
+    **dict.fromkeys(("null", "outofroi", "egovehicle", "rectificationborder"), "ignored"),
     **dict.fromkeys(("other", "others", "rest", "misc", "miscellaneous", "everythingelse"), "rest"),
 }
 

@@ -157,7 +157,8 @@ def look_at(photos: PhotoSet, index: int, view: View) -> Look:
             classes, found = _classes_of(mask, photo, photos)
             faults += found
     faults += _few_bits(photo)
-    readable = not any(fault.kind in ("unreadable", "lossy", "coloured") for fault in faults)
+    readable = not any(fault.kind in ("unreadable", "lossy") for fault in faults)
+    readable &= photo.mask is None or mask is not None
     tags = 0
     if readable:
         columns = np.unique(view.columns[list(classes)]) if classes else np.zeros(0, np.int32)

@@ -113,9 +113,9 @@ def test_a_split_may_show_one_class_alone_where_the_others_show_more(tmp_path):
     assert [np.unique(label).tolist() for label in labels(tmp_path, ["background", "cat"], "val")] == [[-1, 0]] * 2
 
 
-def jpeg(mask, quality=75):
+def jpeg(mask, file_format="JPEG"):
     file = io.BytesIO()
-    Image.fromarray(mask).save(file, "JPEG", quality=quality)
+    Image.fromarray(mask).save(file, file_format, quality=75)
     return file
 
 
@@ -126,10 +126,13 @@ def disc(values, side=64):
 
 
 @pytest.mark.parametrize("classes", ["background\nlesion\n", "\n".join(f"c{i}" for i in range(150))])
-def test_jpegs_called_png_are_named(tmp_path, classes):
+@pytest.mark.parametrize("kind", ["JPEG", "WebP"])
+def test_lossy_files_called_png_are_named(tmp_path, classes, kind):
     write(tmp_path, lambda i: disc((0, 1)), classes)
-    (tmp_path / "masks" / "train" / "p2.png").write_bytes(jpeg(disc((0, 1))).getvalue())
-    with pytest.raises(UserError, match=r"p2\.png: is a JPEG, which changes the numbers of a mask: export it anew"):
+    (tmp_path / "masks" / "train" / "p2.png").write_bytes(jpeg(disc((0, 1)), kind).getvalue())
+    with pytest.raises(
+        UserError, match=rf"p2\.png: is a (lossy )?{kind}, which changes the numbers of a mask: export it anew"
+    ):
         labels(tmp_path, classes.split())
 
 

@@ -109,6 +109,11 @@ def numbered(folder):
     return "warning classes.txt", "'0: background' is read as value 0, class 'background'"
 
 
+def from_one(folder):
+    (folder / "classes.txt").write_text("1: grass\n2: water\n")
+    return "error streams.masks", "mask values that are no class: 3", "value 0 at row 0, column 0 is none of the 2"
+
+
 def colours_listed(folder):
     (folder / "classes.txt").write_text("background,0,0,0\ngrass,9,99,9\nwater,1,2,3\n")
     return "warning classes.txt", "'background,0,0,0' is read as colour [0, 0, 0], class 'background'"
@@ -158,7 +163,7 @@ def half_turned(folder):
 
 
 KINDS = (
-    binary, steps, jpegs, smeared, coloured, numbered, colours_listed, unlabeled, labelme, few_bits,
+    binary, steps, jpegs, smeared, coloured, numbered, from_one, colours_listed, unlabeled, labelme, few_bits,
     few_bits_without_mask, turned, half_turned,
 )  # fmt: skip
 
