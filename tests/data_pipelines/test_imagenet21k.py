@@ -214,6 +214,27 @@ def test_folders_that_are_no_synset_are_reported(tmp_path, capsys):
     assert "no whole release, the closest is 21k-p winter-2021: 10,450 (n00005787, n00006484, n00007846, ...)" in output
 
 
+@pytest.mark.parametrize("write", [write_folders, write_tars])
+def test_what_other_programs_leave_is_passed_over(write, tmp_path):
+    tree = {"n00004475": photos("n00004475")}
+    for name in (
+        "@eaDir/n00004475_9.JPEG",
+        "__MACOSX/n00004475/n00004475_8.JPEG",
+        ".ipynb_checkpoints/n00004475_7.JPEG",
+    ):
+        tree["n00004475"][name] = tree["n00004475"]["n00004475_1.JPEG"]
+        if write is write_folders:
+            (tmp_path / "in" / "n00004475" / name).parent.mkdir(parents=True)
+    write(tmp_path / "in", {"n00004475": tree["n00004475"]} if write is write_tars else {})
+    if write is write_folders:
+        for name, data in tree["n00004475"].items():
+            (tmp_path / "in" / "n00004475" / name).write_bytes(data)
+        (tmp_path / "in" / "@eaDir").mkdir()
+    directory = prepare(ImageNet21k, tmp_path / "in", tmp_path / "data")
+    assert len(records(directory)) == 3
+    assert metadata(directory)["unknown_synsets"] == []
+
+
 def test_folders_go_before_archives_of_the_same_name(tmp_path):
     # The system lists files in the order of their creation, backwards or at random: both kinds come first somewhere.
     write_tars(tmp_path, {"n00004475": photos("n00004475", (1,)), "n15102455": photos("n15102455", (1,))})
