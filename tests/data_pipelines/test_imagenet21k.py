@@ -68,6 +68,7 @@ def write_folders(root, tree):
     for wnid, files in tree.items():
         (root / wnid).mkdir(parents=True)
         for name, data in files.items():
+            (root / wnid / name).parent.mkdir(parents=True, exist_ok=True)
             (root / wnid / name).write_bytes(data)
 
 
@@ -216,20 +217,11 @@ def test_folders_that_are_no_synset_are_reported(tmp_path, capsys):
 
 @pytest.mark.parametrize("write", [write_folders, write_tars])
 def test_what_other_programs_leave_is_passed_over(write, tmp_path):
-    tree = {"n00004475": photos("n00004475")}
-    for name in (
-        "@eaDir/n00004475_9.JPEG",
-        "__MACOSX/n00004475/n00004475_8.JPEG",
-        ".ipynb_checkpoints/n00004475_7.JPEG",
-    ):
-        tree["n00004475"][name] = tree["n00004475"]["n00004475_1.JPEG"]
-        if write is write_folders:
-            (tmp_path / "in" / "n00004475" / name).parent.mkdir(parents=True)
-    write(tmp_path / "in", {"n00004475": tree["n00004475"]} if write is write_tars else {})
-    if write is write_folders:
-        for name, data in tree["n00004475"].items():
-            (tmp_path / "in" / "n00004475" / name).write_bytes(data)
-        (tmp_path / "in" / "@eaDir").mkdir()
+    files = photos("n00004475")
+    for name in ("@eaDir/n00004475_9.JPEG", "__MACOSX/n1/n00004475_8.JPEG", ".ipynb_checkpoints/n00004475_7.JPEG"):
+        files[name] = files["n00004475_1.JPEG"]
+    write(tmp_path / "in", {"n00004475": files})
+    (tmp_path / "in" / "@eaDir").mkdir()
     directory = prepare(ImageNet21k, tmp_path / "in", tmp_path / "data")
     assert len(records(directory)) == 3
     assert metadata(directory)["unknown_synsets"] == []
