@@ -5,15 +5,17 @@
     mydata/images/train/  mydata/images/val/     photos
     mydata/masks/train/   mydata/masks/val/      their masks, PNG
     mydata/classes.txt                           the classes of the masks (or classes.json)
-    mydata/tagged/<class name>/                  pictures of that class, without masks
+    mydata/tagged/<class name>/                  pictures of that class, without masks; may be missing
 
 The classes are read from there: those of the masks are the base classes, class folders of other names the novel
-ones. Two names mean something: "background" (none of the classes; every tagged picture has some of it) and
-"unlabelled" (nobody knows: such pixels are left out everywhere).
+ones. Some names mean something, in any spelling: "background" (none of the classes; every tagged picture has some of
+it), "unlabelled", "void", "ignore", ... (nobody knows: such pixels are left out everywhere).
 
     ...:mydata,size=B          ViT-B/16 on a GPU, from pretrained weights (size=S: ViT-S/16, and so on)
     ...:mydata,novel=cat+dog   learn these from tags only although the masks show them, to measure what tags teach
     ...:mydata,method=baseline without the CA-Classifier
+    ...:mydata,background=sky  this is "none of the classes"; ignore=mud+fog: these are left out; base=void+other:
+                               these are classes, whatever their names mean elsewhere
 """
 
 from pathlib import Path
@@ -22,10 +24,12 @@ import ml_collections
 
 from configs import common
 from data_pipelines.class_folders import class_folders, class_name
-from data_pipelines.folder_classes import read_classes
+from data_pipelines.files import entries
+from data_pipelines.folder_classes import FolderClasses, read_classes
+from data_pipelines.special_names import meanings
+from larvseg_jax.console import console
 from larvseg_jax.errors import UserError
 
-BACKGROUND, UNLABELLED = "background", "unlabelled"
 AUGREG = {  # ImageNet-21K weights as published; docs/weights.md says where
     "Ti": "Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0.npz",
     "S": "S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0.npz",
@@ -33,35 +37,44 @@ AUGREG = {  # ImageNet-21K weights as published; docs/weights.md says where
     "L": "L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0.npz",
 }
 SIZES = ("small", *AUGREG)
-ARGUMENTS = dict(size="small", novel="", method="larvseg")
+ARGUMENTS = dict(size="small", novel="", method="larvseg", background="", ignore="", base="")
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """The folder, then size=small|Ti|S|B|L, novel=name+name, method=larvseg|baseline."""
+    """The folder, then size=small|Ti|S|B|L, novel=, ignore=, base= (name+name), background=, method=."""
     args = common.parse_arguments(arguments, first="data", data="", **ARGUMENTS)
     if not args.data:
         raise UserError("configs/own_data.py needs the folder of your data: --config=configs/own_data.py:mydata")
-    if not Path(args.data).is_dir():
+    data = Path(args.data)
+    if not data.is_dir():
         raise UserError(f"{args.data} does not exist: give the folder of your data, as seen from the current one")
     if args.size not in SIZES:
         raise UserError(f"config argument size={args.size}: use {', '.join(SIZES)}")
     config = common.get_config()
     changed = [f"{name}={getattr(args, name)}" for name in ARGUMENTS if getattr(args, name) != ARGUMENTS[name]]
-    config.name = common.run_name(Path(args.data).resolve().name, ",".join(changed))  # each its own folder in runs/
+    config.name = common.run_name(data.resolve().name, ",".join(changed))  # each its own folder in runs/
     config.data_root = args.data
-    config.vocabulary = vocabulary(Path(args.data), tuple(filter(None, args.novel.split("+"))))
-    background = (BACKGROUND,) if config.vocabulary.background else ()
+    classes = read_classes(data)
+    groups = special(classes, args.background, _names(args.ignore), _names(args.base))
+    config.vocabulary = vocabulary(data, classes, groups, _names(args.novel))
+    _say(data, classes, groups)
+    background = (config.vocabulary.background,) if config.vocabulary.background else ()
     photos = small(config) if args.size == "small" else pretrained(config, args.size)
     masked = common.source(folder=".", split="train")
     config.streams.masks = common.mask_stream(
         **photos, source=masked, classes=(*background, *config.vocabulary.base), weight=0.5
     )
+    config.evals.val.source = common.source(folder=".", split="val")
+    if not has_tags(data):  # the supervised segmenter
+        config.streams.masks.weight = 1.0
+        common.set_method(config, args.method)
+        return config
     # The tags of the masked photos as well: they show base classes without novel ones, which tells the two apart.
     config.streams.tags_of_masks = common.tag_stream(
         **photos,
         source=masked,
         tags_from="crop",
-        max_labels=min(len(set(read_classes(Path(args.data)).names)), 96),  # a static shape: not more than can be
+        max_labels=min(len(set(classes.names)), 96),  # a static shape: not more than can be
         weight=0.25,
     )
     config.streams.tagged = common.tag_stream(
@@ -76,7 +89,6 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
         for stream in (config.streams.tags_of_masks, config.streams.tagged):
             stream.update(lambda_cls=0.3, lambda_aux=0.3)
     common.set_method(config, args.method)
-    config.evals.val.source = common.source(folder=".", split="val")
     return config
 
 
@@ -99,34 +111,86 @@ def pretrained(config: ml_collections.ConfigDict, size: str) -> dict:
     return dict(batch_size=8)
 
 
-def vocabulary(data: Path, learnt_from_tags: tuple[str, ...] = ()) -> dict:
+def has_tags(data: Path) -> bool:
+    """Whether there are class folders: without them everything is learnt from the masks."""
+    folder = data / "tagged"
+    return folder.exists() and not (folder.is_dir() and not any(entries(folder)))
+
+
+def special(classes: FolderClasses, background: str, ignored: tuple[str, ...], base: tuple[str, ...]) -> dict[str, str]:
+    """The names in the class list that name no class -> "background" or "ignored"; the arguments decide first."""
+    for argument, given in (("background", (background,)), ("ignore", ignored), ("base", base)):
+        for name in given:
+            if name and name not in classes.names:
+                raise UserError(
+                    f"config argument {argument}={name}: {classes.file} has no {name!r}: it has "
+                    f"{', '.join(classes.names)}"
+                )
+    names = [name for name in classes.names if name not in (*base, *ignored, background)]
+    groups: dict[str, str] = dict(meanings(names))
+    if background:  # what else would be the background is something else than it
+        groups = dict.fromkeys(groups, "ignored") | {background: "background"}
+    groups |= dict.fromkeys(ignored, "ignored")
+    several = [name for name, group in groups.items() if group == "background"]
+    if len(several) > 1:
+        raise UserError(
+            f"{classes.file}: {several[0]!r} and {several[1]!r} both name the background: give both the same name, or "
+            f"say which of them is it by the argument background={several[0]}"
+        )
+    return groups
+
+
+def vocabulary(data: Path, classes: FolderClasses, groups: dict[str, str], learnt_from_tags: tuple[str, ...]) -> dict:
     """Base classes: those of the masks. Novel ones: class folders of other names, and `learnt_from_tags`."""
-    classes = read_classes(data)
-    masked = [name for name in dict.fromkeys(classes.names) if name != UNLABELLED]
-    folders = [class_name(folder) for folder in class_folders(data / "tagged")]
-    _refuse_near_misses(folders, masked, data, classes.file)
+    masked = [name for name in dict.fromkeys(classes.names) if groups.get(name) != "ignored"]
+    background = next((name for name, group in groups.items() if group == "background"), "")
+    folders = [class_name(folder) for folder in class_folders(data / "tagged")] if has_tags(data) else []
+    _refuse_near_misses(folders, [*masked, *groups], data, classes.file)
     for name in learnt_from_tags:
-        if name == BACKGROUND:
+        if name == background:
             raise UserError(f"config argument novel={name}: it stands for none of the classes and cannot be novel")
         for where, names in ((data / "tagged", folders), (classes.file, masked)):
             if name not in names:
                 raise UserError(
                     f"config argument novel={name}: it needs a class folder, and masks to measure it on, but "
-                    f"{where} has no {name!r}: it has {', '.join(names)}"
+                    f"{where} has no {name!r}: it has {', '.join(names) or 'no classes'}"
                 )
-    base = tuple(name for name in masked if name not in (BACKGROUND, *learnt_from_tags))
+    base = tuple(name for name in masked if name not in (background, *learnt_from_tags))
     if not base:
         raise UserError(f"{classes.file}: no base class is left to learn from masks: name at least one")
+    ignored = [name for name, group in groups.items() if group == "ignored"]
+    if len(base) == 1 and not background and ignored:
+        raise UserError(
+            f"{classes.file}: {base[0]!r} alone is left to learn from masks, as {ignored[0]!r} is ignored: if that is "
+            f"where no {base[0]} is, give the argument background={ignored[0]}"
+        )
     without_masks = [name for name in folders if name not in masked]
-    if UNLABELLED in without_masks:
-        raise UserError(f"{data / 'tagged' / UNLABELLED}: this name stands for no class: rename the folder")
+    for name in without_masks:
+        if name in groups or meanings([name]):
+            raise UserError(f"{data / 'tagged' / name}: this name stands for no class: rename the folder")
     return dict(
         classes=(*masked, *without_masks),
         base=base,
         novel=(*learnt_from_tags, *without_masks),
-        background=BACKGROUND if BACKGROUND in masked else "",
+        background=background,
         ignore_in_eval=tuple(without_masks),  # no pixel says where they are: there is nothing to measure
     )
+
+
+def _say(data: Path, classes: FolderClasses, groups: dict[str, str]) -> None:
+    """A line for everything that was understood and not simply read."""
+    if classes.reading:
+        console.print(classes.reading, markup=False)
+    special_names = [f"{name!r} is {'the background' if g == 'background' else g}" for name, g in groups.items()]
+    if set(groups) - {"background"}:
+        remedy = "(other meanings: the arguments background=, ignore=, base=)"
+        console.print(f"{classes.file}: {', '.join(special_names)} {remedy}", markup=False)
+    if not has_tags(data):
+        console.print(f"{data / 'tagged'} holds no class folder: all classes are learnt from the masks", markup=False)
+
+
+def _names(argument: str) -> tuple[str, ...]:
+    return tuple(filter(None, argument.split("+")))
 
 
 def _refuse_near_misses(folders: list[str], masked: list[str], data: Path, classes_file: Path) -> None:

@@ -12,6 +12,8 @@ from jaxtyping import Int32, Integer, UInt8
 
 from data_pipelines.decode import decode_image
 from data_pipelines.faults import Fault, raise_first
+from data_pipelines.mask_evidence import smeared
+from data_pipelines.orientation import turned_mask
 from larvseg_jax.errors import DataError, UserError
 from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
 
@@ -129,6 +131,11 @@ class LabelMap:
         """Raise for the first wrong pixel, if there is one."""
         if not wrong.any():
             return
+        if smeared(mask, wrong):
+            values = len(np.unique(mask[wrong]))
+            what = f"{values} values that are no class of {self.where}, strewn over {np.count_nonzero(wrong):,} pixels"
+            remedy = "export it anew, as PNG and in its own size (nearest neighbour if it must be resized)"
+            raise DataError("lossy", f"{name}: {what}, as JPEG or smooth resizing leaves them", remedy)
         row, column = np.argwhere(wrong)[0]
         ignore = "" if self.ignore is None else f" nor {self.ignore} (ignore)"
         raise DataError(
@@ -172,7 +179,7 @@ def decoded(
     image = decode_image(photo.image, photo.image_name)
     example: Example = {"id": photo.id, "image": image}
     if photo.mask is not None:
-        mask = decode_mask(photo.mask, photo.mask_name)
+        mask = turned_mask(decode_mask(photo.mask, photo.mask_name), image.shape[:2], photo.image)
         example["label"] = label_map.label(mask, image, photo.mask_name)
     if tags:
         example["tags"] = label_map.tags(photo.tags or (), photo.image_name)

@@ -68,7 +68,16 @@ KINDS = {
     "spare mask": Kind("warning", "masks without photo", "they are not used: is the photo missing?"),
     "unreadable": Kind("error", "cannot be read", "the run stops at the first it draws: replace or remove them"),
     "value": Kind("error", "mask values that are no class", "the run stops at the first: correct mask or class list"),
+    "meaning": Kind("error", "masks whose values mean something else", "the run does not start: give them in the list"),
+    "lossy": Kind("error", "masks smeared by JPEG or resizing", "the run stops at the first: export them anew as PNG"),
+    "coloured": Kind(
+        "error", "coloured masks", "the run stops at the first: give the classes' colours in classes.json"
+    ),
     "size": Kind("error", "photo and mask of different size", "the run stops at the first: replace one of the two"),
+    "turned": Kind(
+        "warning", "photos that an EXIF tag turns", "do their masks fit? See the sheet, or save them upright"
+    ),
+    "few bits": Kind("warning", "photos of 16 bits that use fewer", "they are read brighter, by the bits they use"),
     "tag": Kind("error", "image labels that are no class", "the run does not start or stops: correct them"),
     "many tags": Kind("error", "photos with more tags than max_labels", "the run stops at the first: raise max_labels"),
     "empty": Kind("warning", "masks without a class of the stream", "nothing in them counts: is the class list right?"),

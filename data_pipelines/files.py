@@ -13,8 +13,13 @@ from larvseg_jax.errors import DataError, UserError
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """Endings of photos, in lower case."""
 
-_BY_OTHERS = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}
-"""Names that Windows, macOS and Synology leave in folders, in lower case; hidden ones begin with a dot."""
+_BY_OTHERS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"}  # Windows
+_BY_OTHERS |= {"__macosx", "icon\r", "lost+found", "__pycache__", "@eadir", "@sharebin", "#recycle", "#snapshot"}
+
+
+def is_by_others(name: str) -> bool:
+    """Whether a file or folder is hidden (.ipynb_checkpoints, .DS_Store) or left by an operating system or a NAS."""
+    return name.startswith(".") or name.lower() in _BY_OTHERS
 
 
 def entries(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -26,7 +31,7 @@ def entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as listing:
             for entry in listing:
-                if not entry.name.startswith(".") and entry.name.lower() not in _BY_OTHERS:
+                if not is_by_others(entry.name):
                     yield entry
     except OSError as error:
         raise DataError("files", f"{folder}: cannot be listed ({error.strerror})", "check the data folder") from error

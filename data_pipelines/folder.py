@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import SupportsIndex
 
-from data_pipelines.decode import decode_mask
 from data_pipelines.examples import Example, LabelMap, decoded
 from data_pipelines.faults import raise_first
 from data_pipelines.listing import list_folder
+from data_pipelines.mask_evidence import mask_faults
 from larvseg_jax.vocabulary import LabelSet
 
 
 class FolderSource:
     """One split of a folder as a random-access source of Examples.
 
-    The constructor checks what needs no decoding (files there, labels within the class list);
-    mask values and sizes are checked as each photo is read.
+    The constructor checks what needs no decoding (files there, labels within the class list), and whether the values
+    of some masks can be those of the class list; all values and sizes are checked as each photo is read.
 
     Args:
       folder: the data folder.
@@ -32,7 +32,8 @@ class FolderSource:
         classes = self._listing.classes
         self._label_map = LabelMap.build(classes.names, classes.ignore, label_set, str(classes.file))
         raise_first(self._listing.faults)
-        self._decode_mask = classes.colours.decode if classes.colours else decode_mask
+        raise_first(mask_faults(self._listing.masks or (), classes, folder / "masks"))
+        self._decode_mask = classes.decode
         self._tags = tags
 
     def __len__(self) -> int:

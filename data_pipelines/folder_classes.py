@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-from collections.abc import Sequence
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64, UInt16
-from PIL import Image
+from jaxtyping import Integer
 
-from data_pipelines.decode import unreadable_mask
-from data_pipelines.files import read_bytes, read_json
-from larvseg_jax.errors import DataError, UserError
+from data_pipelines.class_table import ClassTable, check_values, read_table
+from data_pipelines.decode import decode_mask
+from data_pipelines.files import entries, read_bytes
+from data_pipelines.mask_tables import UNLABELLED_ID, ColourTable, ValueTable, unused_ignore
+from larvseg_jax.errors import UserError
 
-COLOUR_IGNORE = 2**16 - 1
-"""Class id of the pixels that a coloured mask leaves without class."""
+_LISTS = ("classes.json", "labelmap.txt", "classes.txt", "_classes.csv")  # the first that is there counts
+_OWN_KEYS = {"names", "ignore", "values", "colours", "colors"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,38 +27,68 @@ class FolderClasses:
     Attributes:
       names: class names by class id.
       ignore: class id of pixels without class, None if there is none.
-      colours: the colours of the masks; None where masks hold class ids.
+      table: how masks become class ids; None where they hold these.
       file: where this was read.
+      ignore_given: whether the list says itself what is ignored.
+      reading: how a list that is more than names was read, one line; else "".
     """
 
     names: tuple[str, ...]
     ignore: int | None
-    colours: ColourTable | None
+    table: ColourTable | ValueTable | None
     file: Path
+    ignore_given: bool = False
+    reading: str = ""
+
+    @property
+    def values(self) -> tuple[int, ...] | None:
+        """Mask value of each class; None where masks are coloured."""
+        if isinstance(self.table, ColourTable):
+            return None
+        return self.table.values if self.table else tuple(range(len(self.names)))
+
+    @property
+    def ignored_value(self) -> int | None:
+        """What masks hold where a pixel has no class; None if nothing does, or a colour."""
+        if isinstance(self.table, ColourTable):
+            return None
+        return self.table.ignore if self.table else self.ignore
+
+    def decode(self, data: bytes, name: str) -> Integer[np.ndarray, "h w"]:
+        """Class ids of a mask file; DataError if it is none or has a value or colour without class."""
+        return self.table.decode(data, name) if self.table else decode_mask(data, name, grey_in_colour=True)
 
 
 def read_classes(folder: Path) -> FolderClasses:
-    """The classes of a data folder: those of classes.json, or, where there is none, of classes.txt.
+    """The classes of a data folder: of classes.json, CVAT's labelmap.txt, classes.txt or Roboflow's _classes.csv.
 
-    classes.txt has one name per line: the first is mask value 0, the next 1, and so on; 255 is ignored
-    (65535 where there are more than 255 names).
-    classes.json has {"names": [...]} in the same order; optionally "ignore", the value of pixels without
-    class, and "colours" ("colors"), one [red, green, blue] per name for masks that are coloured pictures; the value
-    of "ignore" is then a colour as well.
+    The first of these that is there decides. Text (class_table.py) has one name per line: the first is mask value 0,
+    the next 1, and so on, unless the lines give values or colours; 255 is ignored (65535 where 255 or more is a class).
+    classes.json has {"names": [...]} in the same order; optionally "values", the mask value of each, "ignore", the
+    value of pixels without class, and "colours" ("colors"), one [red, green, blue] per name for masks that are coloured
+    pictures; the value of "ignore" is then a colour as well. COCO's categories and {"0": "road"} are read, too.
 
     Raises:
       UserError: no list, or one that is wrong.
     """
-    file = folder / "classes.json"
-    if file.exists():
-        return _from_json(file)
-    file = folder / "classes.txt"
-    if not file.exists():
+    there = [folder / name for name in _LISTS if (folder / name).exists()]
+    if not there:
+        others = sorted(e.name for e in entries(folder) if Path(e.name).suffix in (".txt", ".csv", ".json", ".names"))
+        others = [name for name in others if name != "splits.json"]
+        found = f", only {', '.join(others)} (is it one of them? rename it to classes.txt)" if others else ""
         raise UserError(
-            f"{folder} has neither classes.json nor classes.txt: write classes.txt, one class name per line in the "
-            "order of the mask values 0, 1, 2, ..."
+            f"{folder} has neither classes.json nor classes.txt{found}: write classes.txt, one class name per line in "
+            "the order of the mask values 0, 1, 2, ..."
         )
-    return _from_text(file)
+    file = there[0]
+    if file.suffix == ".json":
+        return _from_json(file)
+    classes = _from_text(file)
+    if file.name == "labelmap.txt" and len(there) > 1:
+        other = _from_text(there[1])
+        if other.names != classes.names:
+            raise UserError(f"{file} and {there[1]} list different classes, or another order: remove one of the two")
+    return classes
 
 
 def _from_text(file: Path) -> FolderClasses:
@@ -66,102 +96,94 @@ def _from_text(file: Path) -> FolderClasses:
         text = read_bytes(file).decode("utf-8-sig")  # Windows editors put a byte order mark first
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: byte {error.start} is not UTF-8: save it in that encoding") from error
-    names = [line.strip() for line in text.rstrip().splitlines()]
-    if not text.strip():
-        raise UserError(f"{file} is empty: write one class name per line, in the order of the mask values 0, 1, 2, ...")
-    if "" in names:
-        raise UserError(
-            f"{file}: line {names.index('') + 1} is empty and would be mask value {names.index('')}: name it"
-        )
-    return FolderClasses(tuple(names), 255 if len(names) <= 255 else 2**16 - 1, None, file)
+    return _classes(read_table(text.splitlines(), file), file)
+
+
+def _classes(table: ClassTable, file: Path) -> FolderClasses:
+    """The classes of a list, in the order of their values."""
+    names, values, reading = table.names, table.values, f"{file}: {table.reading}" if table.reading else ""
+    if table.colours is not None:
+        numbers = values or tuple(range(len(names)))
+        colours = ColourTable.build(names, list(table.colours), None, file, numbers)
+        return FolderClasses(names, UNLABELLED_ID, colours, file, reading=reading)
+    if values is None:
+        return FolderClasses(names, unused_ignore(range(len(names))), None, file, reading=reading)
+    order = sorted(range(len(names)), key=values.__getitem__)
+    names, values = tuple(names[i] for i in order), tuple(values[i] for i in order)
+    ignore = unused_ignore(values)
+    if values == tuple(range(len(values))):
+        return FolderClasses(names, ignore, None, file, reading=reading)
+    given = 255 in values
+    return FolderClasses(names, UNLABELLED_ID, ValueTable(values, ignore, str(file)), file, given, reading)
 
 
 def _from_json(file: Path) -> FolderClasses:
-    content = read_json(file)
-    names, ignore = content.get("names"), content.get("ignore")
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+    try:
+        content = json.loads(read_bytes(file))
+    except ValueError as error:
+        raise UserError(f"{file}: not valid JSON ({error}): correct it") from error
+    listed = _json_table(content, file)
+    if listed is not None:
+        return _classes(listed, file)
+    names, ignore, values = content.get("names"), content.get("ignore"), content.get("values")
+    if not _are_names(names):
         raise UserError(f"{file}: `names` must be the list of class names, in the order of the mask values")
     colours = content.get("colours", content.get("colors"))
     if colours is not None:
         table = ColourTable.build(names, colours, ignore, file)
-        return FolderClasses(tuple(names), COLOUR_IGNORE, table, file)
+        return FolderClasses(tuple(names), UNLABELLED_ID, table, file, ignore is not None)
     if ignore is not None and not (isinstance(ignore, int) and 0 <= ignore < 2**16):
         raise UserError(f"{file}: `ignore` is {ignore!r}: give a mask value from 0 to 65535, or leave it out")
-    return FolderClasses(tuple(names), ignore, None, file)
+    if values is None:
+        return FolderClasses(tuple(names), ignore, None, file, ignore is not None)
+    if not isinstance(values, list) or len(values) != len(names) or not all(type(v) is int for v in values):
+        raise UserError(f"{file}: `values` must be a list of {len(names)} numbers, the mask value of every class")
+    check_values(
+        values if ignore is None else [*values, ignore], [*names, "ignore"][: len(names) + (ignore is not None)], file
+    )
+    ignore = unused_ignore(values) if ignore is None else ignore
+    return FolderClasses(tuple(names), UNLABELLED_ID, ValueTable(tuple(values), ignore, str(file)), file, True)
 
 
-@dataclasses.dataclass(frozen=True)
-class ColourTable:
-    """Colours of masks -> class ids, exactly: no colour is rounded to its neighbour.
-
-    Attributes:
-      keys: ascending colours, 65536 * red + 256 * green + blue.
-      class_ids: class id of each key, COLOUR_IGNORE for pixels without class.
-      where: file with the colours, for error messages.
-    """
-
-    keys: Int64[np.ndarray, " colours"]
-    class_ids: UInt16[np.ndarray, " colours"]
-    where: str
-
-    @classmethod
-    def build(cls, names: Sequence[str], colours: Any, ignore: Any, file: Path) -> ColourTable:
-        """Checks `colours` and `ignore` as they stand in classes.json; UserError names what is wrong."""
-        if not isinstance(colours, list) or len(colours) != len(names):
-            count = len(colours) if isinstance(colours, list) else "no list of"
-            raise UserError(f"{file}: {count} `colours` for {len(names)} `names`: give every class its colour")
-        meaning: dict[int, tuple[str, int]] = {}
-        pairs = [(name, colour, i) for i, (name, colour) in enumerate(zip(names, colours, strict=True))]
-        if ignore is not None:
-            pairs.append(("ignore", ignore, COLOUR_IGNORE))
-        for name, colour, class_id in pairs:
-            if not _is_colour(colour):
-                raise UserError(
-                    f"{file}: the colour of {name!r} is {colour!r}: give [red, green, blue], each from 0 to 255"
-                )
-            other, _ = meaning.setdefault(_pack(*colour), (name, class_id))
-            if other != name:
-                raise UserError(f"{file}: {other!r} and {name!r} have the same colour {colour}: give each its own")
-        keys = sorted(meaning)
-        ids = [meaning[key][1] for key in keys]
-        return cls(np.array(keys, np.int64), np.array(ids, np.uint16), str(file))
-
-    def decode(self, data: bytes, name: str) -> UInt16[np.ndarray, "h w"]:
-        """Class ids of a coloured mask file. Palettes are resolved to their colours, transparency is dropped.
-
-        Raises:
-          DataError: not a picture, not coloured, or with a colour that no class has.
-        """
-        try:
-            with Image.open(io.BytesIO(data)) as picture:
-                mode = picture.mode
-                # By way of RGBA, because Pillow warns of palettes with transparency.
-                pixels = np.asarray(picture.convert("RGBA" if mode == "P" else "RGB"))[..., :3].astype(np.int64)
-        except Exception as error:  # whatever Pillow's plugins trip over
-            raise unreadable_mask(data, name, error) from error
-        if mode not in ("RGB", "RGBA", "P", "L"):
-            raise DataError(
-                "unreadable",
-                f"{name}: {self.where} gives `colours`, but this mask is {mode}",
-                "save it as an 8-bit RGB picture",
-            )
-        keys = _pack(pixels[..., 0], pixels[..., 1], pixels[..., 2])
-        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        wrong = self.keys[places] != keys
-        if wrong.any():
-            row, column = np.argwhere(wrong)[0]
-            raise DataError(
-                "value",
-                f"{name}: colour {pixels[row, column].tolist()} at row {row}, column {column} is none of the "
-                f"{len(self.keys)} of {self.where} ({np.count_nonzero(wrong):,} such pixels)",
-                "add it there, or export the mask without smoothed edges",
-            )
-        return self.class_ids[places]
+def _json_table(content: Any, file: Path) -> ClassTable | None:
+    """Classes as other tools write them into JSON; None if it is our own form."""
+    if isinstance(content, dict):
+        for key in ("categories", "id2label", "label2id"):
+            content = content.get(key, content) if isinstance(content, dict) else content
+        if isinstance(content, dict) and isinstance(content.get("names"), dict):
+            content = content["names"]
+    if isinstance(content, dict) and _OWN_KEYS & content.keys():
+        return None
+    if _are_names(content):
+        return ClassTable(tuple(content))
+    if (
+        isinstance(content, list)
+        and content
+        and all(isinstance(c, dict) and _are_names([c.get("name")]) for c in content)
+    ):
+        ids, names = [c.get("id") for c in content], [c["name"] for c in content]
+        return _numbered(ids, names, "a list of categories", file)
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: holds a {type(content).__name__} that is no list of class names: write them into it")
+    keys, values = list(content), list(content.values())
+    if keys and all(key.isdecimal() for key in keys) and _are_names(values):
+        return _numbered([int(key) for key in keys], values, "numbers and names", file)
+    if keys and all(type(value) is int for value in values):
+        return _numbered(values, keys, "names and numbers", file)
+    if keys and all(isinstance(value, list) and len(value) == 3 for value in values):
+        reading = f"names and colours: class {keys[0]!r} has colour {values[0]}"
+        return ClassTable(tuple(keys), None, tuple(values), reading)
+    return None
 
 
-def _is_colour(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value)
+def _numbered(values: list[Any], names: list[str], what: str, file: Path) -> ClassTable:
+    if all(value is None for value in values):
+        return ClassTable(tuple(names))
+    if not all(type(value) is int for value in values):
+        raise UserError(f"{file}: not every class has a number as `id`, its mask value: add them")
+    check_values(values, names, file)
+    return ClassTable(tuple(names), tuple(values), None, f"{what}: value {values[0]} is class {names[0]!r}")
 
 
-def _pack(red: Any, green: Any, blue: Any) -> Any:
-    return red * 65536 + green * 256 + blue
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)

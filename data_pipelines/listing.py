@@ -208,6 +208,9 @@ def _image_labels(
         for stem in missing
     ]
     count = len(classes.names)
+    if classes.values != tuple(range(count)) and classes.values is not None:
+        what = f"{file}: `image_labels` are numbers of classes, and {classes.file} gives its classes other values"
+        return [Fault("tag", what, "give both the numbers 0, 1, 2, ...")], {}
     known = {}
     for stem in stems:
         ids, name = labels.get(stem, []), f"{file}, photo {stem!r}"
@@ -261,7 +264,9 @@ def _files_of(
         similar = [name for name in others[place : place + 1] if name.startswith(stem)]
         instead = f", there is {similar[0]}" if similar else ""
         what = f"{folder / stem}{extensions[0]} does not exist{instead}"
-        faults.append(Fault("files", what, remedy, among))
+        is_jpeg = bool(similar) and extensions == (".png",) and similar[0].lower().endswith((".jpg", ".jpeg"))
+        lossless = "export the masks as PNG, as JPEG changes their numbers"
+        faults.append(Fault("files", what, lossless if is_jpeg else remedy, among))
     return files
 
 

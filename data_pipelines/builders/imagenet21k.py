@@ -11,7 +11,6 @@ photos to take; without it all of their synsets. Nothing but the names of a few 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from data_pipelines.builders.download_builder import DownloadBuilder, in_pieces
 from data_pipelines.builders.imagenet_release import release_of
 from data_pipelines.builders.records import Photo, Unreadable
 from data_pipelines.builders.synset_photos import photos_in_archive, photos_in_folder
+from data_pipelines.files import entries
 from larvseg_jax.errors import UserError
 from larvseg_jax.vocabulary.class_lists import class_list
 
@@ -67,14 +67,14 @@ class ImageNet21k(DownloadBuilder):
     def pieces(self, root: Path) -> dict[str, Sequence[Synsets]]:
         folder, names = _find(root)
         photo_list = self._photo_list(root)
-        entries = [names[wnid] for wnid in sorted(class_list(self.CLASS_LIST).ids) if wnid in names]
-        if not entries:
+        found = [names[wnid] for wnid in sorted(class_list(self.CLASS_LIST).ids) if wnid in names]
+        if not found:
             raise UserError(
                 f"{folder} holds none of the {self.class_count} synsets of {self.CLASS_LIST}: download them"
             )
-        size = max(_MIN_SYNSETS, -(-len(entries) // _MAX_SHARDS))
+        size = max(_MIN_SYNSETS, -(-len(found) // _MAX_SHARDS))
         listed, lines = (str(photo_list), sum(1 for _ in _lines(photo_list))) if photo_list else (None, 0)
-        return {"train": [Synsets(str(folder), tuple(group), listed, lines) for group in in_pieces(entries, size)]}
+        return {"train": [Synsets(str(folder), tuple(group), listed, lines) for group in in_pieces(found, size)]}
 
     def photos(self, piece: Synsets) -> Iterator[Photo | Unreadable]:
         selections = _selections(piece)
@@ -168,8 +168,7 @@ def _entries(folder: Path) -> list[str]:
     """Names of the folders and .tar files in a folder, none if it is not there."""
     if not folder.is_dir():
         return []
-    with os.scandir(folder) as entries:
-        return [e.name for e in entries if not e.name.startswith(".") and (e.is_dir() or e.name.endswith(".tar"))]
+    return [entry.name for entry in entries(folder) if entry.is_dir() or entry.name.endswith(".tar")]
 
 
 def _unknown(folder: Path) -> list[str]:

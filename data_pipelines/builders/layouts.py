@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from data_pipelines.builders.encodings import Encoding
+from data_pipelines.files import is_by_others
 from larvseg_jax.errors import UserError
 
 
@@ -79,6 +80,15 @@ class SplitFiles:
                 raise UserError(f"{base / photo}: {base / other[1]} has the same name: take one of the two out")
         return list(matches.values())
 
+    def passed_over(self, base: Path) -> list[str]:
+        """Folders among the photos and masks that are hidden or left by other programs, relative to `base`."""
+        found = set()
+        for top in (*self.photos, *self.masks):
+            for parent, folders, _ in os.walk(base / top, followlinks=True):
+                found |= {Path(parent, name).relative_to(base).as_posix() for name in folders if is_by_others(name)}
+                folders[:] = [name for name in folders if not is_by_others(name)]
+        return sorted(found)
+
     def _list(self, base: Path) -> Path | None:
         """The first list that exists."""
         return next((base / name for name in self.lists if (base / name).is_file()), None)
@@ -110,8 +120,8 @@ def _names(folder: Path, suffix: str, other_endings: tuple[str, ...] = ()) -> It
     """Relative names, without the suffix, of a folder's files that end in it; in no order."""
     for parent, folders, files in os.walk(folder, followlinks=True):
         here = set(files)  # ADE20K keeps the instances of X.jpg in a folder X: hundreds of thousands of files
-        folders[:] = [name for name in folders if name + suffix not in here]
+        folders[:] = [name for name in folders if name + suffix not in here and not is_by_others(name)]
         below = Path(parent).relative_to(folder).as_posix()
         for name in files:
-            if name.endswith(suffix) and not name.endswith(other_endings) and not name.startswith("."):
+            if name.endswith(suffix) and not name.endswith(other_endings) and not is_by_others(name):
                 yield (name if below == "." else f"{below}/{name}").removesuffix(suffix)

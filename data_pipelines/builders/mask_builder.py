@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -16,15 +16,9 @@ from PIL import Image
 from data_pipelines.builders.download_builder import DownloadBuilder, Piece, each, in_pieces, read_file
 from data_pipelines.builders.layouts import Layout, SplitFiles
 from data_pipelines.builders.records import Photo, Unreadable
+from data_pipelines.orientation import turned_mask
+from larvseg_jax.console import first_few
 from larvseg_jax.errors import UserError
-
-_ORIENTATION = 0x0112  # the EXIF tag
-_TURNS: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {  # those that swap the sides
-    5: lambda mask: mask.T,
-    6: lambda mask: np.rot90(mask, -1),
-    7: lambda mask: np.rot90(mask, 2).T,
-    8: lambda mask: np.rot90(mask),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +71,10 @@ class MaskBuilder(DownloadBuilder):
         return each(functools.partial(_read, layout, piece.base), piece.files)
 
     def remarks(self, root: Path) -> list[str]:
-        splits = self._find(root).splits
-        return [f"no split {split!r}, its files are not here" for split in self.EXPECTED if split not in splits]
+        _, base, splits = self._find(root)
+        passed_over = sorted({folder for files in splits.values() for folder in files.passed_over(base)})
+        lines = [f"folders of other programs passed over: {first_few(passed_over, 3)}"] if passed_over else []
+        return lines + [f"no split {split!r}, its files are not here" for split in self.EXPECTED if split not in splits]
 
     def _find(self, root: Path) -> _Download:
         best: _Download | None = None
@@ -106,15 +102,12 @@ def _read(layout: Layout, base: Path, files: tuple[str, str, str]) -> Photo:
 
 
 def _turn(mask: UInt16[np.ndarray, "h w"], image: bytes) -> UInt16[np.ndarray, "turned_h turned_w"]:
-    """The mask turned with its photo, which readers turn as its EXIF tag says, if it fits the photo as stored only.
-
-    `Original:` turns the photo alone. Flips and half turns do not change the size and are not noticed here.
-    """
+    """The mask turned with its photo (orientation.py), of which only the header is read."""
     try:
         with Image.open(io.BytesIO(image)) as picture:
-            turn, size = _TURNS.get(picture.getexif().get(_ORIENTATION, 1)), (picture.height, picture.width)
+            height, width = picture.height, picture.width
     except Exception:  # a broken photo, which is reported when it is decoded
         return mask
-    if turn is None or mask.shape != size or size[0] == size[1]:
+    if mask.shape != (height, width):
         return mask
-    return np.ascontiguousarray(turn(mask))
+    return turned_mask(mask, (width, height), image)

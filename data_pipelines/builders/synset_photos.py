@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from data_pipelines.builders.download_builder import each, read_file
 from data_pipelines.builders.records import Photo, Unreadable
+from data_pipelines.files import is_by_others
 
 _PICTURES = {".jpeg", ".jpg", ".png"}
 
@@ -65,7 +66,7 @@ def _index(archive: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> str
     """Collects the files of an archive by name; says what is wrong with it, if anything."""
     try:
         for member in archive:
-            if member.isfile():
+            if member.isfile() and not any(map(is_by_others, PurePosixPath(member.name).parts)):
                 members[PurePosixPath(member.name).name] = member
     except (tarfile.TarError, OSError) as error:
         return str(error)
@@ -77,7 +78,7 @@ def _index(archive: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> str
 
 def _pictures(names: Collection[str], selection: set[str] | None) -> list[str]:
     """Names of the pictures to take, in order."""
-    pictures = (name for name in names if PurePosixPath(name).suffix.lower() in _PICTURES and name[0] != ".")
+    pictures = (name for name in names if PurePosixPath(name).suffix.lower() in _PICTURES and not is_by_others(name))
     return sorted(name for name in pictures if selection is None or PurePosixPath(name).stem in selection)
 
 

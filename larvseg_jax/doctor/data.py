@@ -15,6 +15,7 @@ from data_pipelines.sources import SourceConfig, open_source
 from data_pipelines.streams import Stream, open_stream
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import first_few
+from larvseg_jax.doctor.class_lists import class_list_findings
 from larvseg_jax.doctor.findings import Finding, Level, Section
 from larvseg_jax.doctor.photo_sets import PhotoSet, open_photo_set, plain_split
 from larvseg_jax.doctor.scan import Scan, View, scan
@@ -23,6 +24,7 @@ from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
 from larvseg_jax.vocabulary.class_lists import class_list
 
 _OF_THE_SET = ("files", "features", "spare mask")  # kinds of fault that no photo has by itself
+_OF_PHOTOS = tuple(kind for kind in KINDS if kind not in (*_OF_THE_SET, "meaning", "unreadable"))
 _NOTHING = (Finding("note", "data", "nothing to look at"),)
 
 
@@ -120,6 +122,7 @@ def found_section(run: Experiment, reports: tuple[SetReport, ...]) -> Section:
             "split": report.source.split,
             **{key: metadata[key] for key in ("class_list", "layout", "expected", "release") if key in metadata},
         }
+    findings += class_list_findings(run.vocabulary, (r.photos.classes for r in reports if r.photos))
     return Section("data", tuple(findings), facts)
 
 
@@ -161,6 +164,7 @@ def _present(report: SetReport, photos: PhotoSet) -> list[Finding]:
     faults = _by_kind((*photos.faults, *(report.scan.faults if report.scan else ())))
     for kind in _OF_THE_SET:
         findings += _fault_finding(report, kind, faults.get(kind, []))
+    findings += [Finding(KINDS[f.kind].level, report.where, str(f.error())) for f in faults.get("meaning", [])]
     if report.refusal and not any(KINDS[fault.kind].level == "error" for fault in photos.faults):
         findings.append(Finding("error", report.where, report.refusal))
     return findings
@@ -217,8 +221,8 @@ def labels_section(reports: tuple[SetReport, ...]) -> Section:
         if report.photos is None or report.scan is None or report.view is None:
             continue
         by_kind = _by_kind((*report.photos.faults, *report.scan.faults))
-        kinds = ("value", "size", "tag", "many tags", "empty", "untagged", "contradiction")
-        faults = [f for kind in kinds for f in _fault_finding(report, kind, by_kind.get(kind, []))]
+        shown = [kind for kind in _OF_PHOTOS if kind != "value" or "meaning" not in by_kind]  # which says it of all
+        faults = [f for kind in shown for f in _fault_finding(report, kind, by_kind.get(kind, []))]
         if not faults:
             what = "masks" if report.view.masks else "tags"
             faults = [Finding("ok", report.where, f"{_looked(report.scan)}: {what} fit photos and class list")]
@@ -230,7 +234,7 @@ def labels_section(reports: tuple[SetReport, ...]) -> Section:
             text = f"at most {most} tags on one photo (max_labels {report.view.max_labels})"
             findings.append(Finding("ok", report.where, f"{text}: {photo!r}" if photo else text))
         facts[report.where] = {
-            **{kind: [fault.what for fault in by_kind.get(kind, [])] for kind in kinds},
+            **{kind: [fault.what for fault in by_kind.get(kind, [])] for kind in _OF_PHOTOS},
             **class_facts,
             "most_tags": report.scan.most_tags[0],
             "max_labels": report.view.max_labels,

@@ -8,12 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_pipelines.class_folders import unknown_folders
 from data_pipelines.class_listing import class_name, list_class_folders
+from data_pipelines.decode import decode_mask
 from data_pipelines.examples import RawPhoto
 from data_pipelines.faults import Fault
-from data_pipelines.folder_classes import ColourTable
+from data_pipelines.folder_classes import FolderClasses
 from data_pipelines.listing import list_folder
+from data_pipelines.mask_evidence import mask_faults
 from data_pipelines.prepared import IGNORE, open_prepared, read_metadata
 from data_pipelines.sources import SourceConfig
 from larvseg_jax.vocabulary import LabelSet
@@ -28,7 +32,8 @@ class PhotoSet:
       directory: where they lie.
       names: class names of the data set, by class id.
       ignore: mask value without class.
-      colours: of the masks, where they are coloured pictures.
+      decode_mask: class ids of a mask from the bytes and the name of its file.
+      classes: the class list of a folder with masks; None elsewhere.
       count: number of photos that can be read as far as names tell.
       read: photo by number; DataError if its bytes cannot be had. Safe to call from several threads.
       faults: what is wrong without any picture being opened.
@@ -40,12 +45,13 @@ class PhotoSet:
     directory: Path
     names: tuple[str, ...]
     ignore: int | None
-    colours: ColourTable | None
+    decode_mask: Callable[[bytes, str], np.ndarray]
     count: int
     read: Callable[[int], RawPhoto]
     faults: tuple[Fault, ...] = ()
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
     stored_bytes: int | None = None
+    classes: FolderClasses | None = None
 
 
 def open_photo_set(source: SourceConfig, data_root: Path, label_set: LabelSet, *, masks: bool, tags: bool) -> PhotoSet:
@@ -74,7 +80,7 @@ def _prepared(directory: Path, split: str, masks: bool) -> PhotoSet:
         directory=directory,
         names=prepared.names,
         ignore=IGNORE,
-        colours=None,
+        decode_mask=decode_mask,
         count=len(prepared),
         read=prepared.read,
         faults=prepared.faults,
@@ -87,7 +93,15 @@ def _folder(directory: Path, split: str, masks: bool, tags: bool) -> PhotoSet:
     listing = list_folder(directory, split, masks=masks, tags=tags)
     classes = listing.classes
     return PhotoSet(
-        "folder", directory, classes.names, classes.ignore, classes.colours, len(listing), listing.read, listing.faults
+        "folder",
+        directory,
+        classes.names,
+        classes.ignore,
+        classes.decode,
+        len(listing),
+        listing.read,
+        (*listing.faults, *mask_faults(listing.masks or (), classes, directory / "masks")),
+        classes=classes,
     )
 
 
@@ -95,4 +109,4 @@ def _class_folders(directory: Path, label_set: LabelSet) -> PhotoSet:
     listing = list_class_folders(directory)
     names = tuple(class_name(folder) for folder in listing.folders)
     faults = (*listing.faults, *unknown_folders(directory, listing.folders, label_set))
-    return PhotoSet("class folders", directory, names, None, None, len(listing), listing.read, faults)
+    return PhotoSet("class folders", directory, names, None, decode_mask, len(listing), listing.read, faults)

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import TypeVar
 
+import cv2
 import numpy as np
 from jaxtyping import Int32, Integer
 
-from data_pipelines.decode import check_readable, decode_image, decode_mask
+from data_pipelines.decode import check_readable, decode_image, deep_image, used_bits
 from data_pipelines.examples import RawPhoto, is_class_id, tag_faults
 from data_pipelines.faults import Fault
+from data_pipelines.mask_evidence import smeared
+from data_pipelines.orientation import exif_remark, turned_mask
 from larvseg_jax.console import track
 from larvseg_jax.doctor.photo_sets import PhotoSet
 from larvseg_jax.errors import DataError
@@ -153,7 +156,9 @@ def look_at(photos: PhotoSet, index: int, view: View) -> Look:
         if mask is not None:
             classes, found = _classes_of(mask, photo, photos)
             faults += found
-    readable = not any(fault.kind == "unreadable" for fault in faults)
+    faults += _few_bits(photo)
+    readable = not any(fault.kind in ("unreadable", "lossy") for fault in faults)
+    readable &= photo.mask is None or mask is not None
     tags = 0
     if readable:
         columns = np.unique(view.columns[list(classes)]) if classes else np.zeros(0, np.int32)
@@ -185,14 +190,30 @@ def _checked_mask(photo: RawPhoto, photos: PhotoSet) -> tuple[Integer[np.ndarray
         faults.append(Fault.of(error))
     try:
         assert photo.mask is not None
-        decode = photos.colours.decode if photos.colours else decode_mask
-        mask = decode(photo.mask, photo.mask_name)
+        mask = photos.decode_mask(photo.mask, photo.mask_name)
     except DataError as error:
         faults.append(Fault.of(error))
+    if image is not None and mask is not None:
+        remark = exif_remark(mask.shape, image.shape[:2], photo.image)
+        faults += [Fault("turned", f"{photo.image_name}: {remark}")] if remark else []
+        mask = turned_mask(mask, image.shape[:2], photo.image)
     if image is not None and mask is not None and image.shape[:2] != mask.shape:
         sizes = f"mask of {mask.shape[1]}x{mask.shape[0]} pixels, photo of {image.shape[1]}x{image.shape[0]}"
         faults.append(Fault("size", f"{photo.mask_name}: {sizes}"))
     return mask, faults
+
+
+def _few_bits(photo: RawPhoto) -> list[Fault]:
+    """Whether 16 bits are stored and fewer used."""
+    try:
+        deep = deep_image(photo.image)
+    except cv2.error:  # reported already
+        return []
+    bits = 16 if deep is None else used_bits(deep)
+    if deep is None or bits == 16:
+        return []
+    what = f"16 bits, its largest value is {deep.max():,}: read as {bits} bits, not to be dark"
+    return [Fault("few bits", f"{photo.image_name}: {what}")]
 
 
 def _classes_of(
@@ -201,6 +222,14 @@ def _classes_of(
     """Class ids in a mask, and every value that is none."""
     values, pixels = np.unique(mask, return_counts=True) if mask.dtype.itemsize > 2 else _counted(mask)
     classes, faults = [], []
+    unknown = (values < 0) | (values >= len(photos.names))
+    unknown &= values != (-1 if photos.ignore is None else photos.ignore)
+    wrong = np.isin(mask, values[unknown])
+    if smeared(mask, wrong):
+        what = f"{np.count_nonzero(unknown)} values that are no class, strewn over {np.count_nonzero(wrong):,} pixels"
+        return tuple(values[~unknown & (values < len(photos.names))].tolist()), [
+            Fault("lossy", f"{photo.mask_name}: {what}, as JPEG or smooth resizing leaves them")
+        ]
     allowed = f"0..{len(photos.names) - 1}" + ("" if photos.ignore is None else f" nor {photos.ignore} (ignore)")
     for value, number in zip(values.tolist(), pixels.tolist(), strict=True):
         if 0 <= value < len(photos.names):

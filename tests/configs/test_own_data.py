@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -136,7 +137,7 @@ def test_the_page_s_coloured_classes_are_read(mydata):
     assert list(classes.names) == block("text", "mydata/classes.txt").split()
     pixels = np.array([[*json.loads(content)["colours"], [255, 255, 255]]], np.uint8)
     Image.fromarray(pixels).save("mask.png")
-    assert classes.colours.decode(Path("mask.png").read_bytes(), "mask.png").tolist() == [[0, 1, 2, 65535]]
+    assert classes.decode(Path("mask.png").read_bytes(), "mask.png").tolist() == [[0, 1, 2, 65535]]
 
 
 def arguments_of_the_page():
@@ -200,6 +201,65 @@ def test_unlabelled_is_no_class(mydata):
     assert own_data.get_config("mydata").vocabulary.classes == ("grass", "water", "giraffe", "zebra")
 
 
+BACKGROUNDS = ("background", "_background_", "Background", "BG", "__background__", "other", "Others", "no class")
+IGNORED = ("unlabelled", "unlabeled", "Unlabeled", "void", "Void", "ignore", "__ignore__", "don't care", "DontCare")
+
+
+@pytest.mark.parametrize("name", [*BACKGROUNDS, *IGNORED])
+def test_names_that_name_no_class_are_never_base(mydata, name, capsys):
+    (mydata / "classes.txt").write_text(f"{name}\ngrass\nwater\n")
+    config = own_data.get_config("mydata")
+    assert config.vocabulary.base == ("grass", "water")
+    assert config.vocabulary.background == (name if name in BACKGROUNDS else "")
+    assert (name in config.vocabulary.classes) == (name in BACKGROUNDS)
+    assert config.streams.tagged.always_tags == ((name,) if name in BACKGROUNDS else ())
+    lines = [line for line in capsys.readouterr().out.splitlines() if "classes.txt" in line]
+    meaning = "the background" if name in BACKGROUNDS else "ignored"
+    assert lines == [] if name == "background" else len(lines) == 1
+    assert all(f"{name!r} is {meaning} (other meanings: the arguments background=" in line for line in lines)
+
+
+SAID = {
+    "": (("grass",), "background"),
+    ",base=void": (("void", "grass"), "background"),
+    ",base=void+other": (("void", "grass", "other"), "background"),
+    ",background=void": (("grass",), "void"),
+    ",base=background+other,ignore=grass": (("other", "background"), ""),
+}
+
+
+@pytest.mark.parametrize(("arguments", "expected"), SAID.items())
+def test_what_names_mean_can_be_said(mydata, arguments, expected):
+    (mydata / "classes.txt").write_text("void\ngrass\nother\nbackground\n")
+    words = own_data.get_config(f"mydata{arguments}").vocabulary
+    assert (words.base, words.background) == expected
+
+
+@pytest.mark.parametrize("left", [(), ("tagged",), ("tagged", "tagged/.DS_Store", "tagged/@eaDir")])
+def test_without_tagged_pictures_the_masks_are_learnt(mydata, left, capsys):
+    shutil.rmtree(mydata / "tagged")
+    for folder in left:
+        (mydata / folder).mkdir()
+    config = own_data.get_config("mydata")
+    assert list(config.streams) == ["masks"]
+    assert config.streams.masks.weight == 1.0
+    assert (config.vocabulary.base, config.vocabulary.novel) == (("grass", "water"), ())
+    assert "mydata/tagged holds no class folder: all classes are learnt from the masks" in capsys.readouterr().out
+    run_of = from_config(config)
+    mesh = make_mesh(1, 1, jax.devices()[:1])
+    assert "stablehlo" in lower_step(run_of, mesh, state_layout(run_of, mesh)).as_text()[:2000]
+
+
+@pytest.mark.slow
+def test_masks_alone_are_trained(mydata):
+    shutil.rmtree(mydata / "tagged")
+    for name in ("train.py", "configs", "larvseg_jax", "data_pipelines"):
+        (mydata.parent / name).symlink_to(REPOSITORY / name)
+    (train,) = [command for command in commands() if command.startswith("python train.py")]
+    run(f"{train} --config.total_steps=2", mydata.parent)
+    assert "water" in (mydata.parent / "runs" / "mydata" / "report.html").read_text()
+
+
 def rename(folder, to):
     return lambda data: (data / "tagged" / folder).rename(data / "tagged" / to)
 
@@ -208,7 +268,27 @@ MISTAKES = {
     "no folder given": ("", lambda data: None, r"needs the folder of your data: --config=configs/own_data\.py:mydata"),
     "no such folder": ("mydta", lambda data: None, r"mydta does not exist: give the folder of your data"),
     "no class list": ("mydata", lambda data: (data / "classes.txt").unlink(), r"mydata has neither classes\.json nor"),
-    "no tags": ("mydata", lambda data: (data / "tagged").rename(data / "t"), r"mydata/tagged does not exist: make it"),
+    "two backgrounds": (
+        "mydata",
+        lambda data: (data / "classes.txt").write_text("background\nbg\ncat\n"),
+        r"mydata/classes\.txt: 'background' and 'bg' both name the background: give both the same name, or say which",
+    ),
+    "one class": (
+        "mydata",
+        lambda data: (data / "classes.txt").write_text("unlabeled\nroad\n"),
+        r"'road' alone is left to learn .* 'unlabeled' is ignored: if that .* background=unlabeled",
+    ),
+    "no such special name": (
+        "mydata,background=sky",
+        lambda data: None,
+        r"background=sky: .*classes\.txt has no 'sky'",
+    ),
+    "novel without any tags": (
+        "mydata,novel=grass",
+        lambda data: shutil.rmtree(data / "tagged"),
+        r"novel=grass: .*mydata/tagged has no 'grass': it has no classes",
+    ),
+    "void folder": ("mydata", rename("zebra", "Void"), r"mydata/tagged/Void: this name stands for no class: rename"),
     "another spelling": (
         "mydata",
         rename("zebra", "Gr-ass"),

@@ -72,6 +72,42 @@ def test_image_of_16_bits_is_cut_to_8(extension, grey):
     np.testing.assert_array_equal(decode_image(data.tobytes(), "x"), wanted)
 
 
+@pytest.mark.parametrize("extension", [".png", ".tiff"])
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("bits", [8, 9, 10, 11, 12, 13, 14, 15, 16])
+def test_image_of_fewer_bits_in_16_is_not_dark(extension, grey, bits):
+    levels = picture()[..., :1].repeat(3, axis=2) if grey else picture()
+    deep = (levels.astype(np.uint32) * (2**bits - 1) // levels.max()).astype(np.uint16)  # its largest is 2**bits - 1
+    _, data = cv2.imencode(extension, deep[..., 0] if grey else deep[..., ::-1])
+    cut = {8: 0, 9: 2, 10: 2, 11: 4, 12: 4, 13: 6, 14: 6, 15: 8, 16: 8}[bits]
+    image = decode_image(data.tobytes(), "x")
+    np.testing.assert_array_equal(image, deep >> cut)
+    assert image.max() >= 127
+
+
+def test_image_of_16_bits_made_of_dark_8_is_not_brightened():
+    wanted = picture() // 8
+    _, data = cv2.imencode(".png", wanted[..., ::-1].astype(np.uint16) * 257)
+    np.testing.assert_array_equal(decode_image(data.tobytes(), "x"), wanted)
+
+
+def test_image_of_16_bits_is_turned_as_exif_says():
+    tags = Image.Exif()
+    tags[0x112] = 6
+    deep = picture()[..., 0].astype(np.uint16) * 16
+    image = decode_image(encoded(deep, "PNG", exif=tags), "x")
+    bits = 12 if deep.max() < 2**12 else 14
+    np.testing.assert_array_equal(image[..., 0], np.rot90(deep >> (bits - 8), -1))
+
+
+@pytest.mark.parametrize("size", [40, 300])
+def test_image_of_16_bits_cut_short_is_named(size):
+    deep = np.random.default_rng(0).integers(0, 2**12, (40, 40, 3)).astype(np.uint16)
+    _, data = cv2.imencode(".png", deep)
+    with pytest.raises(UserError, match=r"a\.png: no readable picture"):
+        decode_image(data.tobytes()[:size], "a.png")
+
+
 @pytest.mark.parametrize(
     ("orientation", "turned"),
     [(1, lambda a: a), (3, lambda a: a[::-1, ::-1]), (6, lambda a: np.rot90(a, -1)), (8, np.rot90)],
@@ -90,8 +126,11 @@ def broken(kind):
     )
 
 
-@pytest.mark.parametrize("kind", ["empty", "garbage", "jpeg", "png", "flipped"])
-@pytest.mark.parametrize("decode", [decode_image, decode_mask])
+@pytest.mark.parametrize(
+    ("decode", "kind"),
+    [(decode, kind) for decode in (decode_image, decode_mask) for kind in ("empty", "garbage", "png", "flipped")]
+    + [(decode_image, "jpeg")],  # a mask must not be a JPEG at all
+)
 def test_broken_files_are_named(decode, kind):
     with pytest.raises(UserError, match=r"photos/7\.jpg: no readable .*take it out of the split") as caught:
         decode(broken(kind), "photos/7.jpg")
@@ -134,5 +173,16 @@ def test_mask_of_32_bits_becomes_16_if_it_fits():
 
 
 def test_mask_with_colours_is_refused():
-    with pytest.raises(UserError, match=r"m\.png: a mask needs one channel of class ids, this one is RGB"):
+    with pytest.raises(
+        UserError, match=r"m\.png: a mask needs one channel of class ids, this one is RGB.*classes\.json"
+    ):
         decode_mask(encoded(picture(), "PNG"), "m.png")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_mask_of_grey_in_colour_is_read_where_it_is_allowed(mode):
+    ids = np.random.default_rng(0).integers(0, 256, (5, 11), dtype=np.uint8)
+    data = encoded(ids, "PNG", mode)
+    np.testing.assert_array_equal(decode_mask(data, "m.png", grey_in_colour=True), ids)
+    with pytest.raises(UserError, match=rf"m\.png: a mask needs one channel of class ids, this one is {mode}"):
+        decode_mask(data, "m.png")

@@ -139,7 +139,7 @@ MISTAKES = {
         r"has no splits\.json, whose `image_labels` are the tags of its photos: .*tags_from='crop'",
     ),
     "bad JSON": (lambda f: (f / "splits.json").write_text("{"), r"splits\.json: not valid JSON"),
-    "JSON list": (lambda f: write(f / "classes.json", ["cat"]), r"classes\.json: holds a list"),
+    "JSON list": (lambda f: write(f / "classes.json", [1, 2]), r"classes\.json: holds a list that is no list"),
     "no names": (lambda f: write(f / "classes.json", {"ignore": 255}), r"classes\.json: `names` must be"),
     "ignore too large": (
         lambda f: change(f / "classes.json", ignore=70000),

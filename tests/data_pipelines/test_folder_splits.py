@@ -90,6 +90,10 @@ SPLIT_MISTAKES = {
         lambda f: (f / "masks" / "train" / "two.png").rename(f / "masks" / "train" / "two_mask.png"),
         r"masks/train/two\.png does not exist, there is two_mask\.png \(1 of 2",
     ),
+    "mask as JPEG": (
+        lambda f: (f / "masks" / "train" / "two.png").rename(f / "masks" / "train" / "two.jpg"),
+        r"masks/train/two\.png does not exist, there is two\.jpg \(1 of 2 .*: export the masks as PNG, as JPEG changes",
+    ),
     "no masks": (
         lambda f: (f / "masks" / "train").rename(f / "masks" / "t"),
         r"masks/train does not exist: it must hold one\.png and 1 more",

@@ -68,6 +68,7 @@ def write_folders(root, tree):
     for wnid, files in tree.items():
         (root / wnid).mkdir(parents=True)
         for name, data in files.items():
+            (root / wnid / name).parent.mkdir(parents=True, exist_ok=True)
             (root / wnid / name).write_bytes(data)
 
 
@@ -212,6 +213,18 @@ def test_folders_that_are_no_synset_are_reported(tmp_path, capsys):
     output = capsys.readouterr().out
     assert "left out, as they are no synset of ImageNet-21K: 2 (n03931044, other)\n" in output
     assert "no whole release, the closest is 21k-p winter-2021: 10,450 (n00005787, n00006484, n00007846, ...)" in output
+
+
+@pytest.mark.parametrize("write", [write_folders, write_tars])
+def test_what_other_programs_leave_is_passed_over(write, tmp_path):
+    files = photos("n00004475")
+    for name in ("@eaDir/n00004475_9.JPEG", "__MACOSX/n1/n00004475_8.JPEG", ".ipynb_checkpoints/n00004475_7.JPEG"):
+        files[name] = files["n00004475_1.JPEG"]
+    write(tmp_path / "in", {"n00004475": files})
+    (tmp_path / "in" / "@eaDir").mkdir()
+    directory = prepare(ImageNet21k, tmp_path / "in", tmp_path / "data")
+    assert len(records(directory)) == 3
+    assert metadata(directory)["unknown_synsets"] == []
 
 
 def test_folders_go_before_archives_of_the_same_name(tmp_path):

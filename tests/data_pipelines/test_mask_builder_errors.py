@@ -115,7 +115,7 @@ ERRORS = {
     "coloured": (
         PascalVoc,
         voc(COLOURS),
-        r"2007_000033\.png: a mask needs one channel .* RGB: convert it; .* coloured",
+        r"2007_000033\.png: a mask needs one channel .* RGB, .*; or check .* not coloured",
     ),
     "indexed": (
         Ade20kFull,
@@ -230,6 +230,24 @@ def test_the_layout_with_most_splits_is_taken(tmp_path):
 def test_files_of_other_programs_are_no_photos(tmp_path):
     files = ade(grey([1, 2]), **{"images/validation/._ADE_val_00000007.jpg": b"", "images/validation/Thumbs.db": b""})
     assert list(prepared(Ade20k, write(tmp_path / "in", files), tmp_path / "out", "val")) == ["ADE_val_00000007"]
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "images/validation/.ipynb_checkpoints/ADE_val_00000007-checkpoint.jpg",
+        "images/validation/@eaDir/ADE_val_00000007.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "images/validation/__MACOSX/ADE_val_00000008.jpg",
+        "annotations/validation/.ipynb_checkpoints/ADE_val_00000007-checkpoint.png",
+        "annotations/validation/#recycle/ADE_val_00000009.png",
+        "images/validation/$RECYCLE.BIN/ADE_val_00000009.jpg",
+    ],
+)
+def test_folders_of_other_programs_are_passed_over_and_named(tmp_path, capsys, left):
+    files = ade(grey([1, 2]), **{left: b"not ours"})
+    assert list(prepared(Ade20k, write(tmp_path / "in", files), tmp_path / "out", "val")) == ["ADE_val_00000007"]
+    folder = "/".join(left.split("/")[:3])
+    assert f"folders of other programs passed over: {folder}" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
