@@ -8,9 +8,14 @@ ml_collections', are too. Each command has its own set: nothing is defined for t
 from __future__ import annotations
 
 import errno
+import hashlib
 import importlib
+import os
+import platform
+import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import flags as absl_flags
@@ -108,9 +113,24 @@ class Flags:
         return Given(self.values, rest[1:])
 
 
+def keep_compiled_programs() -> None:
+    """JAX keeps compiled programs on disk, so that a restarted run need not compile; before JAX is imported.
+
+    JAX_COMPILATION_CACHE_DIR says where, "" nowhere; else the user's cache folder, one for each kind of processor.
+    """
+    try:
+        kind = re.findall(r"^(?:model name|flags|Features)\s*:.*$", Path("/proc/cpuinfo").read_text(), re.M)[:2]
+    except OSError:
+        kind = [platform.machine(), platform.processor()]
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = caches / "larvseg_jax" / f"xla_{hashlib.sha256(repr(kind).encode()).hexdigest()[:8]}"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+
+
 def run(name: str, argv: Sequence[str] | None = None) -> None:
     """Runs a command with its flags; bad input becomes one line on stderr and exit code 2."""
     argv = sys.argv[1:] if argv is None else argv
+    keep_compiled_programs()
     logging.set_verbosity(logging.WARNING)  # Orbax reports at length on every save
     absl_flags.FLAGS.mark_as_parsed()  # libraries read absl's own flags, which nobody sets here
     command = importlib.import_module(f"larvseg_jax.commands.{name}")

@@ -31,9 +31,6 @@ _LINE_SECONDS = 20.0  # between two lines of a log
 GIB = 2**30
 """Bytes."""
 
-UNKNOWN_DEVICE = "unknown device"
-"""In the place of an MFU where the peak of a device is not known."""
-
 console = Console(highlight=False, soft_wrap=True)
 """Prints above a running progress bar; use it instead of print()."""
 
@@ -63,12 +60,13 @@ class TrainProgress:
         with TrainProgress(total_steps, start_step) as progress:
             progress.update(step, metrics)  # metrics are empty between two logged steps
 
-    Time left comes from this run's own steps, not from those before a restart.
+    Time left comes from this run's own steps, not from those before a restart, and not from the first one, which
+    waits for the first pictures.
     """
 
     def __init__(self, total: int, start: int = 0) -> None:
         self._total = total
-        self._start = start
+        self._first: tuple[int, float] | None = None  # the first step that was seen done, and when
         self._begun = time.monotonic()
         self._bar: Progress | None = _bar("train") if console.is_terminal else None
         self._task: TaskID | None = None
@@ -88,13 +86,18 @@ class TrainProgress:
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
         """Shows that `step` steps are done; a line with their metrics, unless these are empty: not logged."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = step, now
+            if not metrics:
+                console.print(f"step {step}/{self._total}  done after {now - self._begun:.1f} s", markup=False)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step)
         if metrics:
             line = f"step {step}/{self._total}  {_train_text(metrics)}"
-            if self._bar is None:  # which would show it
-                done = max(step - self._start, 1)
-                line += f"  {_clock((time.monotonic() - self._begun) / done * (self._total - step))} left"
+            first, then = self._first
+            if self._bar is None and step > first:  # the bar would show it
+                line += f"  {_clock((now - then) / (step - first) * (self._total - step))} left"
             console.print(line, markup=False)
 
 
@@ -139,11 +142,12 @@ def _train_text(metrics: Mapping[str, float]) -> str:
 
 
 def speed_facts(metrics: Mapping[str, float]) -> dict[str, str]:
-    """What is known of a run's speed, for people: {"images/s": "41.5", "MFU": "unknown device", ...}."""
+    """What is known of a run's speed, for people: {"images/s": "41.5", "MFU": "43.2%", ...}."""
     facts = {}
     if "images_per_second" in metrics:
         facts["images/s"] = f"{metrics['images_per_second']:.1f}"
-        facts["MFU"] = f"{metrics['mfu']:.1%}" if "mfu" in metrics else UNKNOWN_DEVICE
+    if "mfu" in metrics:
+        facts["MFU"] = f"{metrics['mfu']:.1%}"
     if "data_wait" in metrics:
         facts["waiting for data"] = f"{metrics['data_wait']:.1%}"
     for where in ("device", "host"):

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from larvseg_jax import assemble
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import console, stage
-from larvseg_jax.devices.memory import array_table
+from larvseg_jax.devices.memory import state_size
 from larvseg_jax.devices.processes import Stopping, is_first_process, stop_requested
 from larvseg_jax.diverged import explain
 from larvseg_jax.errors import Stopped, UserError
@@ -64,7 +64,7 @@ def _train(
         pictures = sum(stream.batch_size for stream in run.streams.values())
         meter = Meter(pictures, sum(method.flops().values()), run.vit.dtype, mesh)
         console.print(f"  {sum(x.size for x in jax.tree.leaves(layout.params)):,} parameters, {meter}")
-        console.print(array_table(layout))
+        console.print(state_size(layout))
     check_not_stopped(stopping)
     with stage("data", timings):
         streams = assemble.open_streams(run)

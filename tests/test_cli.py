@@ -159,3 +159,13 @@ def test_an_evaluation_whose_windows_are_too_small_for_the_attention_is_refused_
     with pytest.raises(UserError, match="top-k of 5 exceeds the 1 patches of an evaluation's window: lower it"):
         train(from_config(config))
     assert not (Path(config.workdir) / "checkpoints").exists()
+
+
+def test_compiled_programs_are_kept_unless_the_user_says_otherwise(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    cli.keep_compiled_programs()
+    assert Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).parent == tmp_path / "larvseg_jax"
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    cli.keep_compiled_programs()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == ""

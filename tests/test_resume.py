@@ -70,7 +70,7 @@ def test_killed_and_restarted_run_is_bit_identical(tmp_path):
     # Once right after a save has begun (step 9), once between two saves, once by a polite SIGTERM.
     assert interrupt(start(killed, data), killed, 9, signal.SIGKILL) == -signal.SIGKILL
     assert interrupt(start(killed, data), killed, 20, signal.SIGKILL) == -signal.SIGKILL
-    assert interrupt(start(killed, data), killed, 29, signal.SIGTERM) == 0
+    assert interrupt(start(killed, data), killed, 29, signal.SIGTERM) == 128 + signal.SIGTERM
     finish(start(killed, data))
 
     whole, resumed = final_state(tmp_path / "whole"), final_state(killed)

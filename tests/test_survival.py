@@ -59,7 +59,9 @@ def test_an_array_that_is_not_finite_is_named():
 def test_a_run_that_diverges_saves_nothing_of_it_and_its_step_can_be_repeated(data, tmp_path, capsys):
     train(from_config(config_of(data, tmp_path / "run", 2)))
     config = config_of(data, tmp_path / "run", 8)
-    config.optimizer.update(learning_rate=3e38, weight_decay=100.0, warmup_steps=0)  # the loss of step 3 is finite, the parameters after it are not
+    config.optimizer.update(
+        learning_rate=3e38, weight_decay=100.0, warmup_steps=0
+    )  # the loss of step 3 is finite, the parameters after it are not
     config.log_every = 100
     with pytest.raises(UserError, match="the first bad step is 3: lower optimizer.learning_rate") as error:
         train(from_config(config))

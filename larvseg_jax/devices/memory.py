@@ -44,6 +44,10 @@ class ProgramMemory:
         return self.arguments + self.new_output + self.temporary + self.code
 
 
+TABLE_FROM = 10**9
+"""Bytes of a state from which on it is worth a look where they lie."""
+
+
 def program_memory(compiled: jax.stages.Compiled) -> ProgramMemory | None:
     """The memory of a compiled program; None where the backend does not say."""
     analysis = compiled.memory_analysis()
@@ -94,6 +98,15 @@ def bytes_by_part(tree: PyTree, parts: Mapping[str, str]) -> dict[str, ArrayByte
             raise ValueError(f"{name} belongs to none of the parts {', '.join(parts)}")
         sizes[part] += array_bytes(x)
     return sizes
+
+
+def state_size(layout: PyTree) -> Table | str:
+    """What a state takes: a line; from a gigabyte on a table of its largest arrays."""
+    sizes = [array_bytes(x) for x in jax.tree.leaves(layout)]
+    total = sum(sizes, ArrayBytes())
+    if total.in_all >= TABLE_FROM:
+        return array_table(layout)
+    return f"  state: {len(sizes)} arrays, {in_bytes(total.in_all)}, {in_bytes(total.on_one)} on each device"
 
 
 def array_table(layout: PyTree, count: int = 12) -> Table:

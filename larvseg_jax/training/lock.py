@@ -35,7 +35,7 @@ def locked(workdir: Path) -> Iterator[None]:
     if not is_first_process():
         yield
         return
-    path = workdir / FILE_NAME
+    path, there = workdir / FILE_NAME, workdir.exists()
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         mine = _take(path)
@@ -51,6 +51,9 @@ def locked(workdir: Path) -> Iterator[None]:
         keeper.join()
         if _read(path) == mine:
             path.unlink(missing_ok=True)
+        if not there:
+            with contextlib.suppress(OSError):  # not empty: the run has begun
+                workdir.rmdir()
 
 
 def _take(path: Path) -> dict[str, Any]:

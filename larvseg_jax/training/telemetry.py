@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import jax
 from jax.sharding import Mesh
 
-from larvseg_jax.console import GIB, UNKNOWN_DEVICE
+from larvseg_jax.console import GIB
 from larvseg_jax.devices.peaks import peak_flops
 
 T = TypeVar("T")
@@ -138,7 +138,7 @@ class Meter:
         }
 
     def __str__(self) -> str:
-        peak = UNKNOWN_DEVICE if self.peak is None else f"{self.peak / 1e12:,.1f} TFLOP/s"
+        peak = "unknown" if self.peak is None else f"{self.peak / 1e12:,.1f} TFLOP/s"
         return f"{self.flops:.3g} FLOP per step; peak of the devices: {peak}"
 
 
