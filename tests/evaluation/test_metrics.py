@@ -101,8 +101,10 @@ def test_a_class_that_is_right_everywhere_has_the_score_of_exactly_one(pixels):
 
 def test_without_any_labelled_pixel_nothing_has_a_score():
     ignored = np.full((2, 3), -1, np.int32)
-    summary = SegmentationCounts.zeros(2).add(np.zeros((2, 3), np.int32), ignored).summary(
-        ("cat", "dog"), Vocabulary(("cat", "dog"), base=("cat",), novel=("dog",))
+    summary = (
+        SegmentationCounts.zeros(2)
+        .add(np.zeros((2, 3), np.int32), ignored)
+        .summary(("cat", "dog"), Vocabulary(("cat", "dog"), base=("cat",), novel=("dog",)))
     )
     assert np.isnan([*summary.iou, *summary.acc, *summary.dice, summary.mean_iou, summary.pixel_acc]).all()
     assert summary.absent == ("cat", "dog")

@@ -185,7 +185,9 @@ def test_the_lambdas_of_a_config_reach_their_own_streams():
     config.streams.more = copy.deepcopy(config.streams.tags)
     config.streams.more.update(weight=0.4, lambda_cls=0.6, lambda_aux=0.9)
     method = make_method(from_config(config), one_device())
-    weights = {s.name: (s.loss.weight, s.loss.lambda_cls, s.loss.lambda_aux) for s in method.streams if s.name != "masks"}
+    weights = {
+        s.name: (s.loss.weight, s.loss.lambda_cls, s.loss.lambda_aux) for s in method.streams if s.name != "masks"
+    }
     assert weights == {"tags": (0.7, 0.3, 0.5), "more": (0.4, 0.6, 0.9)}
 
 
