@@ -49,26 +49,6 @@ def test_class_vectors_are_the_projected_embeddings_of_their_rows(params, rows):
     assert (float(table.gamma), float(table.beta)) == (np.float32(1.5), np.float32(-0.2))
 
 
-def test_fresh_parameters():
-    """Projections that keep the length of a vector, small embeddings, gamma as asked for, no shift."""
-    classes, width = 400, 256
-    head = CosineHead(classes, width, gamma_init=2.5)
-    features, one_row = jnp.ones((1, 1, 1, width)), jnp.zeros(1, jnp.int32)
-    init = jax.jit(
-        lambda key: head.init(
-            key, features, one_row, method=lambda h, x, r: (h.patches(x), h.classes(r, jnp.ones(1)).vectors)
-        )
-    )
-    fresh = init(jax.random.key(0))["params"]
-    for name, std in (("proj_patch", 1 / 16), ("proj_classes", 1 / 16), ("class_embeddings", 0.02)):
-        values = np.asarray(fresh[name])
-        error = 5 * std / np.sqrt(values.size)  # five standard deviations of the mean; of the deviation a little more
-        np.testing.assert_allclose(values.mean(), 0.0, atol=error, err_msg=name)
-        np.testing.assert_allclose(values.std(), std, atol=error, err_msg=name)
-    assert np.any(np.asarray(fresh["proj_patch"]) != np.asarray(fresh["proj_classes"]))
-    assert (float(fresh["gamma"]), float(fresh["beta"])) == (2.5, 0.0)
-
-
 def test_a_column_weighs_as_often_as_it_stands_for():
     share = column_shares(jnp.asarray(MULTIPLICITY, jnp.float32))
     np.testing.assert_allclose(share, [1 / 6, 3 / 6, 0, 2 / 6], rtol=1e-6)
