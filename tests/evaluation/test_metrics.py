@@ -147,3 +147,10 @@ def test_large_counts_are_exact():
 def test_values_that_are_no_class_are_refused(prediction, label, culprit):
     with pytest.raises(UserError, match=culprit):
         SegmentationCounts.zeros(3).add(np.full((1, 1), prediction, np.int32), np.full((1, 1), label, np.int32))
+
+
+@pytest.mark.parametrize(("values", "culprit"), [([0, 3, 1], "label 3"), ([2, -2, 1], "label -2")])
+def test_the_value_that_is_no_class_is_named_among_those_that_are(values, culprit):
+    label = np.array([values], np.int32)
+    with pytest.raises(UserError, match=f"{culprit} is none of the 3 classes"):
+        SegmentationCounts.zeros(3).add(np.zeros_like(label), label)

@@ -71,12 +71,18 @@ def test_a_tag_without_a_region_counts_as_a_pair_of_loss_zero(names):
     patches[0, ..., 0], patches[0, ..., 1] = cosines, np.sqrt(1 - cosines**2)
     tags = np.array([[1, -1], [2, 4], [1, -1]], np.int32)
     bank, table = MemoryBank.empty(len(VOCABULARY.classes), 2, WIDTH), table_of(vectors)
-    ours = compiled(lambda x: tag_losses(x, table, jnp.asarray(tags), bank, stream, options, True)[0])(patches)
+    step = compiled(lambda x: tag_losses(x, table, jnp.asarray(tags), bank, stream, options, True))
+    ours, writes = step(patches)
     (l_cls, l_aux), pairs = expected_losses(patches, table, tags, stream, bank, options)
     assert [pair.weights is None for pair in pairs] == [True, False, False, False]
     np.testing.assert_allclose(ours["L_cls"], l_cls, rtol=1e-5)
     np.testing.assert_allclose(ours["L_aux"], l_aux, rtol=1e-5)
     np.testing.assert_allclose(ours["attended"], 3 / 4, rtol=1e-6)
+    # To the bank all of them write.
+    present = np.asarray(writes.present)
+    np.testing.assert_array_equal(present, tags.reshape(-1) >= 0)
+    np.testing.assert_array_equal(writes.rows[present], [pair.row for pair in pairs])
+    np.testing.assert_allclose(writes.features[present], [pair.feature for pair in pairs], atol=1e-6)
 
 
 @pytest.mark.parametrize("variant", ["cross_image", "own_bank"])
