@@ -1,5 +1,6 @@
 """`python -m tests.parity` itself: it passes on the goldens, and fails where it has to."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,20 @@ def test_a_changed_number_is_found(given, tmp_path, capsys, file, array, change_
     change(tmp_path / f"{file}.npz", array, change_value)
     assert main([str(tmp_path)]) == 1
     assert f"FAILED {file}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", ["vit_s0", "vit_npz_s0_io"])
+def test_the_backbone_has_the_epsilon_that_was_recorded(given, tmp_path, capsys, file):
+    copy(given, tmp_path, [file, "vit_npz_s0_weights"])
+
+    def with_epsilon(epsilon):
+        return lambda meta: np.array(json.dumps(json.loads(str(meta)) | {"ln_eps": epsilon}))
+
+    change(tmp_path / f"{file}.npz", "meta", with_epsilon(1e-6))  # that of the recording
+    assert main([str(tmp_path)]) == 0
+    change(tmp_path / f"{file}.npz", "meta", with_epsilon(1e-3))
+    assert main([str(tmp_path)]) == 1
+    assert f"FAILED {file}: features is off" in capsys.readouterr().out
 
 
 def test_usage(capsys):

@@ -19,8 +19,6 @@ from larvseg_jax.models.precision import exact_einsum
 from larvseg_jax.models.resize import bicubic_matrix
 from larvseg_jax.options import Count
 
-LAYER_NORM_EPSILON = 1e-6
-
 
 @dataclasses.dataclass(frozen=True)
 class ViTConfig:
@@ -36,12 +34,17 @@ class ViTConfig:
     drop_path: float = 0.0  # chance that the last block's branches are skipped; earlier blocks less
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the backbone's computation; parameters stay float32
     remat: bool = False  # compute the blocks' activations again in the backward pass: less memory, more time
+    layer_norm_epsilon: float = 1e-6  # added to the variance in every LayerNorm; AugReg weights: 1e-6
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads:
             raise UserError(f"model.width={self.width} is not a multiple of model.num_heads={self.num_heads}")
         if self.stem == "conv" and self.patch_size.bit_count() != 1:
             raise UserError(f"model.patch_size={self.patch_size}: the conv stem halves, so it must be a power of 2")
+        if not 0 < self.layer_norm_epsilon < math.inf:
+            raise UserError(
+                f"model.layer_norm_epsilon is {self.layer_norm_epsilon}: use a number above 0, such as 1e-6"
+            )
 
     @property
     def stored_grid(self) -> tuple[int, int]:
@@ -115,7 +118,7 @@ class Embedding(nn.Module):
         for i in range(halvings):
             features = cfg.width >> (halvings - 1 - i)
             x = nn.Conv(features, (3, 3), (2, 2), dtype=dtype, name=f"conv_{i}")(x)
-            x = _layer_norm(x, f"norm_{i}")
+            x = _layer_norm(x, cfg, f"norm_{i}")
             x = gelu(x)
         return nn.Dense(cfg.width, dtype=dtype, name="out")(x)
 
@@ -134,7 +137,7 @@ class Encoder(nn.Module):
         for i in range(cfg.depth):
             rate = cfg.drop_path * i / max(cfg.depth - 1, 1)
             x = block(cfg, self.attention, rate, name=f"encoderblock_{i}")(x, train)
-        return _layer_norm(x, "encoder_norm")
+        return _layer_norm(x, cfg, "encoder_norm")
 
 
 class PositionEmbedding(nn.Module):
@@ -175,10 +178,10 @@ class EncoderBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], train: bool) -> Float[Array, "b n d"]:
         cfg = self.config
-        y = _layer_norm(x, "LayerNorm_0")
+        y = _layer_norm(x, cfg, "LayerNorm_0")
         y = SelfAttention(cfg, self.attention, name="MultiHeadDotProductAttention_1")(y)
         x = x + DropPath(self.drop_path)(y, train)
-        y = _layer_norm(x, "LayerNorm_2")
+        y = _layer_norm(x, cfg, "LayerNorm_2")
         y = Mlp(cfg, name="MlpBlock_3")(y)
         return x + DropPath(self.drop_path)(y, train)
 
@@ -263,9 +266,9 @@ class DropPath(nn.Module):
         return jnp.where(keep, x / jnp.asarray(1.0 - self.rate, x.dtype), jnp.zeros_like(x))
 
 
-def _layer_norm(x: Float[Array, "*batch d"], name: str) -> Float[Array, "*batch d"]:
+def _layer_norm(x: Float[Array, "*batch d"], config: ViTConfig, name: str) -> Float[Array, "*batch d"]:
     """Computed in float32, returned in the dtype of x."""
-    return nn.LayerNorm(LAYER_NORM_EPSILON, name=name)(x.astype(jnp.float32)).astype(x.dtype)
+    return nn.LayerNorm(config.layer_norm_epsilon, name=name)(x.astype(jnp.float32)).astype(x.dtype)
 
 
 def _pad_to_patches(images: Float[Array, "b height width 3"], patch: int) -> Float[Array, "b H W 3"]:

@@ -86,6 +86,30 @@ def test_means_leave_out_background_ignored_and_absent():
     assert "absent: tree" in summary.text()
 
 
+@pytest.mark.parametrize("pixels", [1, 2, 7])
+def test_a_class_that_is_right_everywhere_has_the_score_of_exactly_one(pixels):
+    """And one of an empty union has none, however small the other's union is."""
+    prediction = np.zeros((1, pixels), np.int32)
+    vocabulary = Vocabulary(("cat", "dog"), base=("cat",), novel=("dog",))
+    summary = SegmentationCounts.zeros(2).add(prediction, prediction).summary(("cat", "dog"), vocabulary)
+    for scores in (summary.iou, summary.acc, summary.dice):
+        np.testing.assert_array_equal(scores, [1.0, np.nan])
+    assert (summary.mean_iou, summary.base_iou, summary.mean_acc, summary.pixel_acc) == (1.0, 1.0, 1.0, 1.0)
+    assert np.isnan([summary.novel_iou, summary.harmonic_iou]).all()
+    assert summary.absent == ("dog",)
+
+
+def test_without_any_labelled_pixel_nothing_has_a_score():
+    ignored = np.full((2, 3), -1, np.int32)
+    summary = (
+        SegmentationCounts.zeros(2)
+        .add(np.zeros((2, 3), np.int32), ignored)
+        .summary(("cat", "dog"), Vocabulary(("cat", "dog"), base=("cat",), novel=("dog",)))
+    )
+    assert np.isnan([*summary.iou, *summary.acc, *summary.dice, summary.mean_iou, summary.pixel_acc]).all()
+    assert summary.absent == ("cat", "dog")
+
+
 def test_a_class_of_no_group_counts_in_all_only():
     vocabulary = Vocabulary(("cat", "dog", "sky"), base=("cat",), novel=("dog",))
     summary = counts_of([1, 2, 3], [4, 4, 4], [4, 4, 4]).summary(("cat", "dog", "sky"), vocabulary)
@@ -123,3 +147,10 @@ def test_large_counts_are_exact():
 def test_values_that_are_no_class_are_refused(prediction, label, culprit):
     with pytest.raises(UserError, match=culprit):
         SegmentationCounts.zeros(3).add(np.full((1, 1), prediction, np.int32), np.full((1, 1), label, np.int32))
+
+
+@pytest.mark.parametrize(("values", "culprit"), [([0, 3, 1], "label 3"), ([2, -2, 1], "label -2")])
+def test_the_value_that_is_no_class_is_named_among_those_that_are(values, culprit):
+    label = np.array([values], np.int32)
+    with pytest.raises(UserError, match=f"{culprit} is none of the 3 classes"):
+        SegmentationCounts.zeros(3).add(np.zeros_like(label), label)

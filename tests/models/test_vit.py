@@ -10,6 +10,7 @@ import pytest
 from flax import linen as nn
 from flax import traverse_util
 
+from larvseg_jax.errors import UserError
 from larvseg_jax.models.vit import DropPath, EncoderBlock, VisionTransformer, ViTConfig
 
 CONFIG = ViTConfig(width=8, depth=3, num_heads=2, mlp_dim=12, patch_size=4, image_size=12)
@@ -51,13 +52,13 @@ def shapes(params):
     return {name: x.shape for name, x in traverse_util.flatten_dict(params, sep="/").items()}
 
 
-def layer_norm(x, params):
-    normed = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+def layer_norm(x, params, epsilon=1e-6):
+    normed = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
     return normed * params["scale"] + params["bias"]
 
 
-def numpy_block(x, p):
-    y = layer_norm(x, p["LayerNorm_0"])
+def numpy_block(x, p, epsilon):
+    y = layer_norm(x, p["LayerNorm_0"], epsilon)
     attention = p["MultiHeadDotProductAttention_1"]
     mixed = np.zeros_like(x)
     for head in range(CONFIG.num_heads):
@@ -65,12 +66,15 @@ def numpy_block(x, p):
         scores = np.exp(q @ k.T / math.sqrt(q.shape[-1]))
         mixed += scores / scores.sum(-1, keepdims=True) @ v @ attention["out"]["kernel"][head]
     x = x + mixed + attention["out"]["bias"]
-    y = layer_norm(x, p["LayerNorm_2"]) @ p["MlpBlock_3"]["Dense_0"]["kernel"] + p["MlpBlock_3"]["Dense_0"]["bias"]
+    y = (
+        layer_norm(x, p["LayerNorm_2"], epsilon) @ p["MlpBlock_3"]["Dense_0"]["kernel"]
+        + p["MlpBlock_3"]["Dense_0"]["bias"]
+    )
     y = 0.5 * y * (1 + np.vectorize(math.erf)(y / math.sqrt(2)))
     return x + y @ p["MlpBlock_3"]["Dense_1"]["kernel"] + p["MlpBlock_3"]["Dense_1"]["bias"]
 
 
-def numpy_vit(image, params):
+def numpy_vit(image, params, epsilon):
     """(class token, patches) of one picture of the stored size, patch by patch, head by head."""
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     side = CONFIG.patch_size
@@ -82,17 +86,19 @@ def numpy_vit(image, params):
     encoder = p["Transformer"]
     x = np.stack(tokens) + encoder["posembed_input"]["pos_embedding"][0]
     for i in range(CONFIG.depth):
-        x = numpy_block(x, encoder[f"encoderblock_{i}"])
-    x = layer_norm(x, encoder["encoder_norm"])
+        x = numpy_block(x, encoder[f"encoderblock_{i}"], epsilon)
+    x = layer_norm(x, encoder["encoder_norm"], epsilon)
     return x[0], x[1:].reshape(image.shape[0] // side, -1, CONFIG.width)
 
 
-def test_forward_pass_in_numpy():
+@pytest.mark.parametrize("epsilon", [None, 0.3])
+def test_forward_pass_in_numpy(epsilon):
     images = pictures(12, 12)
     params = some_params(CONFIG, images)
-    ours = jax.jit(lambda params, images: VisionTransformer(CONFIG).apply({"params": params}, images))(params, images)
+    model = VisionTransformer(dataclasses.replace(CONFIG, layer_norm_epsilon=epsilon) if epsilon else CONFIG)
+    ours = jax.jit(lambda params, images: model.apply({"params": params}, images))(params, images)
     for picture, cls, patches in zip(np.asarray(images, np.float64), *ours, strict=True):
-        expected_cls, expected = numpy_vit(picture, params)
+        expected_cls, expected = numpy_vit(picture, params, epsilon or 1e-6)
         np.testing.assert_allclose(patches, expected, atol=2e-5)
         np.testing.assert_allclose(cls, expected_cls, atol=2e-5)
 
@@ -221,6 +227,28 @@ def test_bfloat16_computes_in_it_and_keeps_float32_parameters(stem):
     assert {x.dtype for x in jax.tree.leaves(gradients)} == {jnp.dtype("float32")}
     np.testing.assert_array_equal(features, features.astype(jnp.bfloat16).astype(jnp.float32))
     assert 1e-4 < float(jnp.max(jnp.abs(features - forward(exact, params, images)))) < 0.3
+
+
+@pytest.mark.parametrize("epsilon", [1e-6, 0.3])
+def test_the_norms_of_the_conv_stem_have_the_same_epsilon(epsilon):
+    config = dataclasses.replace(CONFIG, stem="conv", patch_size=2, image_size=2, depth=0, layer_norm_epsilon=epsilon)
+    images = pictures(2, 2, count=1)
+    params = some_params(config, images)
+    p = jax.tree.map(np.float64, params)
+    stem, encoder = p["stem"], p["Transformer"]
+    # One 3x3 convolution of stride 2 on a 2x2 picture: its kernel's first 2x2 taps, the rest lies beyond the border.
+    x = np.tensordot(np.float64(images[0]), stem["conv_0"]["kernel"][:2, :2], 3) + stem["conv_0"]["bias"]
+    x = layer_norm(x, stem["norm_0"], epsilon)
+    x = 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) @ stem["out"]["kernel"] + stem["out"]["bias"]
+    x = x + encoder["posembed_input"]["pos_embedding"][0, 1]
+    expected = layer_norm(x, encoder["encoder_norm"], epsilon)
+    np.testing.assert_allclose(forward(config, params, images)[0, 0, 0], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1e-6, math.inf, math.nan])
+def test_an_epsilon_that_is_no_positive_number_is_refused(epsilon):
+    with pytest.raises(UserError, match="model.layer_norm_epsilon is .*: use a number above 0"):
+        dataclasses.replace(CONFIG, layer_norm_epsilon=epsilon)
 
 
 def test_the_conv_stem_halves_the_grid_with_small_kernels():

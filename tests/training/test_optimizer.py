@@ -38,6 +38,12 @@ def test_the_learning_rate_falls_polynomially_to_its_floor():
     np.testing.assert_allclose([rate(t) for t in range(STEPS + 1)], expected, rtol=1e-6)
 
 
+def test_the_defaults_are_the_originals_numbers():
+    """docs/method.md, section 8."""
+    sgd = OptimizerConfig("sgd", 1e-3, 1e-5, power=0.9, warmup_steps=0, momentum=0.9, weight_decay=0.0, frozen="")
+    assert OptimizerConfig() == sgd
+
+
 def test_after_a_warm_up_it_falls_over_the_steps_that_are_left():
     rate = learning_rate(config(warmup_steps=4), STEPS)
     np.testing.assert_allclose([rate(t) for t in range(4)], [0.0, 0.025, 0.05, 0.075], rtol=1e-6)

@@ -101,6 +101,14 @@ def test_old_options_become_todays(run):
         assert old.mesh.rules == new.mesh.rules
 
 
+def test_an_option_that_did_not_exist_has_its_default(run):
+    for path in (run, EXPORTED):
+        trained = load_trained(path)
+        assert "layer_norm_epsilon" not in trained.settings["model"]
+        assert trained.method.task.backbone.layer_norm_epsilon == 1e-6
+        assert trained.experiment().vit.layer_norm_epsilon == 1e-6
+
+
 def test_it_scores_as_it_did(run, data):
     for path in (run, EXPORTED):
         summary = evaluate_checkpoint(path, data_root=str(data))["val"]

@@ -34,6 +34,19 @@ def config(**changes):
     return CAConfig(**options | changes)
 
 
+def test_the_defaults_are_the_papers_numbers():
+    """M = K = 20, one full ring (method 6.4), thresholds 0.2 and 1.0 on the five best pixels (method 6.5)."""
+    numbers = {
+        "memory_bank_size": 20,
+        "foreground_topk": 20,
+        "warmup": 1,
+        "background_topk": 5,
+        "background_threshold": 0.2,
+        "background_mse_threshold": 1.0,
+    }
+    assert {name: getattr(CAConfig(), name) for name in numbers} == numbers
+
+
 def unit_vectors(rng, *shape):
     x = rng.standard_normal(shape)
     return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)

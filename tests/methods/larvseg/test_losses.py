@@ -193,6 +193,15 @@ def test_nothing_labelled_is_loss_zero(patches, vectors, label, mean_over):
         np.testing.assert_array_equal(gradient, 0.0)
 
 
+def test_a_single_pair_and_a_single_labelled_pixel_are_their_own_mean(patches, vectors, label):
+    one_tag = np.where(np.arange(9).reshape(3, 3) == 3, 2, IGNORE_LABEL).astype(np.int32)
+    of_pairs = jnp.where(jnp.asarray(one_tag) == 2, 5.0, 0.0)
+    np.testing.assert_array_equal(losses.mean_over_pairs(of_pairs, jnp.asarray(one_tag)), 5.0)
+    one_pixel = jnp.full_like(label, IGNORE_LABEL).at[1, 2, 5].set(4)
+    found = losses.segmentation_loss(patches, table_of(vectors), one_pixel, jnp.ones(3, bool), "valid")
+    np.testing.assert_allclose(found, direct_seg_losses(patches, vectors, one_pixel)[1, 2, 5], rtol=1e-5)
+
+
 COPIES = np.array([3, 1, 2, 1, 1, 4, 1])
 FIRST_COPY = np.concatenate([[0], np.cumsum(COPIES)[:-1]])
 

@@ -5,12 +5,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data_pipelines.views import MaskView
 from larvseg_jax.assemble import batch_placer, fresh_state, host_batches, lower_step, open_streams
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
+from larvseg_jax.devices.sharding import ShardingRules
+from larvseg_jax.methods.larvseg import Config
 from larvseg_jax.methods.larvseg.losses import image_label_losses, pixel_cross_entropy, pooled_classifier
+from larvseg_jax.methods.larvseg.method import LarvSeg
+from larvseg_jax.methods.larvseg.options import MaskLoss
 from larvseg_jax.methods.larvseg.streams import sample_classes
+from larvseg_jax.methods.method import StreamTask, Task
 from larvseg_jax.models.cosine_head import ClassTable, standardised_logits
+from larvseg_jax.models.vit import ViTConfig
+from larvseg_jax.training.optimizer import OptimizerConfig, make_optimizer
+from larvseg_jax.training.state import initial_state
+from larvseg_jax.training.step import make_train_step
+from larvseg_jax.vocabulary import Vocabulary
 from tests import tiny
 
 N, D = 12, 8
@@ -80,6 +91,44 @@ def test_logits_and_losses_are_those_of_a_table_without_the_rest(table):
 
     few = jnp.asarray(np.vectorize(column.get)(pixels), jnp.int32)
     np.testing.assert_allclose(seg(sampled, jnp.asarray(pixels)), seg(small, few), rtol=2e-5)
+
+
+def test_streams_and_steps_draw_their_classes_independently():
+    """Only one stream has labels at a time, all of class 0: the embeddings that move are those that took part."""
+    classes, count, steps = 16, 5, 12
+    vocabulary = Vocabulary(tuple("abcdefghijklmnop"), base=(), novel=())
+    stream = StreamTask(vocabulary.label_set(), MaskView(crop_size=8), MaskLoss(sample_classes=count), 1)
+    vit = ViTConfig(width=8, depth=0, num_heads=1, mlp_dim=8, patch_size=4, image_size=8)
+    mesh = make_mesh(1, 1, jax.devices()[:1])
+    method = LarvSeg(Config(), Task(classes, vit, {"left": stream, "right": stream}, mesh))
+    optimizer = make_optimizer(OptimizerConfig(), steps)
+    start = initial_state(method, optimizer, seed=0, mesh=mesh, rules=ShardingRules((), False))
+    step = jax.jit(make_train_step(method, optimizer, seed=0), compiler_options={"xla_backend_optimization_level": 0})
+    image = jax.random.normal(jax.random.key(1), (1, 8, 8, 3))
+
+    def drawn(number, name):
+        batch = {
+            one: {"image": image, "label": jnp.full((1, 4, 4), 0 if one == name else -1), "valid": jnp.ones(1, bool)}
+            for one in ("left", "right")
+        }
+        after, _ = step(start.replace(step=jnp.int32(number)), batch)
+        tables = (state.params["head"]["class_embeddings"] for state in (start, after))
+        moved = np.flatnonzero(np.any(np.not_equal(*tables), axis=1)).tolist()
+        assert 0 in moved
+        assert count <= len(moved) <= count + 1
+        return set(moved) - {0}
+
+    left, right = ([drawn(number, name) for number in range(steps)] for name in ("left", "right"))
+    everything = [frozenset(sample) for sample in left + right]
+    assert len(set(everything)) == len(everything)  # one of 3003 or more samples each
+    neighbours = {"same step": (left, right)}
+    for one, other in ((left, left), (left, right), (right, left), (right, right)):
+        neighbours[f"next step {len(neighbours)}"] = one[:-1], other[1:]
+    for what, pairs in neighbours.items():
+        common = np.mean([len(a & b) for a, b in zip(*pairs, strict=True)])
+        # Of 15 classes each is in both samples with probability (5/16)^2; five standard deviations of the mean.
+        p = (count / classes) ** 2
+        np.testing.assert_allclose(common, 15 * p, atol=5 * np.sqrt(15 * p * (1 - p) / steps), err_msg=what)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The whole training step, several in a row, against loops in NumPy (reference.py)."""
 
+import copy
 import dataclasses
 import functools
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.views import MaskView, TagView
+from larvseg_jax.assemble import make_method
+from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.devices.sharding import ShardingRules
 from larvseg_jax.methods.larvseg import Config
@@ -22,6 +25,7 @@ from larvseg_jax.training.optimizer import OptimizerConfig, make_optimizer
 from larvseg_jax.training.state import initial_state
 from larvseg_jax.training.step import make_train_step
 from larvseg_jax.vocabulary import Vocabulary
+from tests import tiny
 from tests.methods.larvseg import reference
 
 SEED, STEPS, SLOTS, WIDTH = 3, 4, 2, 16
@@ -163,6 +167,28 @@ def test_losses_and_bank_of_consecutive_steps(case):
         np.testing.assert_allclose(ours.class_mean, [bank.mean(row) for row in range(len(bank.slots))], atol=2e-6)
         assert run.states[i + 1].step == i + 1
     assert seen == CASES[case][-1], "other pictures are needed"
+
+
+def test_every_loss_has_the_weight_of_its_own_stream():
+    """The sum of Eq. 6 with its numbers written out."""
+    metrics = {name: float(value) for name, value in run_of("cross_image").metrics[-1].items()}
+    many = 0.7 * (0.3 * metrics["many/L_cls"] + 0.5 * metrics["many/L_aux"])
+    one = 0.4 * (0.6 * metrics["one/L_cls"] + 0.9 * metrics["one/L_aux"])
+    assert metrics["loss"] == pytest.approx(many + one + 1.3 * metrics["masks/L_seg"], rel=1e-6)
+    parts = [metrics[f"{stream}/{loss}"] for stream in ("many", "one") for loss in ("L_cls", "L_aux")]
+    assert np.diff(sorted(parts)).min() > 1e-3, "two losses are the same: exchanging them would not be seen"
+
+
+def test_the_lambdas_of_a_config_reach_their_own_streams():
+    config = tiny.get_config()
+    config.streams.tags.update(weight=0.7, lambda_cls=0.3, lambda_aux=0.5)
+    config.streams.more = copy.deepcopy(config.streams.tags)
+    config.streams.more.update(weight=0.4, lambda_cls=0.6, lambda_aux=0.9)
+    method = make_method(from_config(config), one_device())
+    weights = {
+        s.name: (s.loss.weight, s.loss.lambda_cls, s.loss.lambda_aux) for s in method.streams if s.name != "masks"
+    }
+    assert weights == {"tags": (0.7, 0.3, 0.5), "more": (0.4, 0.6, 0.9)}
 
 
 @pytest.mark.parametrize("case", ["cross_image", "region", "own_bank"])
