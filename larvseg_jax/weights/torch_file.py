@@ -73,7 +73,9 @@ class StoredTensor:
 
     def _view(self, content: np.ndarray) -> np.ndarray:
         size = math.prod(self.shape)
-        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True)) if size else 0
+        last = (
+            self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True)) if size else 0
+        )
         if last >= max(len(content), 1) or size > len(content):
             raise ValueError(f"a tensor of shape {self.shape} lies outside its storage of {len(content)}")
         start, strides = content[self.offset :], [step * self.dtype.itemsize for step in self.strides]

@@ -123,7 +123,9 @@ def pth(content):
 PTH = {
     "memo of gigabytes": pth({"x": Raw(b"K\x01r\xff\xff\xff\x7f"), "w": tensor((2,), (1,))}),
     "deep key": pth({"x": Raw(b"}K\x01" + b"\x85" * 2**18 + b"K\x02s"), "w": tensor((2,), (1,))}),
-    "copies": pth({"x": Raw(b"ccollections\nOrderedDict\n(](K\x01K\x02\x86K\x03K\x04\x86ltR"), "w": tensor((2,), (1,))}),
+    "copies": pth(
+        {"x": Raw(b"ccollections\nOrderedDict\n(](K\x01K\x02\x86K\x03K\x04\x86ltR"), "w": tensor((2,), (1,))}
+    ),
     "shape of text": pth({"backbone.cls_token": tensor("abc", (1, 1, 1))}),
     "shape of nothing": pth({"backbone.cls_token": tensor((1, 1, None), (1, 1, 1))}),
     "negative shape": pth({"backbone.cls_token": tensor((1, 1, -2), (1, 1, 1))}),
