@@ -32,6 +32,19 @@ def entries(folder: Path) -> Iterator[os.DirEntry[str]]:
         raise DataError("files", f"{folder}: cannot be listed ({error.strerror})", "check the data folder") from error
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; a link round in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a link to what does not exist. Only links cost a look at the disk."""
+    return entry.is_symlink() and not os.path.exists(entry.path)
+
+
 def read_bytes(file: str | Path) -> bytes:
     """The content of a file, DataError if it cannot be read."""
     try:

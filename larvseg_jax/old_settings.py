@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from larvseg_jax.errors import UserError
+
 _TAG_OPTIONS = ("lambda_cls", "lambda_aux", "always_tags", "tags_from", "max_labels")
 _MEMORY_RULE = "^memory/(slots|cursor|wraps|class_mean)$"
 
@@ -14,7 +16,17 @@ def upgraded(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     Until version 0.1 LarvSeg was the only method: its options stood at the top, streams of masks had the options of
     tags, too, and there was one evaluation.
+
+    Raises:
+      UserError: they are neither.
     """
+    try:
+        return _upgraded(settings)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _no_settings(error) from error
+
+
+def _upgraded(settings: Mapping[str, Any]) -> dict[str, Any]:
     new = dict(settings)
     if "method" in new:
         return new
@@ -45,7 +57,19 @@ def _stream(stream: Mapping[str, Any], rate: int) -> dict[str, Any]:
 
 
 def upgraded_data(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes the batch of step i, as a record of version 0.1 has it, under today's names."""
+    """What makes the batch of step i, as a record of version 0.1 has it, under today's names; UserError if it is none."""
+    try:
+        return _upgraded_data(data)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _no_settings(error) from error
+
+
+def _no_settings(error: Exception) -> UserError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:100]
+    return UserError(f"these are no settings of a run ({reason}): the file is damaged, or not of larvseg_jax")
+
+
+def _upgraded_data(data: Mapping[str, Any]) -> dict[str, Any]:
     if "downsample_rate" not in data:
         return dict(data)
     rate = data["downsample_rate"]
