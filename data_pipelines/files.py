@@ -58,7 +58,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in a file, UserError if there is none."""
     try:
         content = json.loads(read_bytes(file))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter where it is nested beyond all measure
         raise UserError(f"{file}: not valid JSON ({error}): correct it") from error
     if not isinstance(content, dict):
         raise UserError(f"{file}: holds a {type(content).__name__}: it must be a JSON object")
