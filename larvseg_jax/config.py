@@ -137,7 +137,7 @@ def network_sections(settings: Mapping[str, Any]) -> tuple[MethodConfig, ViTConf
     return read(method_config(name), section, "method"), read(ViTConfig, model, "model")
 
 
-def _stream(section: Mapping[str, Any], path: str, method: MethodConfig) -> StreamConfig:
+def _stream(section: Any, path: str, method: MethodConfig) -> StreamConfig:
     """A stream's options, flat in the config, given to the view, the method and the stream itself."""
     rest = dict(section) if isinstance(section, Mapping) else {}
     kind = rest.pop("kind", None)

@@ -36,12 +36,12 @@ CountOrNone = Annotated[int, Least(0)]
 """A number of things of which there may be none; the option says what 0 means."""
 
 
-def read(kind: type[T], section: Mapping[str, Any], path: str = "", **given: Any) -> T:
+def read(kind: type[T], section: Any, path: str = "", **given: Any) -> T:
     """A section of a config as its dataclass; sections inside it likewise.
 
     Args:
       kind: dataclass whose fields are the options.
-      section: name -> value, as plain values; what it leaves out has its default.
+      section: a mapping, name -> plain value; what it leaves out has its default. It may come from any file.
       path: the section's own name, for messages: "optimizer" or "streams.masks".
       given: fields that are no options of this section, with their values.
 

@@ -257,9 +257,9 @@ def test_damaged_metadata_of_a_prepared_set(prepared, tmp_path):
 @pytest.mark.parametrize("to", ["nowhere", "itself"])
 @pytest.mark.parametrize("place", ["tagged/cat/b.jpg", "tagged/dog", "images/train/b.jpg", "images/dog"])
 def test_links_that_lead_nowhere_are_faults(tmp_path, place, to):
-    for folder in ("tagged/cat", "images/train"):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "a.jpg").touch()
+    for inner in ("tagged/cat", "images/train"):
+        (tmp_path / inner).mkdir(parents=True)
+        (tmp_path / inner / "a.jpg").touch()
     (tmp_path / "classes.txt").write_text("cat\n")
     link = tmp_path / place
     link.symlink_to(link if to == "itself" else tmp_path / "nowhere")

@@ -1,7 +1,7 @@
 """Gives every reader of users' files inputs that are damaged on purpose: python -m tests.fuzz [--inputs=100000]
 
-Whatever is neither read nor refused in one line (a traceback, gigabytes, a message of several lines) is a finding: it is
-printed, its input saved in --out, and --repeat=FILE gives it to its reader again. Exit status 1 if there is any.
+Whatever is neither read nor refused in one line (a traceback, gigabytes, a message of several lines) is a finding: it
+is printed, its input saved in --out, and --repeat=FILE gives it to its reader again. Exit status 1 if there is any.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from larvseg_jax.cli import Flags, Given, guarded
 from larvseg_jax.console import console, track
 from larvseg_jax.errors import UserError
 from tests.fuzz.fuzzing import Fuzzer, plan, prepared
-from tests.fuzz.readers import Reader
+from tests.fuzz.reader import Reader
 
 
 def flags(argv: list[str]) -> Flags:

@@ -17,7 +17,8 @@ from random import Random
 
 from larvseg_jax.console import console, in_bytes
 from larvseg_jax.errors import UserError
-from tests.fuzz.readers import Reader, readers
+from tests.fuzz.reader import Reader
+from tests.fuzz.readers import readers
 
 _MOST_MEMORY = 256 * 2**20  # bytes that one input may add to the most the process has ever had
 _MOST_SECONDS = 20.0

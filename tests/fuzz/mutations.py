@@ -15,7 +15,25 @@ from typing import Any
 
 Mutation = Callable[[Random, bytes], bytes]
 
-_NUMBERS = (0, 1, 2, 7, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1)
+_NUMBERS = (
+    0,
+    1,
+    2,
+    7,
+    127,
+    128,
+    255,
+    256,
+    2**15,
+    2**16 - 1,
+    2**24,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**62,
+    2**63,
+    2**64 - 1,
+)
 _VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 1.5, -0.0, 1e308, float("nan"), float("inf"), 2**31, 2**63, 10**400, -(2**70)),
     *("", "x", "0", "larvseg", "\ud800", "a\nb", "\x00", "é", "$x^{", "../..", "x" * 5000, "[", "(", "*"),
@@ -60,7 +78,7 @@ def changed_json(rng: Random, data: bytes) -> bytes:
         return changed_bytes(rng, data)
     text = json.dumps(changed_value(rng, json.loads(data)))
     if rng.random() < 0.03:
-        deep = rng.choice(('[' * 5000 + ']' * 5000, '{"a":' * 5000 + "0" + "}" * 5000, "9" * 5000))
+        deep = rng.choice(("[" * 5000 + "]" * 5000, '{"a":' * 5000 + "0" + "}" * 5000, "9" * 5000))
         text = text.replace(rng.choice(("null", "true", "1", '"x"', "[]", "{}")), deep, 1)
     return text.encode()
 
@@ -150,7 +168,21 @@ def changed_npy(rng: Random, _name: str, data: bytes) -> bytes:
     end = 10 + struct.unpack("<H", data[8:10])[0]
     header = data[10:end].decode("latin1")
     parts = {
-        "'descr': '": ("<f2", "<f4", ">f8", "|V2", "|O", "<U9", "|b1", "<c8", "|S0", "V2000000000", "<i8", "<M8[s]", "x"),
+        "'descr': '": (
+            "<f2",
+            "<f4",
+            ">f8",
+            "|V2",
+            "|O",
+            "<U9",
+            "|b1",
+            "<c8",
+            "|S0",
+            "V2000000000",
+            "<i8",
+            "<M8[s]",
+            "x",
+        ),
         "'shape': (": ("", "0,", "3,", "-1,", "2**9,", f"{2**40},", f"{2**62},{2**62},", "1,1,8,1,1", "1.5,", "'x',"),
         "'fortran_order': ": ("True", "None", "3", "[]", "x"),
     }
@@ -195,7 +227,9 @@ def changed_png(rng: Random, data: bytes) -> bytes:
         content = changed_bytes(rng, content)
     match rng.randrange(8):
         case 0:
-            kind = rng.choice((b"IHDR", b"PLTE", b"tRNS", b"gAMA", b"iCCP", b"eXIf", b"tEXt", b"iTXt", b"acTL", b"IDAT"))
+            kind = rng.choice(
+                (b"IHDR", b"PLTE", b"tRNS", b"gAMA", b"iCCP", b"eXIf", b"tEXt", b"iTXt", b"acTL", b"IDAT")
+            )
         case 1:
             chunks.insert(rng.randrange(len(chunks)), chunks[i])
     chunks[i] = (kind, content)
@@ -211,9 +245,20 @@ def changed_tar(rng: Random, data: bytes) -> bytes:
     starts = [place for place in range(0, len(data), 512) if data[place + 257 : place + 262] == b"ustar"]
     for _ in range(rng.choice((1, 1, 2))):
         begin = rng.choice(starts)
-        sizes = (b"\x80" + (2**40).to_bytes(11, "big"), b"\xff" * 11 + b"\x00", b"00000001000\x00", bytes(12), b"x" * 12)
+        sizes = (
+            b"\x80" + (2**40).to_bytes(11, "big"),
+            b"\xff" * 11 + b"\x00",
+            b"00000001000\x00",
+            bytes(12),
+            b"x" * 12,
+        )
         kinds = (b"0", b"\x00", b"1", b"2", b"5", b"L", b"K", b"x", b"g", b"S", b"7", b"X", b"9")
-        fields = {0: (b"b.jpg", b"../x.jpg", b"\xff\xfe.jpg", b"", b"x" * 100), 124: sizes, 156: kinds, 257: (b"ustar",)}
+        fields = {
+            0: (b"b.jpg", b"../x.jpg", b"\xff\xfe.jpg", b"", b"x" * 100),
+            124: sizes,
+            156: kinds,
+            257: (b"ustar",),
+        }
         place = rng.choice(list(fields))
         piece = rng.choice(fields[place])
         content[begin + place : begin + place + len(piece)] = piece

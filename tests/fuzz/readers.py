@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import tarfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,148 +21,20 @@ from data_pipelines.examples import LabelMap
 from data_pipelines.folder_classes import ColourTable, read_classes
 from data_pipelines.listing import list_folder
 from data_pipelines.prepared import read_metadata
-from larvseg_jax.config import from_config, network_sections
+from larvseg_jax.config import from_config
 from larvseg_jax.errors import UserError
 from larvseg_jax.report.curves import draw_curves
 from larvseg_jax.report.metric_log import FILE_NAME, read_history, typical_speed
 from larvseg_jax.vocabulary import Vocabulary
-from larvseg_jax.weights.augreg import read_augreg
-from larvseg_jax.weights.original import OriginalCheckpoint, vit_config
-from larvseg_jax.weights.pretrained import fit
 from larvseg_jax.weights.record import Record
-from larvseg_jax.weights.safetensors_file import _digest, _read, load_safetensors, save_file
-from larvseg_jax.weights.stored_weights import POSITIONS
 from tests import tiny
 from tests.conftest import REPOSITORY
 from tests.fuzz import mutations
-from tests.weights.pth_files import write_pth
+from tests.fuzz.reader import Reader
+from tests.fuzz.weights import npz_reader, pth_reader, safetensors_reader
 
 CLASSES = ("cat", "dog", "sky")
-_EXPORTED = REPOSITORY / "tests/data/version_0_1.safetensors"
 _CHECKPOINT = REPOSITORY / "tests/data/version_0_1.tar.xz"
-
-
-@dataclasses.dataclass(frozen=True)
-class Reader:
-    """One reader.
-
-    Attributes:
-      name: for the table, and in the names of saved inputs.
-      seeds: valid inputs.
-      mutate: makes another input of one.
-      read: reads an input in a folder of its own; UserError where it is refused.
-      share: how many of every 100 inputs it gets.
-    """
-
-    name: str
-    seeds: Sequence[bytes]
-    mutate: mutations.Mutation
-    read: Callable[[bytes, Path], Any]
-    share: float
-
-    def input(self, seed: int, number: int) -> bytes:
-        """Input number `number` of a run with that seed; number 0, 1, ... of as many as there are seeds are valid."""
-        if number < len(self.seeds):
-            return self.seeds[number]
-        rng = Random(f"{seed}/{self.name}/{number}")
-        if rng.random() < 0.05:
-            return mutations.spliced(rng, self.seeds)
-        return self.mutate(rng, rng.choice(self.seeds))
-
-
-def _arrays() -> dict[str, np.ndarray]:
-    """A backbone of one block, as AugReg files have it."""
-    block, width = "Transformer/encoderblock_0", 8
-    attention = f"{block}/MultiHeadDotProductAttention_1"
-    shapes: dict[str, tuple[int, ...]] = {"cls": (1, 1, width), "embedding/kernel": (4, 4, 3, width)}
-    shapes |= {POSITIONS.removeprefix("backbone/"): (1, 10, width), f"{attention}/out/kernel": (2, 4, width)}
-    shapes |= {f"{attention}/{n}/kernel": (width, 2, 4) for n in ("query", "key", "value")}
-    shapes |= {f"{attention}/query/bias": (2, 4), f"{block}/MlpBlock_3/Dense_0/bias": (12,)}
-    rng = np.random.default_rng(0)
-    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-def _npz() -> Reader:
-    arrays = _arrays()
-    wanted = {f"backbone/{name}": value.shape for name, value in arrays.items()}
-
-    def saved(save: Callable[..., None], prefix: str = "", dtype: str = "float32") -> bytes:
-        stream = io.BytesIO()
-        save(stream, **{prefix + name: value.astype(dtype) for name, value in arrays.items()})
-        return stream.getvalue()
-
-    seeds = [saved(np.savez), saved(np.savez_compressed, "opt/target/"), saved(np.savez, "params/", "float16")]
-
-    def read(content: bytes, folder: Path) -> None:
-        path = folder / "x.npz"
-        path.write_bytes(content)
-        fit(read_augreg(path), wanted, (3, 3), path)
-
-    return Reader("npz", seeds, mutations.changed_zip(mutations.changed_npy), read, 14)
-
-
-def _pth(folder: Path) -> Reader:
-    rng = np.random.default_rng(0)
-    block = "backbone.layers.0"
-    shapes = {"cls_token": (1, 1, 8), "pos_embed": (1, 10, 8), "patch_embed.projection.weight": (8, 3, 4, 4)}
-    shapes = {f"backbone.{name}": shape for name, shape in shapes.items()}
-    shapes |= {f"{block}.attn.attn.in_proj_weight": (24, 8), f"{block}.attn.attn.in_proj_bias": (24,)}
-    shapes |= {f"{block}.attn.attn.out_proj.weight": (8, 8), f"{block}.ffn.layers.0.0.bias": (12,)}
-    shapes |= {"decode_head.cls_emb": (3, 8), "decode_head.queue": (3, 2, 2, 8), "decode_head.gamma": (1,)}
-    state = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-    state |= {f"decode_head.{name}": np.ones(3, np.int64) for name in ("ptr", "full")}
-    contents = ({"state_dict": state, "meta": {"epoch": 3}}, {f"module.{k}": v for k, v in state.items()})
-    seeds = [write_pth(folder / "seed.pth", content).read_bytes() for content in contents]
-
-    def read(content: bytes, folder: Path) -> None:
-        path = folder / "x.pth"
-        path.write_bytes(content)
-        original = OriginalCheckpoint.open(path)
-        stored = original.weights(("",) * min(original.class_rows, 9), 2)
-        vit_config(stored.shapes, path)
-        original.bank()
-
-    return Reader("pth", seeds, mutations.changed_zip(lambda rng, _, data: mutations.changed_bytes(rng, data)), read, 14)
-
-
-def _safetensors(folder: Path) -> Reader:
-    def mutate(rng: Random, data: bytes) -> bytes:
-        """Half of the time with a digest that is right, as a hostile writer can make it."""
-        if rng.random() < 0.5:
-            return mutations.changed_safetensors(rng, data)
-        (folder / "whole.safetensors").write_bytes(data)
-        arrays, metadata = _read(folder / "whole.safetensors")
-        metadata.pop("digest")
-        key = rng.choice(list(metadata))
-        try:
-            metadata[key] = mutations.changed_json(rng, metadata[key].encode()).decode("utf-8", "replace")
-        except ValueError:  # of a text that is no JSON
-            metadata[key] = rng.choice(("", "x", "larvseg_jax 1", "larvseg_jax 2"))
-        if rng.random() < 0.3:
-            del metadata[rng.choice(list(metadata))]
-        if rng.random() < 0.3:
-            name = rng.choice(list(arrays))
-            arrays[name] = rng.choice((np.zeros((), np.float32), np.zeros(3, np.int8), arrays[name][None]))
-        metadata["digest"] = _digest(arrays, metadata)
-        save_file(arrays, folder / "changed.safetensors", metadata)
-        return (folder / "changed.safetensors").read_bytes()
-
-    def read(content: bytes, folder: Path) -> None:
-        path = folder / "x.safetensors"
-        path.write_bytes(content)
-        about = load_safetensors(path).metadata
-        Vocabulary(about.classes, about.base, about.novel, about.background)
-        _sections(about.settings)
-
-    return Reader("safetensors", [_EXPORTED.read_bytes()], mutate, read, 12)
-
-
-def _sections(settings: Any) -> None:
-    """As `trained.load_trained` reads them."""
-    try:
-        network_sections(settings)
-    except KeyError as error:
-        raise UserError(f"no section {error}") from error
 
 
 def _old_record() -> dict[str, Any]:
@@ -190,7 +60,12 @@ def _settings() -> Reader:
 
 
 def _records() -> Reader:
-    new = {"settings": tiny.get_config().to_dict(), "classes": tiny.NAMES, "data": {"seed": 0}, "versions": {"jax": "1"}}
+    new = {
+        "settings": tiny.get_config().to_dict(),
+        "classes": tiny.NAMES,
+        "data": {"seed": 0},
+        "versions": {"jax": "1"},
+    }
     new |= {"arrays": {".params['head']['gamma']": "float32[]", ".memory.slots": "float32[16, 3, 16]"}}
     seeds = [json.dumps(record).encode() for record in (new, _old_record())]
 
@@ -198,7 +73,7 @@ def _records() -> Reader:
         try:
             record = Record.from_json(json.loads(content))
         except Exception as error:  # as Checkpoints.record does: whatever it is, the checkpoint is damaged
-            raise UserError(f"no record ({error})") from error
+            raise UserError(f"no record ({type(error).__name__})") from error
         from_config(record.settings)
 
     return Reader("records", seeds, mutations.changed_json, read, 8)
@@ -295,7 +170,9 @@ def _pictures() -> list[Reader]:
     exif[0x0112] = 6
     photos.append(saved(colour, "JPEG", exif=exif))
     palette = Image.fromarray(pixels).convert("P")
-    masks = [saved(mask, "PNG") for mask in (Image.fromarray(pixels), palette, Image.fromarray(pixels.astype(np.uint16)))]
+    masks = [
+        saved(mask, "PNG") for mask in (Image.fromarray(pixels), palette, Image.fromarray(pixels.astype(np.uint16)))
+    ]
     masks += [saved(palette, "PNG", bits=2), saved(Image.fromarray(pixels > 1), "PNG"), saved(palette, "TIFF")]
     table = ColourTable.build(CLASSES, [[0, 0, 0], [1, 1, 1], [2, 2, 2]], None, Path("classes.json"))
 
@@ -348,6 +225,6 @@ def _archives() -> Reader:
 def readers(folder: Path) -> list[Reader]:
     """All of them; `folder` holds what they need between two inputs."""
     return [
-        *(_npz(), _pth(folder), _safetensors(folder), _settings(), _records(), _metrics()),
+        *(npz_reader(), pth_reader(folder), safetensors_reader(), _settings(), _records(), _metrics()),
         *(_classes(), _splits(folder), _folders(), *_pictures(), _metadata(), _archives()),
     ]
