@@ -30,7 +30,14 @@ from larvseg_jax.weights.stored_weights import CLASS_EMBEDDINGS, StoredWeights
 FORMAT = "larvseg_jax 2"
 _OLD_FORMAT = "larvseg_jax 1"  # of version 0.1: the memory is called "bank", the backbone's sizes stand apart
 SUFFIX = ".safetensors"
-_JSON = {"classes": list, "base": list, "novel": list, "step": int, "settings": dict, "versions": dict}
+_JSON: Mapping[str, type] = {
+    "classes": list,
+    "base": list,
+    "novel": list,
+    "step": int,
+    "settings": dict,
+    "versions": dict,
+}
 _MEMORY, _OLD_MEMORY = "memory/", "bank/"
 
 
@@ -149,10 +156,11 @@ def _to_text(metadata: ModelMetadata) -> dict[str, str]:
 
 
 def _from_text(metadata: Mapping[str, str], memory: Mapping[str, np.ndarray]) -> ModelMetadata:
-    plain = {key: json.loads(metadata[key]) for key in _JSON}
+    plain: dict[str, Any] = {key: json.loads(metadata[key]) for key in _JSON}
     for key, kind in _JSON.items():
         value = plain[key]
-        if type(value) is not kind or (kind is list and not all(isinstance(name, str) for name in value)):
+        names = value if isinstance(value, list) else ()
+        if not isinstance(value, kind) or isinstance(value, bool) or not all(isinstance(name, str) for name in names):
             raise TypeError(f"{key} is {str(value)[:40]}")
     settings = plain["settings"]
     if metadata["format"] == _OLD_FORMAT and not settings:  # a file made from one of the original

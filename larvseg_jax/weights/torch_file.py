@@ -146,21 +146,21 @@ def _check_pickle(program: bytes) -> None:
     stack: list[int | None] = []
     memo: dict[int, int | None] = {}
     for opcode, argument, _ in pickletools.genops(program):
-        name = opcode.name
+        name, key = opcode.name, argument or 0
         if name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            if argument > len(program):  # the unpickler's memo is as long as the largest number
-                raise ValueError(f"a memo of {argument} entries")
-            memo[argument] = stack[-1]
+            if key > len(program):  # the unpickler's memo is as long as the largest number
+                raise ValueError(f"a memo of {key} entries")
+            memo[key] = stack[-1]
         elif name == "MEMOIZE":
             memo[len(memo)] = stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
+            stack.append(memo[key])
         else:
             taken: list[int] = []
             for kind in reversed(opcode.stack_before):
                 if kind is pickletools.stackslice:
                     while stack[-1] is not None:
-                        taken.append(stack.pop())
+                        taken.append(stack.pop() or 0)
                 else:
                     taken.append(stack.pop() or 0)
             depth = max(taken, default=0) + name.startswith("TUPLE")
