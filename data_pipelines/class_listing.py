@@ -16,7 +16,7 @@ from jaxtyping import Int64
 
 from data_pipelines.examples import RawPhoto
 from data_pipelines.faults import Fault
-from data_pipelines.files import entries, read_bytes
+from data_pipelines.files import entries, is_folder, leads_nowhere, read_bytes
 from data_pipelines.listing import picture_names
 from larvseg_jax.errors import DataError
 
@@ -104,8 +104,10 @@ def class_folder_names(folder: Path) -> tuple[list[str], list[Fault]]:
         raise DataError("files", f"{folder} does not exist", remedy)
     names, faults = [], []
     for entry in sorted(entries(folder), key=lambda entry: entry.name):
-        if entry.is_dir():
+        if is_folder(entry):
             names.append(entry.name)
+        elif leads_nowhere(entry):
+            faults.append(Fault("files", f"{folder / entry.name} is a link that leads nowhere", "mend or remove it"))
         else:
             what = f"{folder / entry.name} lies beside the class folders"
             faults.append(Fault("files", what, "move it into one, or away"))

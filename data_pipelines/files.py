@@ -37,6 +37,19 @@ def entries(folder: Path) -> Iterator[os.DirEntry[str]]:
         raise DataError("files", f"{folder}: cannot be listed ({error.strerror})", "check the data folder") from error
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; a link round in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a link to what does not exist. Only links cost a look at the disk."""
+    return entry.is_symlink() and not os.path.exists(entry.path)
+
+
 def read_bytes(file: str | Path) -> bytes:
     """The content of a file, DataError if it cannot be read."""
     try:
@@ -50,7 +63,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in a file, UserError if there is none."""
     try:
         content = json.loads(read_bytes(file))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter where it is nested beyond all measure
         raise UserError(f"{file}: not valid JSON ({error}): correct it") from error
     if not isinstance(content, dict):
         raise UserError(f"{file}: holds a {type(content).__name__}: it must be a JSON object")

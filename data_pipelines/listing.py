@@ -27,7 +27,7 @@ from typing import Any, SupportsIndex
 
 from data_pipelines.examples import RawPhoto, is_class_id, tag_faults
 from data_pipelines.faults import Fault
-from data_pipelines.files import PICTURES, entries, read_bytes, read_json
+from data_pipelines.files import PICTURES, entries, is_folder, leads_nowhere, read_bytes, read_json
 from data_pipelines.folder_classes import FolderClasses, read_classes
 from larvseg_jax.errors import DataError
 
@@ -127,9 +127,11 @@ def picture_names(folder: Path) -> tuple[list[str], list[Fault]]:
     """
     names, faults = [], []
     for entry in entries(folder):
-        if os.path.splitext(entry.name)[1].lower() in PICTURES:
+        if leads_nowhere(entry):
+            faults.append(Fault("files", f"{folder / entry.name} is a link that leads nowhere", "mend or remove it"))
+        elif os.path.splitext(entry.name)[1].lower() in PICTURES:
             names.append(entry.name)
-        elif entry.is_dir():
+        elif is_folder(entry):
             remedy = f"pictures must lie in {folder} itself: move them there, or it away"
             faults.append(Fault("files", f"{folder / entry.name} is a folder", remedy))
         else:
@@ -147,7 +149,7 @@ def _names_in_split_folder(images: Path, split: str, faults: list[Fault]) -> lis
         faults.append(Fault("files", f"{images} does not exist", f"put the photos of split {split!r} into {folder}/"))
         return []
     if not folder.is_dir():
-        there = sorted(entry.name for entry in entries(images) if entry.is_dir())
+        there = sorted(entry.name for entry in entries(images) if is_folder(entry))
         what = f"it has the folders {', '.join(there)}" if there else "it has no folders"
         remedy = f"put the photos of split {split!r} into {folder}/"
         faults.append(Fault("files", f"{folder} does not exist, {what}", remedy))

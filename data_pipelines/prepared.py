@@ -104,13 +104,21 @@ def open_prepared(directory: Path, split: str, *, masks: bool) -> PreparedSet:
     return PreparedSet(directory, split, names, records, masks and not missing, tuple(faults))
 
 
+_METADATA = {"expected": dict, "unreadable": dict, "photos_per_class": dict, "missing_synsets": list}
+"""Entries of metadata.json that are looked into."""
+
+
 def read_metadata(directory: Path) -> dict[str, Any]:
-    """metadata.json of a prepared set (see data_pipelines.builders), {} if there is none or it is no JSON object."""
+    """metadata.json of a prepared set (see data_pipelines.builders), without entries of another kind than is written.
+
+    {} if there is none or it is no JSON object: whoever made the set, it can be trained on.
+    """
     try:
         content = json.loads((directory / "metadata.json").read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return content if isinstance(content, dict) else {}
+    found = content if isinstance(content, dict) else {}
+    return {name: value for name, value in found.items() if isinstance(value, _METADATA.get(name, object))}
 
 
 def _line(error: Exception) -> str:

@@ -90,6 +90,11 @@ def from_config(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Experi
     missing = sorted(sections - settings.keys())
     if missing:
         raise UserError(f"the config has no section {missing[0]}: begin with configs/common.py")
+    for name in sorted(sections):
+        if not isinstance(settings[name], Mapping):
+            raise UserError(
+                f"the config's {name} is a {type(settings[name]).__name__}: it must be a section of options"
+            )
     method, vit = network_sections(settings)
     streams = {name: _stream(section, f"streams.{name}", method) for name, section in settings["streams"].items()}
     if not streams:
@@ -119,16 +124,24 @@ def from_config(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Experi
 
 
 def network_sections(settings: Mapping[str, Any]) -> tuple[MethodConfig, ViTConfig]:
-    """What makes the network: the sections `method` and `model`. All that inference needs of a config."""
-    section = settings["method"]
-    return read(method_config(section["name"]), section, "method"), read(ViTConfig, settings["model"], "model")
+    """What makes the network: the sections `method` and `model`. All that inference needs of a config.
+
+    Raises:
+      KeyError: one of the two is missing.
+      UserError: one is no section, or has an option that does not exist, is missing or wrong.
+    """
+    section, model = settings["method"], settings["model"]
+    name = section.get("name") if isinstance(section, Mapping) else None
+    if not isinstance(name, str):
+        raise UserError("the config's section method has no name: give method.name, such as 'larvseg'")
+    return read(method_config(name), section, "method"), read(ViTConfig, model, "model")
 
 
-def _stream(section: Mapping[str, Any], path: str, method: MethodConfig) -> StreamConfig:
+def _stream(section: Any, path: str, method: MethodConfig) -> StreamConfig:
     """A stream's options, flat in the config, given to the view, the method and the stream itself."""
-    rest = dict(section)
+    rest = dict(section) if isinstance(section, Mapping) else {}
     kind = rest.pop("kind", None)
-    if kind not in VIEWS:
+    if not isinstance(kind, str) or kind not in VIEWS:
         raise UserError(f"{path}.kind is {kind!r}: use {' or '.join(map(repr, VIEWS))}")
     parts: dict[str, Any] = {}
     for part, options in (("view", VIEWS[kind]), ("loss", method.loss_options(VIEWS[kind]))):

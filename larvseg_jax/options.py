@@ -7,6 +7,7 @@ meaning and unit. `read` is the only way in, so a mistyped name or a wrong value
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ from larvseg_jax.errors import UserError
 T = TypeVar("T")
 
 _WIDE = 100  # characters of a value shown; class lists have thousands
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120  # characters of a value in a message
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +37,12 @@ CountOrNone = Annotated[int, Least(0)]
 """A number of things of which there may be none; the option says what 0 means."""
 
 
-def read(kind: type[T], section: Mapping[str, Any], path: str = "", **given: Any) -> T:
+def read(kind: type[T], section: Any, path: str = "", **given: Any) -> T:
     """A section of a config as its dataclass; sections inside it likewise.
 
     Args:
       kind: dataclass whose fields are the options.
-      section: name -> value, as plain values; what it leaves out has its default.
+      section: a mapping, name -> plain value; what it leaves out has its default. It may come from any file.
       path: the section's own name, for messages: "optimizer" or "streams.masks".
       given: fields that are no options of this section, with their values.
 
@@ -46,6 +50,8 @@ def read(kind: type[T], section: Mapping[str, Any], path: str = "", **given: Any
       UserError: an option that does not exist, is missing, has the wrong type or lies out of bounds.
     """
     hints = typing.get_type_hints(kind, include_extras=True)
+    if not isinstance(section, Mapping):
+        raise UserError(f"{path or 'the config'} is {_SHORT.repr(section)}: it must be a section of options")
     fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in given}  # type: ignore[arg-type]
     for name in section:
         if name not in fields:
@@ -135,11 +141,12 @@ def _typed(hint: Any, value: Any, path: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         if value not in arguments:
-            raise UserError(f"{path} is {value!r}: use {' or '.join(map(repr, arguments))}")
+            raise UserError(f"{path} is {_SHORT.repr(value)}: use {' or '.join(map(repr, arguments))}")
         return value
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise UserError(f"{path} is {value!r}: it must be a section with {', '.join(names(hint))}")  # type: ignore[arg-type]
+            shown, options = _SHORT.repr(value), ", ".join(names(hint))  # type: ignore[arg-type]
+            raise UserError(f"{path} is {shown}: it must be a section with {options}")
         return read(hint, value, path)  # type: ignore[arg-type]
     if origin is tuple:
         return _tuple(arguments, value, path)
@@ -148,19 +155,19 @@ def _typed(hint: Any, value: Any, path: str) -> Any:
             return None
         (hint,) = (argument for argument in arguments if argument is not type(None))
         return _value(hint, value, path)
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) < 2**1000:  # more is no float
         return float(value)
     if isinstance(hint, type) and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
-        raise UserError(f"{path} is {value!r}: it must be a {hint.__name__}")
+        raise UserError(f"{path} is {_SHORT.repr(value)}: it must be a {hint.__name__}")
     return value
 
 
 def _tuple(arguments: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:
     """tuple[str, ...] of any length, tuple[int, int] of just that."""
     if not isinstance(value, list | tuple):
-        raise UserError(f"{path} is {value!r}: it must be a tuple")
+        raise UserError(f"{path} is {_SHORT.repr(value)}: it must be a tuple")
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         return tuple(_value(arguments[0], item, path) for item in value)
     if len(value) != len(arguments):
-        raise UserError(f"{path} is {tuple(value)!r}: it must have {len(arguments)} values")
+        raise UserError(f"{path} is {_SHORT.repr(tuple(value))}: it must have {len(arguments)} values")
     return tuple(_value(kind, item, path) for kind, item in zip(arguments, value, strict=True))

@@ -92,7 +92,7 @@ def load_trained(
         saved = load_safetensors(path)
         about = saved.metadata
         vocabulary = Vocabulary(about.classes, about.base, about.novel, about.background)
-        method = _method(path, about.settings, vocabulary, mesh)
+        method = _method(path, about.settings, vocabulary, mesh, len(saved.params))
         params, stored = saved.params, saved.memory
         settings, step, versions = about.settings, about.step, about.versions
     else:
@@ -101,7 +101,7 @@ def load_trained(
         vocabulary = _experiment(path, record.settings).vocabulary
         if vocabulary.classes != record.classes:
             raise UserError(f"{path}: its settings give other classes than its record: it is damaged")
-        method = _method(path, record.settings, vocabulary, mesh)
+        method = _method(path, record.settings, vocabulary, mesh, len(found.params))
         params, stored = found.params, {}
         settings, step, versions = record.settings, found.step, record.versions
         if memory or method.scorer(vocabulary.label_set()).reads_memory:
@@ -119,19 +119,21 @@ def load_trained(
     )
 
 
-def _method(path: Path, settings: Mapping[str, Any], vocabulary: Vocabulary, mesh: Mesh) -> Method:
-    """The method with one row per class, without streams: for inference."""
+def _method(path: Path, settings: Mapping[str, Any], vocabulary: Vocabulary, mesh: Mesh, arrays: int) -> Method:
+    """The method with one row per class, without streams: for inference. `arrays`: how many its parameters are."""
     try:
         config, vit = network_sections(settings)
     except KeyError as error:
         raise UserError(f"{path} does not say what network it holds (no section {error})") from error
+    if vit.depth > arrays:  # before so many blocks are laid out
+        raise UserError(f"{path} does not fit its own description: {vit.depth} blocks in {arrays} arrays")
     return config.make(Task(len(vocabulary.classes), vit, {}, mesh))
 
 
 def _experiment(path: Path, settings: ml_collections.ConfigDict | Mapping[str, Any]) -> Experiment:
     try:
         return from_config(settings)
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:100]
         raise UserError(f"the config in {path} is of another version ({reason}): give one by --config") from error
 

@@ -159,3 +159,15 @@ def test_defaults_are_plain_values_that_can_be_read_again():
     # Every call makes its own: a config that changes a section changes no other.
     section["oven"]["degrees"] = 60
     assert options.defaults(Cake)["oven"]["degrees"] == 180
+
+
+@pytest.mark.parametrize("value", [3, None, [], "x"])
+def test_what_is_no_section_is_named(value):
+    with pytest.raises(UserError, match="shop.cake is .*: it must be a section"):
+        options.read(Cake, value, "shop.cake")
+
+
+def test_numbers_beyond_all_floats_and_endless_texts_are_refused_in_a_short_line():
+    assert problem({"sugar": 10**400}).endswith("it must be a float")
+    for value in ("x" * 10**6, ["x"] * 10**6):
+        assert len(problem({"eggs": value})) < 300

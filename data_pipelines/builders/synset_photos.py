@@ -11,6 +11,8 @@ from data_pipelines.builders.download_builder import each, read_file
 from data_pipelines.builders.records import Photo, Unreadable
 from data_pipelines.files import is_by_others
 
+_BROKEN = (tarfile.TarError, OSError, ValueError, MemoryError)  # the last, without a word, of headers of terabytes
+_TOO_LARGE = "a header claims more than there is"
 _PICTURES = {".jpeg", ".jpg", ".png"}
 
 
@@ -42,10 +44,12 @@ def photos_in_archive(path: Path, label: int, selection: set[str] | None) -> Ite
     def read(name: str) -> Photo:
         file = f"{path.name}/{name}"
         try:
+            if members[name].size > path.stat().st_size:  # it would be allocated before it is read
+                raise Unreadable(file, f"it claims {members[name].size:,} bytes, more than its archive has")
             stream = archive.extractfile(members[name])
             assert stream is not None  # isfile()
             return Photo(Path(name).stem, stream.read(), None, (label,), file)
-        except (tarfile.TarError, OSError) as error:
+        except _BROKEN as error:
             raise Unreadable(file, error) from error
 
     members: dict[str, tarfile.TarInfo] = {}
@@ -55,8 +59,8 @@ def photos_in_archive(path: Path, label: int, selection: set[str] | None) -> Ite
             broken = _index(archive, members)
             names = _pictures(members, selection)
             yield from each(read, names)
-    except (tarfile.TarError, OSError) as error:  # no archive at all
-        broken = str(error)
+    except _BROKEN as error:  # no archive at all
+        broken = str(error) or _TOO_LARGE
     if broken:
         yield Unreadable(path.name, f"{broken}: photos may be missing")
     yield from _missing(path.name, names, selection)
@@ -66,10 +70,12 @@ def _index(archive: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> str
     """Collects the files of an archive by name; says what is wrong with it, if anything."""
     try:
         for member in archive:
+            if archive.offset <= member.offset:  # or it would be found again and again
+                return f"{member.name} claims {member.size:,} bytes"
             if member.isfile() and not any(map(is_by_others, PurePosixPath(member.name).parts)):
                 members[PurePosixPath(member.name).name] = member
-    except (tarfile.TarError, OSError) as error:
-        return str(error)
+    except _BROKEN as error:
+        return str(error) or _TOO_LARGE
     # tarfile takes a broken header for the end of the archive, which a block of zeros marks.
     assert archive.fileobj is not None
     archive.fileobj.seek(archive.offset)

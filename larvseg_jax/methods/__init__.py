@@ -13,7 +13,7 @@ def method_config(name: str) -> type[MethodConfig]:
     module = name if "." in name else f"{__name__}.{name}"
     try:
         return importlib.import_module(module).Config
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UserError(
             f"method.name is {name!r} ({error}): use larvseg, or the dotted name of a module with a class Config"
         ) from error

@@ -72,9 +72,10 @@ def _draw_losses(figure: Figure, history: History) -> bool:
         steps, values = _series(history, "train", name)
         colour = _LINE_COLOURS[i % len(_LINE_COLOURS)]
         axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.25)
-        stream, part = name.split("/")
+        stream, _, part = name.rpartition("/")
         smooth = smoothed(values, max(len(values) // 30, 1))
-        axes.plot(steps, smooth, color=colour, linewidth=1.8, label=rf"{stream}  $L_\mathrm{{{part[2:]}}}$")
+        symbol = rf"$L_\mathrm{{{part[2:]}}}$" if part[2:].isalnum() and part.isascii() else _plain(part)
+        axes.plot(steps, smooth, color=colour, linewidth=1.8, label=f"{_plain(stream)}  {symbol}")
     _finish(axes, "loss")
     return bool(names)
 
@@ -108,6 +109,11 @@ def _draw_rate(figure: Figure, history: History) -> bool:
         _finish(axes, label)
     upper.set_xlabel("")
     return any(line["kind"] == "train" for line in history)
+
+
+def _plain(text: str) -> str:
+    """A name as text, whatever it has in it: between dollars Matplotlib reads formulas."""
+    return text.replace("$", r"\$")
 
 
 def _finish(axes: Axes, ylabel: str) -> None:

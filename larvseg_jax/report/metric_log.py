@@ -16,10 +16,13 @@ from typing import Any
 
 import tensorboardX
 
+from larvseg_jax.console import console
 from larvseg_jax.devices.processes import is_first_process
 from larvseg_jax.errors import UserError
 
 FILE_NAME = "metrics.jsonl"
+
+_LARGEST = 1e39  # of any number: all of float32, and plots can still be drawn
 
 _SPEED = ("images_per_second", "seconds_per_step", "mfu", "data_wait")
 
@@ -76,20 +79,58 @@ class MetricLog:
 def read_history(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, null read as NaN; [] if there is no such file.
 
-    A last line cut off by a kill is left out; any other line that is not JSON is a UserError.
+    A line that is broken costs that line only: how many there are, and what the first is, is printed once. Nothing is
+    said of a last line without its end, which a kill left behind.
+
+    Raises:
+      UserError: the file cannot be read at all.
     """
     path = pathlib.Path(workdir) / FILE_NAME
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    history = []
-    for number, text in enumerate(lines, start=1):
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError:
-            if number == len(lines):
-                break
-            raise UserError(f"{path}, line {number} is not JSON: repair or delete that line") from None
-        history.append({name: math.nan if value is None else value for name, value in values.items()})
+    history, broken = [], []
+    try:
+        with path.open("rb") as file:
+            for number, text in enumerate(file, start=1):
+                try:
+                    history.append(_values(text))
+                except (ValueError, RecursionError) as error:
+                    if text.endswith(b"\n"):
+                        broken.append(f"line {number} ({' '.join(str(error).split())[:100]})")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): mend or remove it") from error
+    if broken:
+        count = f"{len(broken)} lines are" if len(broken) > 1 else "1 line is"
+        console.print(
+            f"{path}: {count} no metrics and left out, the first {broken[0]}: repair or delete it",
+            markup=False,
+        )
     return history
+
+
+def _values(text: bytes) -> dict[str, Any]:
+    """What one line says; ValueError if it is none that `MetricLog.write` could have written."""
+    values = json.loads(text.decode("utf-8-sig"))
+    if not isinstance(values, dict):
+        raise ValueError(f"a {type(values).__name__} and no object")
+    step = values.get("step")
+    if type(step) is not int or not 0 <= step < 2**53:
+        raise ValueError(f"step is {str(step)[:40]}")
+    line: dict[str, Any] = {}
+    for name, value in values.items():
+        if value is None:
+            value = math.nan
+        kind = str if name in ("kind", "name") else (int, float)
+        if not name.isprintable() or isinstance(value, bool) or not isinstance(value, kind):
+            raise ValueError(f"{name[:40]!r} is {str(value)[:40]}")
+        if isinstance(value, str) and not value.isprintable():
+            raise ValueError(f"{name} is {value[:40]!r}")
+        if isinstance(value, int | float) and abs(value) > _LARGEST:
+            raise ValueError(f"{name[:40]!r} is {str(value)[:40]}")
+        line[name] = value
+    if not isinstance(line.get("kind"), str):
+        raise ValueError("it has no kind")
+    return line
 
 
 def typical_speed(history: Iterable[Mapping[str, Any]]) -> dict[str, float]:

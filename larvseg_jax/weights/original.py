@@ -17,7 +17,9 @@ import numpy as np
 
 from larvseg_jax.errors import UserError
 from larvseg_jax.models.vit import ViTConfig
+from larvseg_jax.options import read
 from larvseg_jax.vocabulary import class_lists
+from larvseg_jax.weights.foreign import REMEDY, whose
 from larvseg_jax.weights.stored_weights import CLASS_EMBEDDINGS, POSITIONS, StoredWeights
 from larvseg_jax.weights.torch_file import StoredTensor, read_state_dict
 
@@ -74,6 +76,8 @@ class OriginalCheckpoint:
         """UserError if the file cannot be read or has no vision transformer of the original in it."""
         tensors = read_state_dict(path)
         if len(tensors["backbone.cls_token"].shape if "backbone.cls_token" in tensors else ()) != 3:
+            if owner := whose(tensors):
+                raise UserError(f"{path} holds {owner}: {REMEDY}")
             some = ", ".join(sorted(tensors)[:3])
             raise UserError(f"{path} has no backbone.cls_token (but {some}, ...): it is no ViT segmenter of LarvSeg")
         return cls(path, tensors)
@@ -108,7 +112,7 @@ class OriginalCheckpoint:
                 continue
             try:
                 arrays |= _translate(name, tensor.read(), heads)
-            except ValueError as error:
+            except (ValueError, IndexError) as error:
                 raise UserError(
                     f"{self.path}: {name} has shape {tensor.shape}, which a ViT of width {self.width} with "
                     f"{heads} heads has not; give --heads if it has another number"
@@ -124,7 +128,7 @@ class OriginalCheckpoint:
         if any(tensor is None for tensor in found):
             return {}
         queue, cursor, wraps = (tensor.read() for tensor in found if tensor is not None)
-        if queue.ndim != 4 or not cursor.shape == wraps.shape == queue.shape[:1]:
+        if queue.ndim != 4 or not queue.size or not cursor.shape == wraps.shape == queue.shape[:1]:
             raise UserError(f"{self.path}: decode_head.queue has shape {queue.shape} and ptr {cursor.shape}: no bank")
         slots = np.stack([_slot_means(of_class) for of_class in queue])
         written = (wraps[:, None] > 0) | (np.arange(slots.shape[1]) < cursor[:, None])
@@ -191,13 +195,17 @@ def vit_config(shapes: Mapping[str, tuple[int, ...]], path: Path) -> ViTConfig:
         heads, _ = shapes[f"{block}0/MultiHeadDotProductAttention_1/query/bias"]
         (mlp_dim,) = shapes[f"{block}0/MlpBlock_3/Dense_0/bias"]
         _, tokens, _ = shapes[POSITIONS]
+        side = math.isqrt(tokens - 1)
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} has no ViT of the original: look at {error}") from error
-    side = math.isqrt(tokens - 1)
     if side**2 != tokens - 1:
         raise UserError(f"{path} has a position embedding of {tokens - 1} patches: only square grids can be converted")
     depth = len({name.removeprefix(block).split("/")[0] for name in shapes if name.startswith(block)})
-    return ViTConfig(width, depth, heads, mlp_dim, patch_size=patch, image_size=side * patch)
+    sizes = dict(width=width, depth=depth, num_heads=heads, mlp_dim=mlp_dim, patch_size=patch, image_size=side * patch)
+    try:
+        return read(ViTConfig, sizes, "model")
+    except UserError as error:
+        raise UserError(f"{path} has no ViT of the original: {error}") from error
 
 
 def _is_left_out(name: str) -> bool:

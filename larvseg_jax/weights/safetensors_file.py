@@ -24,11 +24,20 @@ from safetensors.numpy import save_file
 from larvseg_jax import old_settings
 from larvseg_jax.devices.sharding import path_name
 from larvseg_jax.errors import UserError
+from larvseg_jax.weights.foreign import REMEDY, whose
 from larvseg_jax.weights.stored_weights import CLASS_EMBEDDINGS, StoredWeights
 
 FORMAT = "larvseg_jax 2"
 _OLD_FORMAT = "larvseg_jax 1"  # of version 0.1: the memory is called "bank", the backbone's sizes stand apart
 SUFFIX = ".safetensors"
+_JSON: Mapping[str, type] = {
+    "classes": list,
+    "base": list,
+    "novel": list,
+    "step": int,
+    "settings": dict,
+    "versions": dict,
+}
 _MEMORY, _OLD_MEMORY = "memory/", "bank/"
 
 
@@ -105,7 +114,9 @@ def load_safetensors(path: Path) -> SavedModel:
     arrays, metadata = _read(path)
     if metadata.get("format") not in (FORMAT, _OLD_FORMAT):
         found = metadata.get("format", "none")
-        raise UserError(f"{path} has format {found!r} and not {FORMAT!r}: export a run with larvseg_jax.export")
+        owner, remedy = whose(arrays), f"export a run with larvseg_jax.export, or {REMEDY}"
+        what = f"holds {owner}" if owner else f"has format {found[:40]!r} and not {FORMAT!r}"
+        raise UserError(f"{path} {what}: {remedy}")
     if metadata.pop("digest", "") != _digest(arrays, metadata):
         raise UserError(f"{path} is damaged: its digest does not match; copy or export it anew")
     prefix = _MEMORY if metadata["format"] == FORMAT else _OLD_MEMORY
@@ -113,9 +124,10 @@ def load_safetensors(path: Path) -> SavedModel:
     params = {name: value for name, value in arrays.items() if not name.startswith(prefix)}
     try:
         saved = SavedModel(params, memory, _from_text(metadata, memory))
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever JSON of another version, or of somebody else, may provoke
         raise UserError(f"{path} is of another version of larvseg_jax ({_reason(error)}): export it anew") from error
-    rows, classes = len(params.get(CLASS_EMBEDDINGS, saved.metadata.classes)), len(saved.metadata.classes)
+    embeddings, classes = params.get(CLASS_EMBEDDINGS), len(saved.metadata.classes)
+    rows = classes if embeddings is None else (*embeddings.shape, 0)[0]
     if rows != classes:
         raise UserError(f"{path} has {rows} class embeddings for {classes} classes: export it anew")
     return saved
@@ -133,7 +145,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # of the library, and of NumPy where it lacks a dtype
         raise UserError(f"cannot read {path} ({_reason(error)}): it is damaged or no {SUFFIX} file") from error
 
 
@@ -144,7 +156,12 @@ def _to_text(metadata: ModelMetadata) -> dict[str, str]:
 
 
 def _from_text(metadata: Mapping[str, str], memory: Mapping[str, np.ndarray]) -> ModelMetadata:
-    plain = {key: json.loads(metadata[key]) for key in ("classes", "base", "novel", "step", "settings", "versions")}
+    plain: dict[str, Any] = {key: json.loads(metadata[key]) for key in _JSON}
+    for key, kind in _JSON.items():
+        value = plain[key]
+        names = value if isinstance(value, list) else ()
+        if not isinstance(value, kind) or isinstance(value, bool) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"{key} is {str(value)[:40]}")
     settings = plain["settings"]
     if metadata["format"] == _OLD_FORMAT and not settings:  # a file made from one of the original
         settings = {"model": json.loads(metadata["vit"])}
@@ -172,7 +189,7 @@ def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> st
     found = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
     for name, value in sorted(arrays.items()):
         found.update(f"{name} {value.dtype} {value.shape}".encode())
-        found.update(np.ascontiguousarray(value).data)
+        found.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)  # Python knows no bfloat16
     return found.hexdigest()
 
 

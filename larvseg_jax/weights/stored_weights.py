@@ -46,14 +46,13 @@ def describe_size(shapes: Mapping[str, tuple[int, ...]]) -> str:
         return "hybrid with a ResNet stem"
     width = next((shapes[name][-1] for name in ("backbone/cls", _PATCHES) if shapes.get(name)), 0)
     blocks = {name.removeprefix(_BLOCK).split("/")[0] for name in shapes if name.startswith(_BLOCK)}
-    depth, heads = len(blocks), shapes.get(_QUERY, (0,))[0]
-    mlp = shapes.get(_MLP, (0,))[0]
+    depth, heads, mlp = len(blocks), *((shapes.get(name) or (0,))[0] for name in (_QUERY, _MLP))
     if not width or not depth:
         return "file without a vision transformer"
     size = _SIZES.get((width, depth, heads, mlp))
     patch, stem = _patch_size(shapes)
     name = f"ViT-{size}/{patch}" if size else f"ViT/{patch} of width {width}, depth {depth}, {heads} heads, MLP {mlp}"
-    tokens = shapes.get(POSITIONS, (0, 0, 0))[1] - 1
+    tokens = (*shapes.get(POSITIONS, ()), 0, 0)[1] - 1  # of a damaged file it may have any shape
     side = math.isqrt(max(tokens, 0))
     grid = f" at {side * patch} pixels" if side and side**2 == tokens else ""
     return f"{name}{grid}{stem}"

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import io
 import math
 import pickle
+import pickletools
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from larvseg_jax.errors import UserError
+from larvseg_jax.weights.zip_members import check_members, check_size, read_member
 
 _DTYPES = {
     "FloatStorage": np.float32,
@@ -32,6 +35,8 @@ _DTYPES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
+_WRAPPERS = ("state_dict", "model")  # keys under which mmcv and many others keep the state dict
+_DEEPEST = 100  # nesting of tuples in a pickle: one as a key is hashed by C code, which ends the process at some 60,000
 _OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of PyTorch before 1.6 begin
 
 
@@ -62,25 +67,27 @@ class StoredTensor:
                 size, needed = archive.getinfo(entry).file_size, self.count * self.dtype.itemsize
                 if size != needed:  # before anything is unpacked
                     raise ValueError(f"{entry} has {size} bytes and not {needed}")
-                return self._view(np.frombuffer(archive.read(entry), self.dtype))
-        except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile, NotImplementedError) as error:
-            raise UserError(f"{self.file} is damaged ({type(error).__name__}: {error}): copy it anew") from error
+                return self._view(np.frombuffer(read_member(archive, entry), self.dtype))
+        except Exception as error:  # whatever a damaged archive may provoke
+            raise UserError(f"{self.file} is damaged ({_reason(error)}): copy it anew") from error
 
     def _view(self, content: np.ndarray) -> np.ndarray:
-        sizes, strides = (tuple(int(n) for n in numbers) for numbers in (self.shape, self.strides))
-        size = math.prod(sizes)
-        last = self.offset + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True)) if size else 0
-        if min((*sizes, *strides, self.offset), default=0) < 0 or last >= max(len(content), 1) or size > len(content):
-            raise ValueError(f"a tensor of shape {sizes} lies outside its storage of {len(content)}")
-        start = content[self.offset :]
-        return np.lib.stride_tricks.as_strided(start, sizes, [step * self.dtype.itemsize for step in strides]).copy()
+        size = math.prod(self.shape)
+        last = (
+            self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True)) if size else 0
+        )
+        if last >= max(len(content), 1) or size > len(content):
+            raise ValueError(f"a tensor of shape {self.shape} lies outside its storage of {len(content)}")
+        start, strides = content[self.offset :], [step * self.dtype.itemsize for step in self.strides]
+        return np.lib.stride_tricks.as_strided(start, self.shape, strides).copy()
 
 
 def read_state_dict(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of a checkpoint {"state_dict": ...} or of a plain state dict; a prefix "module." is dropped.
+    """The tensors of {"state_dict": ...}, {"model": ...} or a plain state dict; a prefix "module." is dropped.
 
     Raises:
-      UserError: there is no such file, it has the format of PyTorch before 1.6, or it cannot be read.
+      UserError: there is no such file, it has the format of PyTorch before 1.6, it cannot be read, or its tensors
+        claim to be larger than the file can hold.
     """
     try:
         with path.open("rb") as stream:
@@ -93,27 +100,73 @@ def read_state_dict(path: Path) -> dict[str, StoredTensor]:
             f"python -c \"import torch; torch.save(torch.load('{path}', map_location='cpu'), 'new.pth')\""
         )
     content = _unpickle(path)
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    tensors = {n: t for n, t in state.items() if isinstance(t, StoredTensor)} if isinstance(state, Mapping) else {}
+    state = content if isinstance(content, Mapping) else {}
+    state = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), Mapping)), state)
+    tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, StoredTensor)}
     if not tensors:
         raise UserError(f"{path} holds no state dict: give a file saved by mmcv, or by torch.save(model.state_dict())")
-    return {str(name).removeprefix("module."): tensor for name, tensor in tensors.items()}
+    named = {str(name).removeprefix("module."): tensor for name, tensor in tensors.items()}
+    try:
+        if len(named) < len(tensors):
+            raise ValueError('two tensors have one name, with and without "module."')
+        check_size(sum(math.prod(t.shape) * t.dtype.itemsize for t in named.values()), path, "its tensors are")
+    except ValueError as error:
+        raise UserError(f"{path} is damaged or of another kind ({error}): copy it anew") from error
+    return named
 
 
 def _unpickle(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
+            check_members(archive, path)
             names = archive.namelist()
             (pickled,) = (name for name in names if name.count("/") == 1 and name.endswith("/data.pkl"))
             folder = pickled.removesuffix("/data.pkl")
-            order = archive.read(f"{folder}/byteorder") if f"{folder}/byteorder" in names else b"little"
+            order = read_member(archive, f"{folder}/byteorder") if f"{folder}/byteorder" in names else b"little"
             if order.strip() != b"little":
                 raise ValueError("its numbers are big-endian")
-            with archive.open(pickled) as stream:
-                return _Unpickler(stream, path, folder).load()
+            program = read_member(archive, pickled)
+        _check_pickle(program)
+        return _Unpickler(io.BytesIO(program), path, folder).load()
     except Exception as error:  # whatever a damaged or hostile pickle may provoke
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise UserError(f"cannot read {path} as a PyTorch file ({reason}): it is damaged or of another kind") from error
+        raise UserError(
+            f"cannot read {path} as a PyTorch file ({_reason(error)}): it is damaged or of another kind"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _check_pickle(program: bytes) -> None:
+    """ValueError for a pickle whose reading takes more memory than it has bytes, or tuples too deep to be hashed.
+
+    The stack of the program is gone through with the nesting of each value in the place of the value; None is a mark.
+    """
+    stack: list[int | None] = []
+    memo: dict[int, int | None] = {}
+    for opcode, argument, _ in pickletools.genops(program):
+        name, key = opcode.name, argument or 0
+        if name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            if key > len(program):  # the unpickler's memo is as long as the largest number
+                raise ValueError(f"a memo of {key} entries")
+            memo[key] = stack[-1]
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo[key])
+        else:
+            taken: list[int] = []
+            for kind in reversed(opcode.stack_before):
+                if kind is pickletools.stackslice:
+                    while stack[-1] is not None:
+                        taken.append(stack.pop() or 0)
+                else:
+                    taken.append(stack.pop() or 0)
+            depth = max(taken, default=0) + name.startswith("TUPLE")
+            if depth > _DEEPEST:
+                raise ValueError(f"tuples nested more than {_DEEPEST} deep")
+            stack += [None if kind is pickletools.markobject else depth for kind in opcode.stack_after]
 
 
 class _Unpickler(pickle.Unpickler):
@@ -125,7 +178,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
+            return _Callable(lambda: collections.OrderedDict())  # with arguments it would copy them, again and again
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _Callable(self._tensor)
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
@@ -144,8 +197,11 @@ class _Unpickler(pickle.Unpickler):
     def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Any:
         if not isinstance(storage, _Storage):
             return _Inert()
+        for number in (offset, *shape, *strides):
+            if type(number) is not int or not 0 <= number < 2**63:
+                raise ValueError(f"a tensor with {str(number)[:40]} among its sizes")
         where = self._path, self._archive, storage.key, storage.dtype, storage.count
-        return StoredTensor(*where, int(offset), tuple(shape), tuple(strides))
+        return StoredTensor(*where, offset, tuple(shape), tuple(strides))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -128,7 +128,8 @@ MISTAKES = {
     "nested": (lambda f: (f / "lion" / "more").mkdir(), r"tagged/lion/more is a folder: pictures must lie in .*/lion"),
     "empty": (empty, r"tagged/lion holds no pictures"),
     "broken": (lambda f: (f / "lion" / "a.png").write_bytes(b"x"), r"tagged/lion/a\.png: no readable picture"),
-    "gone": (lambda f: (f / "lion" / "b.jpg").symlink_to(f / "none"), r"tagged/lion/b\.jpg: cannot be read"),
+    "link": (lambda f: (f / "lion" / "b.jpg").symlink_to(f / "none"), r"lion/b\.jpg is a link that leads nowhere"),
+    "folder": (lambda f: (f / "lion" / "b.jpg").mkdir(), r"tagged/lion/b\.jpg: cannot be read"),
 }
 
 

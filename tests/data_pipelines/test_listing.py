@@ -252,3 +252,22 @@ def test_damaged_metadata_of_a_prepared_set(prepared, tmp_path):
     with pytest.raises(DataError, match=r"cannot be opened \(.*\): prepare it anew") as caught:
         open_prepared(tmp_path, "train", masks=False)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("to", ["nowhere", "itself"])
+@pytest.mark.parametrize("place", ["tagged/cat/b.jpg", "tagged/dog", "images/train/b.jpg", "images/dog"])
+def test_links_that_lead_nowhere_are_faults(tmp_path, place, to):
+    for inner in ("tagged/cat", "images/train"):
+        (tmp_path / inner).mkdir(parents=True)
+        (tmp_path / inner / "a.jpg").touch()
+    (tmp_path / "classes.txt").write_text("cat\n")
+    link = tmp_path / place
+    link.symlink_to(link if to == "itself" else tmp_path / "nowhere")
+    faults = list_class_folders(tmp_path / "tagged").faults
+    faults += list_folder(tmp_path, "train", masks=False, tags=False).faults
+    expected = [] if place == "images/dog" else [f"{link} is a link that leads nowhere"]
+    assert [fault.what for fault in faults] == expected
+    assert any(
+        "no split" in str(f) or "does not exist" in f.what
+        for f in list_folder(tmp_path, "val", masks=False, tags=False).faults
+    )

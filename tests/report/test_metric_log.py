@@ -59,9 +59,44 @@ def test_lines_are_on_disk_before_the_log_is_closed(tmp_path):
     log.close()
 
 
-def test_a_broken_line_is_named(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1\n{"step": 2, "kind": "train"}\n')
-    with pytest.raises(UserError, match="line 1 is not JSON"):
+BROKEN = {
+    "cut off": b'{"step": 1',
+    "empty": b"",
+    "text": b"\xff\xfe\x00",
+    "list": b"[1, 2]",
+    "number": b"3",
+    "no step": b'{"kind": "train", "loss": 1.0}',
+    "no kind": b'{"step": 1, "loss": 1.0}',
+    "kind of a number": b'{"step": 1, "kind": 3}',
+    "step of a text": b'{"step": "1", "kind": "train"}',
+    "true step": b'{"step": true, "kind": "train"}',
+    "negative step": b'{"step": -1, "kind": "train"}',
+    "loss of a text": b'{"step": 1, "kind": "train", "loss": "1.0"}',
+    "loss of a list": b'{"step": 1, "kind": "train", "loss": [1.0]}',
+    "endless number": b'{"step": 1, "kind": "train", "loss": 1' + b"0" * 400 + b"}",
+    "deep": b"[" * 100_000,
+    "surrogate": b'{"step": 1, "kind": "train", "\\ud800/L_seg": 1.0}',
+    "name of two lines": b'{"step": 1, "kind": "eval", "name": "a\\nb"}',
+}
+
+
+@pytest.mark.parametrize("line", BROKEN.values(), ids=BROKEN)
+def test_a_broken_line_costs_itself_only_and_is_said_once(tmp_path, capsys, line):
+    good = b'{"step": 2, "kind": "train", "loss": 1.5}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(good + line + b"\n" + line + b"\n" + good.replace(b"2", b"3"))
+    assert read_history(tmp_path) == [{"step": step, "kind": "train", "loss": 1.5} for step in (2, 3)]
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1
+    assert f"{tmp_path / 'metrics.jsonl'}: 2 lines are no metrics and left out, the first line 2" in said[0]
+    assert len(said[0]) < len(str(tmp_path)) + 250
+    with MetricLog(tmp_path, resume_step=2):
+        pass
+    assert (tmp_path / "metrics.jsonl").read_bytes() == good
+
+
+def test_a_log_that_cannot_be_read_is_one_line(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(UserError, match="metrics.jsonl cannot be read .*: mend or remove it"):
         read_history(tmp_path)
 
 

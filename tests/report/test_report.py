@@ -171,3 +171,19 @@ def test_heat_map_is_brighter_where_attended():
     shown = colours.heat_map(np.full((20, 40, 3), 90, np.uint8), attention).astype(int).sum(-1)
     assert shown.shape == (20, 40)
     assert shown[:4, :4].min() > shown[:, 20:].max() + 100
+
+
+def test_a_report_is_written_whatever_stands_in_the_log(tmp_path):
+    """Names that would be formulas or paths, the largest numbers, and a line that is broken."""
+    names = ("a/b/L_seg", "$x^{/L_seg", "a/L_", "a/L_s{g", "/L_seg")
+    with MetricLog(tmp_path) as log:
+        for step in (1, 2):
+            log.write(step, "train", dict.fromkeys(names, 3e38) | {"learning_rate": -3e38, "images_per_second": 1e-300})
+            log.write(step, "eval", {"mIoU": 3e38, "mIoU_base": float("nan")}, "$x^{")
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3\n{"step": 3, "kind": "train", "a/L_seg": 1.0}\n')
+    history = read_history(tmp_path)
+    assert [line["step"] for line in history] == [1, 1, 2, 2, 3]
+    report.write_report(tmp_path, title="x", evaluations=[], history=history, facts={}, config={}, timings={})
+    page = Page((tmp_path / "report.html").read_text())
+    assert sum(url.startswith("data:image/png") for url in page.pictures) == 3

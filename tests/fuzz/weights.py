@@ -1,0 +1,150 @@
+"""Readers of weights, with small valid files of each kind."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors import safe_open
+
+from larvseg_jax.config import network_sections
+from larvseg_jax.errors import UserError
+from larvseg_jax.vocabulary import Vocabulary
+from larvseg_jax.weights.augreg import read_augreg
+from larvseg_jax.weights.original import OriginalCheckpoint, vit_config
+from larvseg_jax.weights.pretrained import fit
+from larvseg_jax.weights.safetensors_file import load_safetensors
+from larvseg_jax.weights.stored_weights import POSITIONS
+from tests.conftest import REPOSITORY
+from tests.fuzz import mutations
+from tests.fuzz.reader import Reader
+from tests.weights.pth_files import write_pth
+
+_EXPORTED = REPOSITORY / "tests/data/version_0_1.safetensors"
+_DTYPES = {"float32": "F32", "bfloat16": "BF16", "int32": "I32", "int8": "I8"}
+
+
+def _arrays() -> dict[str, np.ndarray]:
+    """A backbone of one block, as AugReg files have it."""
+    block, width = "Transformer/encoderblock_0", 8
+    attention = f"{block}/MultiHeadDotProductAttention_1"
+    shapes: dict[str, tuple[int, ...]] = {"cls": (1, 1, width), "embedding/kernel": (4, 4, 3, width)}
+    shapes |= {POSITIONS.removeprefix("backbone/"): (1, 10, width), f"{attention}/out/kernel": (2, 4, width)}
+    shapes |= {f"{attention}/{n}/kernel": (width, 2, 4) for n in ("query", "key", "value")}
+    shapes |= {f"{attention}/query/bias": (2, 4), f"{block}/MlpBlock_3/Dense_0/bias": (12,)}
+    rng = np.random.default_rng(0)
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def npz_reader() -> Reader:
+    """AugReg files."""
+    arrays = _arrays()
+    wanted = {f"backbone/{name}": value.shape for name, value in arrays.items()}
+
+    def saved(save: Callable[..., None], prefix: str = "", dtype: str = "float32") -> bytes:
+        stream = io.BytesIO()
+        save(stream, **{prefix + name: value.astype(dtype) for name, value in arrays.items()})
+        return stream.getvalue()
+
+    seeds = [saved(np.savez), saved(np.savez_compressed, "opt/target/"), saved(np.savez, "params/", "float16")]
+
+    def read(content: bytes, folder: Path) -> None:
+        path = folder / "x.npz"
+        path.write_bytes(content)
+        fit(read_augreg(path), wanted, (3, 3), path)
+
+    return Reader("npz", seeds, mutations.changed_zip(mutations.changed_npy), read, 14)
+
+
+def pth_reader(folder: Path) -> Reader:
+    """Files of PyTorch."""
+    rng = np.random.default_rng(0)
+    block = "backbone.layers.0"
+    shapes = {"cls_token": (1, 1, 8), "pos_embed": (1, 10, 8), "patch_embed.projection.weight": (8, 3, 4, 4)}
+    shapes = {f"backbone.{name}": shape for name, shape in shapes.items()}
+    shapes |= {f"{block}.attn.attn.in_proj_weight": (24, 8), f"{block}.attn.attn.in_proj_bias": (24,)}
+    shapes |= {f"{block}.attn.attn.out_proj.weight": (8, 8), f"{block}.ffn.layers.0.0.bias": (12,)}
+    shapes |= {"decode_head.cls_emb": (3, 8), "decode_head.queue": (3, 2, 2, 8), "decode_head.gamma": (1,)}
+    state = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    state |= {f"decode_head.{name}": np.ones(3, np.int64) for name in ("ptr", "full")}
+    contents = ({"state_dict": state, "meta": {"epoch": 3}}, {f"module.{k}": v for k, v in state.items()})
+    seeds = [write_pth(folder / "seed.pth", content).read_bytes() for content in contents]
+
+    def read(content: bytes, folder: Path) -> None:
+        path = folder / "x.pth"
+        path.write_bytes(content)
+        original = OriginalCheckpoint.open(path)
+        stored = original.weights(("",) * min(original.class_rows, 9), 2)
+        vit_config(stored.shapes, path)
+        original.bank()
+
+    return Reader(
+        "pth", seeds, mutations.changed_zip(lambda rng, _, data: mutations.changed_bytes(rng, data)), read, 14
+    )
+
+
+def stored_safetensors() -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays and metadata of the exported file of version 0.1, without its digest."""
+    with safe_open(_EXPORTED, framework="numpy") as file:
+        metadata = dict(sorted(file.metadata().items()))
+        arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
+    metadata.pop("digest")
+    return arrays, metadata
+
+
+def signed_safetensors(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """A file with a digest that is right, as a hostile writer can make it."""
+    sha = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    header: dict[str, Any] = {}
+    data = b""
+    for name, value in sorted(arrays.items()):
+        sha.update(f"{name} {value.dtype} {value.shape}".encode() + value.tobytes())
+        offsets = [len(data), len(data) + value.nbytes]
+        header[name] = {"dtype": _DTYPES[str(value.dtype)], "shape": list(value.shape), "data_offsets": offsets}
+        data += value.tobytes()
+    header["__metadata__"] = {**metadata, "digest": sha.hexdigest()}
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def safetensors_reader() -> Reader:
+    """Exported models."""
+    arrays_stored, metadata_stored = stored_safetensors()
+
+    def mutate(rng: Random, data: bytes) -> bytes:
+        """Half of the time with a digest that is right."""
+        if rng.random() < 0.5:
+            return mutations.changed_safetensors(rng, data)
+        arrays, metadata = dict(arrays_stored), dict(metadata_stored)
+        key = rng.choice(list(metadata))
+        try:
+            metadata[key] = mutations.changed_json(rng, metadata[key].encode()).decode("utf-8", "replace")
+        except ValueError:  # of a text that is no JSON
+            metadata[key] = rng.choice(("", "x", "larvseg_jax 1", "larvseg_jax 2"))
+        if rng.random() < 0.3:
+            del metadata[rng.choice(list(metadata))]
+        if rng.random() < 0.3:
+            name = rng.choice(list(arrays))
+            one = arrays[name][None]
+            arrays[name] = rng.choice((np.zeros((), np.float32), np.zeros(3, np.int8), one, one.astype(jnp.bfloat16)))
+        return signed_safetensors(arrays, metadata)
+
+    def read(content: bytes, folder: Path) -> None:
+        path = folder / "x.safetensors"
+        path.write_bytes(content)
+        about = load_safetensors(path).metadata
+        Vocabulary(about.classes, about.base, about.novel, about.background)
+        try:
+            network_sections(about.settings)
+        except KeyError as error:  # as trained.load_trained does
+            raise UserError(f"no section {error}") from error
+
+    return Reader("safetensors", [_EXPORTED.read_bytes()], mutate, read, 12)
