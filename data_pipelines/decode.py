@@ -9,13 +9,16 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 from PIL import Image
 
+from data_pipelines.picture_files import MAX_MEGAPIXELS, check_sides, check_size, unreadable
 from larvseg_jax.errors import DataError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_REPLACE = "replace the file or take it out of the split"
+_MODES = {"F": "of floating-point values (F)", "CMYK": "for print (CMYK)", "LA": "grey with transparency (LA)"}
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a file is said by us, once
 
 
-def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
+def decode_image(data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> UInt8[np.ndarray, "h w 3"]:
     """Decode a photo to 8-bit RGB, as the original does: by OpenCV, turned as its EXIF tag says.
 
     Grey becomes three equal channels, transparency is dropped, CMYK converted, 16 bits cut to 8.
@@ -23,56 +26,53 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
     Args:
       data: the bytes of the file (JPEG, PNG, ...).
       name: file name for the error message.
+      max_megapixels: the largest picture that is decoded, millions of pixels.
 
     Raises:
-      DataError: not a picture, or cut short.
+      DataError: not a picture, cut short, or too large.
     """
+    check_size(data, name, max_megapixels)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error:
         image = None
     if image is None:
-        raise DataError(
-            "unreadable", f"{name}: no readable picture in these {len(data)} bytes (broken or cut short?)", _REPLACE
-        )
+        raise unreadable(data, name)
     return image
 
 
-def check_readable(data: bytes, name: str) -> None:
+def check_readable(data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> None:
     """As sure as decode_image, at a third to a half of the time.
 
     Every byte of a JPEG is decoded, but to an eighth of its size, by the library that reads it later; it finds
     files that are cut short by a single byte.
 
     Raises:
-      DataError: not a picture, or cut short.
+      DataError: not a picture, cut short, or too large.
     """
+    check_size(data, name, max_megapixels)
     try:
         if cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_8) is not None:
             return
     except cv2.error:  # also of good pictures of under 8 pixels
         pass
-    decode_image(data, name)
+    decode_image(data, name, max_megapixels)
 
 
-def decode_mask(data: bytes, name: str) -> Integer[np.ndarray, "h w"]:
+def decode_mask(data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> Integer[np.ndarray, "h w"]:
     """Decode a mask of class ids by Pillow: uint8, uint16, or int32 if values need it.
 
     Palette pictures (PASCAL VOC) give the indices, not the colours; 1-, 2- and 4-bit ones the
     stored numbers. Never turned by EXIF.
 
     Raises:
-      DataError: not a picture, cut short, or with several channels.
+      DataError: not a picture, cut short, too large, or with several channels.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            mode = picture.mode
-            mask = np.asarray(picture)
-    except Exception as error:  # whatever Pillow's plugins trip over: OSError, SyntaxError, struct.error, ...
-        raise unreadable_mask(data, name, error) from error
+    with open_mask(data, name, max_megapixels) as picture:
+        mode, mask = picture.mode, np.asarray(picture)
     if mask.ndim != 2 or mask.dtype.kind == "f":
         raise DataError(
-            "unreadable", f"{name}: a mask needs one channel of class ids, this one is {mode}", "convert it"
+            "unreadable", f"{name}: a mask needs one channel of class ids, this one is {_MODES.get(mode, mode)}", "convert it"
         )
     if mask.dtype == np.bool_:
         return mask.astype(np.uint8)
@@ -84,6 +84,18 @@ def decode_mask(data: bytes, name: str) -> Integer[np.ndarray, "h w"]:
     return mask.astype(mask.dtype.newbyteorder("="), copy=False)
 
 
-def unreadable_mask(data: bytes, name: str, error: Exception) -> DataError:
-    """What to raise where Pillow cannot read a mask."""
-    return DataError("unreadable", f"{name}: no readable mask in these {len(data)} bytes ({error})", _REPLACE)
+def open_mask(data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Image:
+    """A mask file as Pillow reads it, to the end.
+
+    Raises:
+      DataError: not a picture, cut short, or too large.
+    """
+    try:
+        picture = Image.open(io.BytesIO(data))
+        check_sides(picture.height, picture.width, name, max_megapixels)
+        picture.load()
+    except DataError:
+        raise
+    except Exception as error:  # whatever Pillow's plugins trip over: OSError, SyntaxError, struct.error, ...
+        raise unreadable(data, name, "mask", error) from error
+    return picture

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, UInt16
-from PIL import Image
 
-from data_pipelines.decode import unreadable_mask
+from data_pipelines.decode import open_mask
 from data_pipelines.files import read_bytes, read_json
+from data_pipelines.picture_files import MAX_MEGAPIXELS
 from larvseg_jax.errors import DataError, UserError
 
 COLOUR_IGNORE = 2**16 - 1
@@ -126,19 +125,16 @@ class ColourTable:
         ids = [meaning[key][1] for key in keys]
         return cls(np.array(keys, np.int64), np.array(ids, np.uint16), str(file))
 
-    def decode(self, data: bytes, name: str) -> UInt16[np.ndarray, "h w"]:
+    def decode(self, data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> UInt16[np.ndarray, "h w"]:
         """Class ids of a coloured mask file. Palettes are resolved to their colours, transparency is dropped.
 
         Raises:
-          DataError: not a picture, not coloured, or with a colour that no class has.
+          DataError: not a picture, too large, not coloured, or with a colour that no class has.
         """
-        try:
-            with Image.open(io.BytesIO(data)) as picture:
-                mode = picture.mode
-                # By way of RGBA, because Pillow warns of palettes with transparency.
-                pixels = np.asarray(picture.convert("RGBA" if mode == "P" else "RGB"))[..., :3].astype(np.int64)
-        except Exception as error:  # whatever Pillow's plugins trip over
-            raise unreadable_mask(data, name, error) from error
+        with open_mask(data, name, max_megapixels) as picture:
+            mode = picture.mode
+            # By way of RGBA, because Pillow warns of palettes with transparency.
+            pixels = np.asarray(picture.convert("RGBA" if mode == "P" else "RGB"))[..., :3].astype(np.int64)
         if mode not in ("RGB", "RGBA", "P", "L"):
             raise DataError(
                 "unreadable",
