@@ -160,7 +160,8 @@ def tag_faults(ids: Sequence[Any], class_count: int, name: str, where: str) -> l
 def decoded(
     photo: RawPhoto,
     label_map: LabelMap,
-    decode_mask: Callable[[bytes, str], Integer[np.ndarray, "h w"]],
+    decode_mask: Callable[[bytes, str, int], Integer[np.ndarray, "h w"]],
+    max_megapixels: int,
     *,
     tags: bool,
 ) -> Example:
@@ -169,10 +170,10 @@ def decoded(
     Raises:
       DataError: something of it cannot be read, or does not fit the data set's classes.
     """
-    image = decode_image(photo.image, photo.image_name)
+    image = decode_image(photo.image, photo.image_name, max_megapixels)
     example: Example = {"id": photo.id, "image": image}
     if photo.mask is not None:
-        mask = decode_mask(photo.mask, photo.mask_name)
+        mask = decode_mask(photo.mask, photo.mask_name, max_megapixels)
         example["label"] = label_map.label(mask, image, photo.mask_name)
     if tags:
         example["tags"] = label_map.tags(photo.tags or (), photo.image_name)

@@ -119,7 +119,8 @@ def unreadable(data: bytes, name: str, thing: str = "picture", error: Exception 
     what, remedy = _description(data)
     # Pillow's "cannot identify image file" holds nothing but the address of an object.
     if thing == "mask":
-        remedy = remedy.replace("JPEG or PNG", "PNG")  # JPEG would smear the class ids
+        # JPEG would smear the class ids.
+        remedy = remedy.replace("JPEG or PNG", "PNG").replace("grey or RGB picture", "grey PNG")
     said = "" if error is None or isinstance(error, UnidentifiedImageError) else f" ({' '.join(str(error).split())})"
     return DataError("unreadable", f"{name}: no readable {thing} in these {len(data)} bytes: {what}{said}", remedy)
 

@@ -8,12 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Integer, UInt8
+
 from data_pipelines.class_folders import unknown_folders
 from data_pipelines.class_listing import class_name, list_class_folders
+from data_pipelines.decode import decode_image, decode_mask
 from data_pipelines.examples import RawPhoto
 from data_pipelines.faults import Fault
 from data_pipelines.folder_classes import ColourTable
 from data_pipelines.listing import list_folder
+from data_pipelines.picture_files import MAX_MEGAPIXELS
 from data_pipelines.prepared import IGNORE, open_prepared, read_metadata
 from data_pipelines.sources import SourceConfig
 from larvseg_jax.vocabulary import LabelSet
@@ -33,6 +38,7 @@ class PhotoSet:
       read: photo by number; DataError if its bytes cannot be had. Safe to call from several threads.
       faults: what is wrong without any picture being opened.
       metadata: of a prepared set, see data_pipelines.builders; {} elsewhere.
+      max_megapixels: the largest picture that is decoded, millions of pixels.
       stored_bytes: of the prepared set with all its splits; None where files would have to be counted.
     """
 
@@ -46,6 +52,17 @@ class PhotoSet:
     faults: tuple[Fault, ...] = ()
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
     stored_bytes: int | None = None
+    max_megapixels: int = MAX_MEGAPIXELS
+
+    def decode_image(self, photo: RawPhoto) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture of a photo; DataError if it cannot be read."""
+        return decode_image(photo.image, photo.image_name, self.max_megapixels)
+
+    def decode_mask(self, photo: RawPhoto) -> Integer[np.ndarray, "h w"]:
+        """Class ids of its mask; DataError if it cannot be read."""
+        assert photo.mask is not None
+        decode = self.colours.decode if self.colours else decode_mask
+        return decode(photo.mask, photo.mask_name, self.max_megapixels)
 
 
 def open_photo_set(source: SourceConfig, data_root: Path, label_set: LabelSet, *, masks: bool, tags: bool) -> PhotoSet:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Int32, Integer
 
-from data_pipelines.decode import check_readable, decode_image, decode_mask
+from data_pipelines.decode import check_readable
 from data_pipelines.examples import RawPhoto, is_class_id, tag_faults
 from data_pipelines.faults import Fault
 from larvseg_jax.console import track
@@ -141,7 +141,7 @@ def look_at(photos: PhotoSet, index: int, view: View) -> Look:
     mask = None
     if photo.mask is None:
         try:
-            check_readable(photo.image, photo.image_name)
+            check_readable(photo.image, photo.image_name, photos.max_megapixels)
         except DataError as error:
             faults.append(Fault.of(error))
         if photo.tags is not None:
@@ -180,13 +180,11 @@ def _checked_mask(photo: RawPhoto, photos: PhotoSet) -> tuple[Integer[np.ndarray
     faults = []
     image = mask = None
     try:
-        image = decode_image(photo.image, photo.image_name)
+        image = photos.decode_image(photo)
     except DataError as error:
         faults.append(Fault.of(error))
     try:
-        assert photo.mask is not None
-        decode = photos.colours.decode if photos.colours else decode_mask
-        mask = decode(photo.mask, photo.mask_name)
+        mask = photos.decode_mask(photo)
     except DataError as error:
         faults.append(Fault.of(error))
     if image is not None and mask is not None and image.shape[:2] != mask.shape:

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Integer, UInt8
 
-from data_pipelines.decode import decode_image, decode_mask
 from data_pipelines.streams import HostBatch, step_batches
 from data_pipelines.transforms import MEAN, STD
 from larvseg_jax.config import Experiment
@@ -121,12 +120,11 @@ def _photo_cards(report: SetReport, photos: PhotoSet, view: View) -> list[Card]:
 
 def _photo_card(photos: PhotoSet, index: int, view: View, palette: UInt8[np.ndarray, "classes 3"]) -> Card:
     photo = photos.read(index)
-    image = _enlarged(decode_image(photo.image, photo.image_name))
+    image = _enlarged(photos.decode_image(photo))
     tags = None if photo.tags is None else tuple(_tag_name(i, photos, view) for i in photo.tags)
     if photo.mask is None:
         return Card(photo.id, (("photo", jpeg_url(image)),), (), tags or ())
-    decode = photos.colours.decode if photos.colours else decode_mask
-    mask = decode(photo.mask, photo.mask_name)
+    mask = photos.decode_mask(photo)
     painted = paint_mask(_enlarged(mask.astype(np.int32)), photos, view, palette)
     pictures = [("photo", jpeg_url(image)), ("mask", png_url(painted))]
     if painted.shape == image.shape:
