@@ -8,6 +8,7 @@ ml_collections', are too. Each command has its own set: nothing is defined for t
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -16,6 +17,7 @@ from absl import flags as absl_flags
 from absl import logging
 from ml_collections import config_flags
 
+from larvseg_jax.console import print_any_text, printable
 from larvseg_jax.errors import UserError
 
 COMMANDS = {
@@ -31,6 +33,8 @@ COMMANDS = {
     "import_original": "turns a PyTorch checkpoint of the original into a file of ours",
 }
 """Command -> what it does; each is a module of larvseg_jax/commands/."""
+
+_GOES_ON = "the same command goes on from where it was saved"
 
 
 class Given:
@@ -107,6 +111,7 @@ class Flags:
 def run(name: str, argv: Sequence[str] | None = None) -> None:
     """Runs a command with its flags; bad input becomes one line on stderr and exit code 2."""
     argv = sys.argv[1:] if argv is None else argv
+    print_any_text()
     logging.set_verbosity(logging.WARNING)  # Orbax reports at length on every save
     absl_flags.FLAGS.mark_as_parsed()  # libraries read absl's own flags, which nobody sets here
     command = importlib.import_module(f"larvseg_jax.commands.{name}")
@@ -125,29 +130,35 @@ def run(name: str, argv: Sequence[str] | None = None) -> None:
         fail(f"{missing[0]} is missing: {name} --help lists the flags" if missing else error)
     except (absl_flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         fail(error)
-    guarded(command.main, given)
+    guarded(command.main, given, getattr(command, "INTERRUPTED", _GOES_ON))
 
 
-def guarded(main: Callable[[Given], None], given: Given) -> None:
+def guarded(main: Callable[[Given], None], given: Given, interrupted: str = _GOES_ON) -> None:
     """Calls main; a UserError or an interrupt becomes one line on stderr and an exit code."""
     try:
         main(given)
     except UserError as error:
         fail(error)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from where it was saved", file=sys.stderr)
+        print(f"interrupted: {interrupted}", file=sys.stderr)
         sys.exit(130)
 
 
-def fail(problem: object) -> NoReturn:
-    """One line on stderr, exit code 2; of a traceback (an error inside a config file) only what it ends with."""
+def fail(*problems: object) -> NoReturn:
+    """One line on stderr for each problem, exit code 2."""
+    for problem in problems:
+        print(f"error: {_in_one_line(problem)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _in_one_line(problem: object) -> str:
+    """Of a traceback (an error inside a config file) only what it ends with."""
     while isinstance(problem, Exception) and problem.args and isinstance(problem, AttributeError | KeyError):
         problem = problem.args[0]  # whose text would be the repr of what it is about
     text = str(problem).strip()
     if "Traceback (most recent call last)" in text:
         text = f"{text.splitlines()[0].split('Traceback')[0]}{text.splitlines()[-1]}"
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
-    sys.exit(2)
+    return printable(re.sub(r"[ \t]*[\r\n]+\s*", " ", text))  # a name keeps the two spaces it may have
 
 
 def main() -> None:

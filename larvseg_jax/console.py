@@ -1,5 +1,7 @@
 """What the terminal shows: named stages with their seconds, progress bars with the time left, sizes and lists.
 
+Nothing that is printed is markup: names of files and classes come from outside and may have any character.
+
 Every logged step of a training is a line. Where stdout is not a terminal (a log file, CI) there is no bar; other
 work than training then shows a plain line every so often.
 """
@@ -7,6 +9,8 @@ work than training then shows a plain line every so often.
 from __future__ import annotations
 
 import contextlib
+import re
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
@@ -23,6 +27,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 T = TypeVar("T")
 
@@ -34,8 +39,29 @@ GIB = 2**30
 UNKNOWN_DEVICE = "unknown device"
 """In the place of an MFU where the peak of a device is not known."""
 
-console = Console(highlight=False, soft_wrap=True)
-"""Prints above a running progress bar; use it instead of print()."""
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+"""Prints above a running progress bar; use it instead of print(). Takes no markup: styles are given by `Text`."""
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def print_any_text() -> None:
+    """From now on stdout and stderr show a character that their encoding lacks as "\\u732b" instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def printable(text: object) -> str:
+    """A name from outside in one line: control characters as "\\n", bytes of a file name that are not UTF-8 as "\\xfc"."""
+    return _UNPRINTABLE.sub(_escaped, str(text))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps such a byte
+        return f"\\x{code - 0xDC00:02x}"
+    return match[0].encode("unicode_escape").decode()
 
 
 @contextlib.contextmanager
@@ -45,14 +71,14 @@ def stage(name: str, timings: dict[str, float] | None = None) -> Iterator[None]:
     The seconds are also added to timings[name]. On an error the line says so; the error goes on.
     """
     start = time.monotonic()
-    console.print(f"[bold]{name}[/bold] ...")
+    console.print(Text(name, "bold").append(" ...", "not bold"))
     try:
         yield
     except BaseException:
-        console.print(f"[bold red]{name}[/bold red] stopped after {time.monotonic() - start:.1f} s")
+        console.print(Text(name, "bold red").append(f" stopped after {time.monotonic() - start:.1f} s", "default not bold"))
         raise
     seconds = time.monotonic() - start
-    console.print(f"[bold]{name}[/bold] {seconds:.1f} s")
+    console.print(Text(name, "bold").append(f" {seconds:.1f} s", "not bold"))
     if timings is not None:
         timings[name] = timings.get(name, 0.0) + seconds
 
@@ -95,7 +121,7 @@ class TrainProgress:
             if self._bar is None:  # which would show it
                 done = max(step - self._start, 1)
                 line += f"  {_clock((time.monotonic() - self._begun) / done * (self._total - step))} left"
-            console.print(line, markup=False)
+            console.print(line)
 
 
 def track(items: Iterable[T], total: int, name: str) -> Iterator[T]:
@@ -114,12 +140,12 @@ def track(items: Iterable[T], total: int, name: str) -> Iterator[T]:
         if done == total or now - last_line >= _LINE_SECONDS:
             last_line = now
             left = (now - begun) / done * (total - done)
-            console.print(f"{name} {done}/{total}  {_clock(left)} left", markup=False)
+            console.print(f"{name} {done}/{total}  {_clock(left)} left")
 
 
 def _bar(name: str) -> Progress:
     return Progress(
-        TextColumn(f"[bold]{name}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -73,7 +73,7 @@ def sheet_section(run: Experiment, reports: Sequence[SetReport], path: Path) -> 
     page = template.render(title=run.name, sets=shown, written=written)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, "utf-8")
+        path.write_text(page, "utf-8", errors="backslashreplace")  # names of files that are not UTF-8
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}): give another --out") from error
     text = f"{path.absolute()}: look for classes in the wrong place (shifted ids, 0 and 255 swapped)"
