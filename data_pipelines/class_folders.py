@@ -35,9 +35,7 @@ class ClassFolderSource:
       photos_per_column: number of photos of each class of the stream, 0 where it has no folder.
     """
 
-    def __init__(
-        self, folder: Path, split: str, label_set: LabelSet, max_megapixels: int = MAX_MEGAPIXELS
-    ) -> None:
+    def __init__(self, folder: Path, split: str, label_set: LabelSet, max_megapixels: int = MAX_MEGAPIXELS) -> None:
         if split != "train":
             raise UserError(f"{folder}, split {split!r}: class folders have no splits: leave `split` at 'train'")
         self._listing, self._max_megapixels = list_class_folders(folder), max_megapixels

@@ -72,7 +72,9 @@ def decode_mask(data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) ->
         mode, mask = picture.mode, np.asarray(picture)
     if mask.ndim != 2 or mask.dtype.kind == "f":
         raise DataError(
-            "unreadable", f"{name}: a mask needs one channel of class ids, this one is {_MODES.get(mode, mode)}", "convert it"
+            "unreadable",
+            f"{name}: a mask needs one channel of class ids, this one is {_MODES.get(mode, mode)}",
+            "convert it",
         )
     if mask.dtype == np.bool_:
         return mask.astype(np.uint8)

@@ -92,7 +92,7 @@ def check_sides(height: int, width: int, name: str, max_megapixels: int) -> None
 def size_of(data: bytes) -> tuple[int, int] | None:
     """Height and width as the head of a file says them, before any turning; None where it does not.
 
-    The heads of JPEG and PNG are read here, at a tenth of what Pillow takes: this is done for every photo of a training.
+    The heads of JPEG and PNG are read here, at a tenth of what Pillow takes, for a training asks for every photo.
     """
     if data.startswith(_PNG):
         return _pair(">II", data, 16) if data[12:16] == b"IHDR" else None

@@ -46,14 +46,14 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def print_any_text() -> None:
-    """From now on stdout and stderr show a character that their encoding lacks as "\\u732b" instead of failing."""
+    """From now on stdout and stderr show a character that their encoding lacks by its number instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def printable(text: object) -> str:
-    """A name from outside in one line: control characters as "\\n", bytes of a file name that are not UTF-8 as "\\xfc"."""
+    """A name from outside in one line: line breaks, control characters and bytes that are not UTF-8 as Python's escapes."""
     return _UNPRINTABLE.sub(_escaped, str(text))
 
 
@@ -75,7 +75,9 @@ def stage(name: str, timings: dict[str, float] | None = None) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        console.print(Text(name, "bold red").append(f" stopped after {time.monotonic() - start:.1f} s", "default not bold"))
+        console.print(
+            Text(name, "bold red").append(f" stopped after {time.monotonic() - start:.1f} s", "default not bold")
+        )
         raise
     seconds = time.monotonic() - start
     console.print(Text(name, "bold").append(f" {seconds:.1f} s", "not bold"))

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from larvseg_jax.console import printable
 from larvseg_jax.errors import UserError
-from larvseg_jax.predict.names import label_file, text_file
+from larvseg_jax.predict.names import in_utf8, label_file, text_file
 from larvseg_jax.predict.segmentation import Segmentation
 from larvseg_jax.report.colours import overlay, palette
 from larvseg_jax.report.lettering import can_draw, draw_text
@@ -37,9 +37,9 @@ def write(target: Path, photo: Path, image: UInt8[np.ndarray, "h w 3"], found: S
     files = {file: file.name for file in (text_file(target), target, label_file(target))}
     shares = {found.names[label]: round(share, 6) for label, share in found.shares()}
     summary = {
-        "photo": os.path.abspath(photo),
-        "model": model,
-        "label_map": files[label_file(target)],
+        "photo": in_utf8(os.path.abspath(photo)),
+        "model": in_utf8(model),
+        "label_map": in_utf8(files[label_file(target)]),
         "shares": shares,
         "names": found.names,
     }

@@ -25,6 +25,11 @@ def text_file(target: Path) -> Path:
     return target.with_name(f"{target.stem}.json")
 
 
+def in_utf8(path: str) -> str:
+    """A path as a text file in UTF-8 is to hold it, whatever encoding the terminal says file names have."""
+    return os.fsencode(path).decode("utf-8", "surrogateescape")
+
+
 def targets(photos: Sequence[Path], out: Path) -> list[Path]:
     """Where each photo's overlay goes; the other files are named after it.
 
@@ -63,7 +68,9 @@ def targets(photos: Sequence[Path], out: Path) -> list[Path]:
 def is_part_of_prediction(file: Path) -> bool:
     """Whether a picture is the overlay or the label map of a prediction, as the JSON file beside it says."""
     stems = {file.stem, file.stem.removesuffix("_labels")}
-    return any(file in _files(target) and _summary(target) for stem in stems if (target := file.with_name(f"{stem}.png")))
+    return any(
+        file in _files(target) and _summary(target) for stem in stems if (target := file.with_name(f"{stem}.png"))
+    )
 
 
 def _stems(photo: Path) -> Iterator[str]:
@@ -86,14 +93,14 @@ def _summary(target: Path) -> dict[str, Any]:
         content = json.loads(text_file(target).read_bytes())
     except (OSError, ValueError):
         return {}
-    own = isinstance(content, dict) and content.get("label_map") == label_file(target).name
+    own = isinstance(content, dict) and content.get("label_map") == in_utf8(label_file(target).name)
     return content if own and isinstance(content.get("photo"), str) else {}
 
 
 def _is_of(target: Path, photo: Path) -> bool:
     """Whether the prediction that is there is one of this photo."""
     summary = _summary(target)
-    return bool(summary) and os.path.abspath(summary["photo"]) == os.path.abspath(photo)
+    return bool(summary) and os.path.abspath(summary["photo"]) == in_utf8(os.path.abspath(photo))
 
 
 def _check_free(target: Path, photo: Path) -> None:

@@ -30,11 +30,17 @@ def find_photos(paths: Sequence[Path]) -> tuple[list[Path], list[UserError]]:
     problems: list[UserError] = []
     for path in paths:
         try:
-            for photo in _inside(path) if path.is_dir() else [path]:
-                _check_file(photo)
-                photos.setdefault(os.path.abspath(photo), photo)
+            candidates = _inside(path) if path.is_dir() else [path]
         except UserError as error:
             problems.append(error)
+            continue
+        for photo in candidates:
+            try:
+                _check_file(photo)
+            except UserError as error:
+                problems.append(error)
+            else:
+                photos.setdefault(os.path.abspath(photo), photo)
     return list(photos.values()), problems
 
 

@@ -84,7 +84,9 @@ def predict(
         done += 1
     if unwritable:
         shown = first_few(map(printable, unwritable))
-        console.print(f"no font here has the letters of {shown}: the legend gives numbers, places in `names` of the JSON")
+        console.print(
+            f"no font here has the letters of {shown}: the legend gives numbers, places in `names` of the JSON"
+        )
     if problems:
         console.print(f"predicted: {done} of {done + len(problems)}; not predicted:")
     return problems
