@@ -158,7 +158,8 @@ def _tiff(data: bytes) -> tuple[str, str]:
     bits, channels = tags.get(258, 1), tags.get(277, 1)
     bits = bits[0] if isinstance(bits, tuple) else bits
     kinds = tags.get(339, 1)
-    kind = {_FLOAT: "floating-point", _INTEGER: "signed"}.get(kinds[0] if isinstance(kinds, tuple) else kinds, "")
+    kinds = kinds[0] if isinstance(kinds, tuple) else kinds
+    kind = "floating-point" if kinds == _FLOAT else "signed" if kinds == _INTEGER else ""
     if kind or channels not in (1, 3, 4) or bits not in (1, 8, 16):
         what = f"a TIFF of {channels} channel{'s' * (channels != 1)} of {bits}-bit {kind} values".replace("  ", " ")
         return what, "save it as a grey or RGB picture of 8 or 16 bits"

@@ -53,7 +53,7 @@ def print_any_text() -> None:
 
 
 def printable(text: object) -> str:
-    """A name from outside in one line: line breaks, control characters and bytes that are not UTF-8 as Python's escapes."""
+    """A name from outside in one line: line breaks, control characters, bytes that are not UTF-8 as escapes."""
     return _UNPRINTABLE.sub(_escaped, str(text))
 
 

@@ -53,15 +53,16 @@ def targets(photos: Sequence[Path], out: Path) -> list[Path]:
     _check_writable(out)
     there = {_key(entry) for entry in os.listdir(out)} if out.is_dir() else set()
     taken: set[str] = set()
+
+    def is_free(target: Path, photo: Path) -> bool:
+        keys = _keys(target)
+        return not keys & taken and (not keys & there or _is_of(target, photo))
+
     found = []
     for photo in photos:
-        for stem in _stems(photo):
-            target = out / f"{stem}.png"
-            keys = {_key(file.name) for file in _files(target)}
-            if not keys & taken and (not keys & there or _is_of(target, photo)):
-                break
-        taken |= keys
-        found.append(target)
+        candidates = (out / f"{stem}.png" for stem in _stems(photo))
+        found.append(next(target for target in candidates if is_free(target, photo)))
+        taken |= _keys(found[-1])
     return found
 
 
@@ -80,6 +81,10 @@ def _stems(photo: Path) -> Iterator[str]:
 
 def _files(target: Path) -> tuple[Path, Path, Path]:
     return target, label_file(target), text_file(target)
+
+
+def _keys(target: Path) -> set[str]:
+    return {_key(file.name) for file in _files(target)}
 
 
 def _key(name: str) -> str:

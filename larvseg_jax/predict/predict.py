@@ -111,8 +111,9 @@ def _print_peak(
     largest = max(found, key=lambda size: size[0] * size[1], default=(1, 1))
     photo = _PHOTO_BYTES * largest[0] * largest[1]
     with contextlib.suppress(TooLittleMemoryError):  # said of each photo
-        options = dict(probabilities=probabilities, memory=memory - photo, strips=True)
-        needed = photo + predictor.peak_memory(largest, names, top_k, **options)
+        needed = photo + predictor.peak_memory(
+            largest, names, top_k, probabilities=probabilities, memory=memory - photo, strips=True
+        )
         console.print(
             f"peak memory: at most {in_gib(needed)} above the weights ({in_gib(predictor.weight_bytes)}), "
             f"for {largest[1]} x {largest[0]} pixels"

@@ -35,9 +35,9 @@ def draw_text(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, widt
             shorter = shorter[:-1]
             runs = _runs(f"{shorter}…") or ()
     x, y = place
-    options = {"direction": "ltr"} if _shapes() else {}  # the line's: a word of Arabic still runs to the left
+    direction = "ltr" if _shapes() else None  # the line's: a word of Arabic still runs to the left
     for font, part in runs:
-        draw.text((x, y), part, fill=(0, 0, 0), font=font, **options)
+        draw.text((x, y), part, fill=(0, 0, 0), font=font, direction=direction)
         x += round(font.getlength(part))
 
 
@@ -54,13 +54,14 @@ def _runs(text: str) -> tuple[tuple[ImageFont.FreeTypeFont, str], ...] | None:
             return ((_font(path), text),)
     runs: list[tuple[Path, str]] = []
     for c in text:
-        path = runs[-1][0] if runs and unicodedata.category(c) == "Cf" else _font_for(ord(c))
-        if path is None:
+        at_once = runs and unicodedata.category(c) == "Cf"
+        wanted = runs[-1][0] if at_once else _font_for(ord(c))
+        if wanted is None:
             return None
-        if runs and runs[-1][0] == path:
-            runs[-1] = path, runs[-1][1] + c
+        if runs and runs[-1][0] == wanted:
+            runs[-1] = wanted, runs[-1][1] + c
         else:
-            runs.append((path, c))
+            runs.append((wanted, c))
     return tuple((_font(path), part) for path, part in runs)
 
 
