@@ -14,6 +14,7 @@ from data_pipelines.class_listing import class_folder_names, class_name, list_cl
 from data_pipelines.decode import decode_image
 from data_pipelines.examples import Example
 from data_pipelines.faults import Fault, raise_first
+from data_pipelines.picture_files import MAX_MEGAPIXELS
 from larvseg_jax.errors import UserError
 from larvseg_jax.vocabulary import LabelSet
 
@@ -28,15 +29,16 @@ class ClassFolderSource:
       folder: the folder with the class folders; no file of it is opened here.
       split: only "train": class folders have no splits.
       label_set: the stream's classes; every folder must be one of them.
+      max_megapixels: the largest photo that is decoded, millions of pixels.
 
     Attributes:
       photos_per_column: number of photos of each class of the stream, 0 where it has no folder.
     """
 
-    def __init__(self, folder: Path, split: str, label_set: LabelSet) -> None:
+    def __init__(self, folder: Path, split: str, label_set: LabelSet, max_megapixels: int = MAX_MEGAPIXELS) -> None:
         if split != "train":
             raise UserError(f"{folder}, split {split!r}: class folders have no splits: leave `split` at 'train'")
-        self._listing = list_class_folders(folder)
+        self._listing, self._max_megapixels = list_class_folders(folder), max_megapixels
         raise_first(unknown_folders(folder, self._listing.folders, label_set))
         raise_first(self._listing.faults)
         self._columns = [label_set.column(class_name(name)) for name in self._listing.folders]
@@ -51,7 +53,7 @@ class ClassFolderSource:
         assert photo.tags is not None
         return {
             "id": photo.id,
-            "image": decode_image(photo.image, photo.image_name),
+            "image": decode_image(photo.image, photo.image_name, self._max_megapixels),
             "tags": np.array([self._columns[i] for i in photo.tags], np.int32),
         }
 

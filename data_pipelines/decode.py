@@ -9,15 +9,18 @@ import numpy as np
 from jaxtyping import Integer, UInt8, UInt16
 from PIL import Image
 
+from data_pipelines.picture_files import MAX_MEGAPIXELS, check_sides, check_size, unreadable
 from larvseg_jax.errors import DataError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*")
 _JPEG = b"\xff\xd8\xff"
-_REPLACE = "replace the file or take it out of the split"
+_MODES = {"F": "of floating-point values (F)", "CMYK": "for print (CMYK)", "LA": "grey with transparency (LA)"}
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a file is said by us, once
 
 
-def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
+def decode_image(data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> UInt8[np.ndarray, "h w 3"]:
     """Decode a photo to 8-bit RGB, as the original does: by OpenCV, turned as its EXIF tag says.
 
     Grey becomes three equal channels, transparency is dropped, CMYK converted, 16 bits cut to 8: to the highest of
@@ -26,10 +29,12 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
     Args:
       data: the bytes of the file (JPEG, PNG, ...).
       name: file name for the error message.
+      max_megapixels: the largest picture that is decoded, millions of pixels.
 
     Raises:
-      DataError: not a picture, or cut short.
+      DataError: not a picture, cut short, or too large.
     """
+    check_size(data, name, max_megapixels)
     try:
         deep = deep_image(data)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if deep is None else None
@@ -38,9 +43,7 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
     if deep is not None:
         return (deep >> np.uint16(used_bits(deep) - 8)).astype(np.uint8)
     if image is None:
-        raise DataError(
-            "unreadable", f"{name}: no readable picture in these {len(data)} bytes (broken or cut short?)", _REPLACE
-        )
+        raise unreadable(data, name)
     return image
 
 
@@ -59,24 +62,27 @@ def used_bits(deep: UInt16[np.ndarray, "h w 3"]) -> int:
     return 16 if bits > 8 and not (deep % 257).any() else bits  # 8 bits times 257 are dark, not fewer
 
 
-def check_readable(data: bytes, name: str) -> None:
+def check_readable(data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> None:
     """As sure as decode_image, at a third to a half of the time.
 
     Every byte of a JPEG is decoded, but to an eighth of its size, by the library that reads it later; it finds
     files that are cut short by a single byte.
 
     Raises:
-      DataError: not a picture, or cut short.
+      DataError: not a picture, cut short, or too large.
     """
+    check_size(data, name, max_megapixels)
     try:
         if cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_8) is not None:
             return
     except cv2.error:  # also of good pictures of under 8 pixels
         pass
-    decode_image(data, name)
+    decode_image(data, name, max_megapixels)
 
 
-def decode_mask(data: bytes, name: str, *, grey_in_colour: bool = False) -> Integer[np.ndarray, "h w"]:
+def decode_mask(
+    data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS, *, grey_in_colour: bool = False
+) -> Integer[np.ndarray, "h w"]:
     """Decode a mask of class ids by Pillow: uint8, uint16, or int32 if values need it.
 
     Palette pictures (PASCAL VOC) give the indices, not the colours; 1-, 2- and 4-bit ones the
@@ -88,23 +94,21 @@ def decode_mask(data: bytes, name: str, *, grey_in_colour: bool = False) -> Inte
       grey_in_colour: read a colour picture whose channels are all alike, too: its one channel.
 
     Raises:
-      DataError: not a picture, cut short, lossily compressed, or coloured.
+      DataError: not a picture, cut short, too large, lossily compressed, or coloured.
     """
     lossy = "JPEG" if data.startswith(_JPEG) else "lossy WebP" if data[8:16] == b"WEBPVP8 " else ""
     if lossy:
         remedy = "export it anew, as PNG (one that is converted keeps the changed values)"
         raise DataError("lossy", f"{name}: is a {lossy}, which changes the numbers of a mask", remedy)
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            mode = picture.mode
-            mask = np.asarray(picture)
-    except Exception as error:  # whatever Pillow's plugins trip over: OSError, SyntaxError, struct.error, ...
-        raise unreadable_mask(data, name, error) from error
+    with open_mask(data, name, max_megapixels) as picture:
+        mode, mask = picture.mode, np.asarray(picture)
     if mode in ("RGB", "RGBA", "LA"):
         mask = _one_channel(mask[..., : 1 if mode == "LA" else 3], mode, name, grey_in_colour)
     if mask.ndim != 2 or mask.dtype.kind == "f":
         raise DataError(
-            "unreadable", f"{name}: a mask needs one channel of class ids, this one is {mode}", "convert it"
+            "unreadable",
+            f"{name}: a mask needs one channel of class ids, this one is {_MODES.get(mode, mode)}",
+            "convert it",
         )
     if mask.dtype == np.bool_:
         return mask.astype(np.uint8)
@@ -123,13 +127,25 @@ def _one_channel(mask: UInt8[np.ndarray, "h w c"], mode: str, name: str, may_be:
         row, column = np.unravel_index(coloured.argmax(), coloured.shape)
         raise DataError(
             "coloured",
-            f"{name}: a mask needs one channel of class ids, this one is {mode}, with colours such as "
+            f"{name}: a mask needs one channel of class ids, this one is {_MODES.get(mode, mode)}, with colours like "
             f"{mask[row, column].tolist()}",
             "give classes.json the `colours` of the classes, or put CVAT's labelmap.txt in place of classes.txt",
         )
     return mask[..., 0]
 
 
-def unreadable_mask(data: bytes, name: str, error: Exception) -> DataError:
-    """What to raise where Pillow cannot read a mask."""
-    return DataError("unreadable", f"{name}: no readable mask in these {len(data)} bytes ({error})", _REPLACE)
+def open_mask(data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Image:
+    """A mask file as Pillow reads it, to the end.
+
+    Raises:
+      DataError: not a picture, cut short, or too large.
+    """
+    try:
+        picture = Image.open(io.BytesIO(data))
+        check_sides(picture.height, picture.width, name, max_megapixels)
+        picture.load()
+    except DataError:
+        raise
+    except Exception as error:  # whatever Pillow's plugins trip over: OSError, SyntaxError, struct.error, ...
+        raise unreadable(data, name, "mask", error) from error
+    return picture

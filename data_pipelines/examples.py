@@ -167,7 +167,8 @@ def tag_faults(ids: Sequence[Any], class_count: int, name: str, where: str) -> l
 def decoded(
     photo: RawPhoto,
     label_map: LabelMap,
-    decode_mask: Callable[[bytes, str], Integer[np.ndarray, "h w"]],
+    decode_mask: Callable[[bytes, str, int], Integer[np.ndarray, "h w"]],
+    max_megapixels: int,
     *,
     tags: bool,
 ) -> Example:
@@ -176,10 +177,11 @@ def decoded(
     Raises:
       DataError: something of it cannot be read, or does not fit the data set's classes.
     """
-    image = decode_image(photo.image, photo.image_name)
+    image = decode_image(photo.image, photo.image_name, max_megapixels)
     example: Example = {"id": photo.id, "image": image}
     if photo.mask is not None:
-        mask = turned_mask(decode_mask(photo.mask, photo.mask_name), image.shape[:2], photo.image)
+        mask = decode_mask(photo.mask, photo.mask_name, max_megapixels)
+        mask = turned_mask(mask, image.shape[:2], photo.image)
         example["label"] = label_map.label(mask, image, photo.mask_name)
     if tags:
         example["tags"] = label_map.tags(photo.tags or (), photo.image_name)

@@ -55,6 +55,12 @@ def read_bytes(file: str | Path) -> bytes:
     try:
         with open(file, "rb") as stream:
             return stream.read()
+    except IsADirectoryError as error:
+        remedy = "move its pictures out of it, or it away"
+        raise DataError("unreadable", f"{file}: is a folder and no file", remedy) from error
+    except PermissionError as error:
+        remedy = "allow reading it (chmod u+r), or ask its owner to"
+        raise DataError("unreadable", f"{file}: cannot be read ({error.strerror})", remedy) from error
     except OSError as error:
         raise DataError("unreadable", f"{file}: cannot be read ({error.strerror})", "check the data folder") from error
 

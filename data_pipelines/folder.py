@@ -9,6 +9,7 @@ from data_pipelines.examples import Example, LabelMap, decoded
 from data_pipelines.faults import raise_first
 from data_pipelines.listing import list_folder
 from data_pipelines.mask_evidence import mask_faults
+from data_pipelines.picture_files import MAX_MEGAPIXELS
 from larvseg_jax.vocabulary import LabelSet
 
 
@@ -25,19 +26,30 @@ class FolderSource:
       label_set: the stream's classes, matched by name with those of the folder.
       masks: give each Example its `label`.
       tags: give each Example its `tags`, from `image_labels` of splits.json.
+      max_megapixels: the largest photo or mask that is decoded, millions of pixels.
     """
 
-    def __init__(self, folder: Path, split: str, label_set: LabelSet, *, masks: bool, tags: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        label_set: LabelSet,
+        *,
+        masks: bool,
+        tags: bool,
+        max_megapixels: int = MAX_MEGAPIXELS,
+    ) -> None:
         self._listing = list_folder(folder, split, masks=masks, tags=tags)
         classes = self._listing.classes
         self._label_map = LabelMap.build(classes.names, classes.ignore, label_set, str(classes.file))
         raise_first(self._listing.faults)
         raise_first(mask_faults(self._listing.masks or (), classes, folder / "masks"))
         self._decode_mask = classes.decode
-        self._tags = tags
+        self._tags, self._max_megapixels = tags, max_megapixels
 
     def __len__(self) -> int:
         return len(self._listing)
 
     def __getitem__(self, index: SupportsIndex) -> Example:
-        return decoded(self._listing.read(index), self._label_map, self._decode_mask, tags=self._tags)
+        photo = self._listing.read(index)
+        return decoded(photo, self._label_map, self._decode_mask, self._max_megapixels, tags=self._tags)

@@ -14,6 +14,7 @@ from data_pipelines.class_table import ClassTable, check_values, read_table
 from data_pipelines.decode import decode_mask
 from data_pipelines.files import entries, read_bytes
 from data_pipelines.mask_tables import UNLABELLED_ID, ColourTable, ValueTable, unused_ignore
+from data_pipelines.picture_files import MAX_MEGAPIXELS
 from larvseg_jax.errors import UserError
 
 _LISTS = ("classes.json", "labelmap.txt", "classes.txt", "_classes.csv")  # the first that is there counts
@@ -54,9 +55,11 @@ class FolderClasses:
             return None
         return self.table.ignore if self.table else self.ignore
 
-    def decode(self, data: bytes, name: str) -> Integer[np.ndarray, "h w"]:
-        """Class ids of a mask file; DataError if it is none or has a value or colour without class."""
-        return self.table.decode(data, name) if self.table else decode_mask(data, name, grey_in_colour=True)
+    def decode(self, data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> Integer[np.ndarray, "h w"]:
+        """Class ids of a mask file; DataError if it is none, too large, or has a value or colour without class."""
+        if self.table:
+            return self.table.decode(data, name, max_megapixels)
+        return decode_mask(data, name, max_megapixels, grey_in_colour=True)
 
 
 def read_classes(folder: Path) -> FolderClasses:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, Integer, UInt16
-from PIL import Image
 
-from data_pipelines.decode import decode_mask, unreadable_mask
+from data_pipelines.decode import decode_mask, open_mask
+from data_pipelines.picture_files import MAX_MEGAPIXELS
 from larvseg_jax.errors import DataError, UserError
 
 UNLABELLED_ID = 2**16 - 1
@@ -33,9 +32,9 @@ class ValueTable:
     ignore: int
     where: str
 
-    def decode(self, data: bytes, name: str) -> UInt16[np.ndarray, "h w"]:
+    def decode(self, data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> UInt16[np.ndarray, "h w"]:
         """Class ids of a mask file; DataError as decode_mask, or for a value that the list does not have."""
-        return self.class_ids(decode_mask(data, name, grey_in_colour=True), name)
+        return self.class_ids(decode_mask(data, name, max_megapixels, grey_in_colour=True), name)
 
     def class_ids(self, mask: Integer[np.ndarray, "h w"], name: str) -> UInt16[np.ndarray, "h w"]:
         """Class ids of the values of a mask; DataError for a value that the list does not have."""
@@ -103,19 +102,16 @@ class ColourTable:
             numbers = ValueTable(tuple(values), unused_ignore(values), str(file))
         return cls(np.array(keys, np.int64), np.array(ids, np.uint16), str(file), numbers)
 
-    def decode(self, data: bytes, name: str) -> UInt16[np.ndarray, "h w"]:
+    def decode(self, data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> UInt16[np.ndarray, "h w"]:
         """Class ids of a coloured mask file. Palettes are resolved to their colours, transparency is dropped.
 
         Raises:
-          DataError: not a picture, not coloured, or with a colour that no class has.
+          DataError: not a picture, too large, not coloured, or with a colour that no class has.
         """
-        try:
-            with Image.open(io.BytesIO(data)) as picture:
-                mode = picture.mode
-                # By way of RGBA, because Pillow warns of palettes with transparency.
-                pixels = np.asarray(picture.convert("RGBA" if mode == "P" else "RGB"))[..., :3].astype(np.int64)
-        except Exception as error:  # whatever Pillow's plugins trip over
-            raise unreadable_mask(data, name, error) from error
+        with open_mask(data, name, max_megapixels) as picture:
+            mode = picture.mode
+            # By way of RGBA, because Pillow warns of palettes with transparency.
+            pixels = np.asarray(picture.convert("RGBA" if mode == "P" else "RGB"))[..., :3].astype(np.int64)
         if mode not in ("RGB", "RGBA", "P", "L"):
             raise DataError(
                 "unreadable",
@@ -126,7 +122,7 @@ class ColourTable:
         places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         wrong = self.keys[places] != keys
         if wrong.any() and mode == "L" and self.numbers is not None:
-            return self.numbers.decode(data, name)
+            return self.numbers.decode(data, name, max_megapixels)
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             raise DataError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from data_pipelines.class_folders import ClassFolderSource
 from data_pipelines.examples import Source
 from data_pipelines.folder import FolderSource
+from data_pipelines.picture_files import MAX_MEGAPIXELS
 from data_pipelines.tfds_source import TfdsSource
 from larvseg_jax.errors import UserError
 from larvseg_jax.vocabulary import LabelSet
@@ -35,6 +36,7 @@ def open_source(
     *,
     masks: bool,
     tags: bool,
+    max_megapixels: int = MAX_MEGAPIXELS,
 ) -> Source:
     """Open the split that `source` names, with labels as columns of `label_set`.
 
@@ -45,6 +47,7 @@ def open_source(
       label_set: the classes the stream knows.
       masks: read masks: every Example has `label`.
       tags: read image labels: every Example has `tags`.
+      max_megapixels: the largest photo or mask that is decoded, millions of pixels.
 
     Raises:
       UserError: nothing there, or it does not fit (file, value and remedy in the message).
@@ -54,12 +57,14 @@ def open_source(
         raise UserError(f"source has {', '.join(f'{k}={v!r}' for k, v in named.items())}: name one of them")
     root = Path(data_root or os.environ.get("LARVSEG_DATA", ""))
     if source.folder:
-        return FolderSource(root / source.folder, source.split, label_set, masks=masks, tags=tags)
+        folder = root / source.folder
+        return FolderSource(folder, source.split, label_set, masks=masks, tags=tags, max_megapixels=max_megapixels)
     if source.class_folders:
         if masks:
             raise UserError(
                 f"{root / source.class_folders}: class folders have no masks: use them in a tag_stream(...) with "
                 "tags_from='image'"
             )
-        return ClassFolderSource(root / source.class_folders, source.split, label_set)
-    return TfdsSource(root / source.tfds, source.split, label_set, masks=masks, tags=tags)
+        return ClassFolderSource(root / source.class_folders, source.split, label_set, max_megapixels)
+    directory = root / source.tfds
+    return TfdsSource(directory, source.split, label_set, masks=masks, tags=tags, max_megapixels=max_megapixels)

@@ -17,6 +17,7 @@ import grain
 import numpy as np
 
 from data_pipelines.examples import Example, Source
+from data_pipelines.picture_files import MAX_MEGAPIXELS
 from data_pipelines.sources import SourceConfig, open_source
 from data_pipelines.transforms import Crop
 from data_pipelines.views import ArraySpec, View
@@ -75,11 +76,18 @@ class Stream:
         return {"id": example["id"], "valid": True, **self.view.row(example, rng, self.label_set)}
 
 
-def open_stream(config: StreamConfig, data_root: str | os.PathLike[str], label_set: LabelSet) -> Stream:
+def open_stream(
+    config: StreamConfig,
+    data_root: str | os.PathLike[str],
+    label_set: LabelSet,
+    max_megapixels: int = MAX_MEGAPIXELS,
+) -> Stream:
     """Opens and checks the source of a stream; UserError if it or the view does not go with its classes."""
     config.view.check(label_set)
     masks = config.view.reads_masks
-    source = open_source(config.source, data_root, label_set, masks=masks, tags=not masks)
+    source = open_source(
+        config.source, data_root, label_set, masks=masks, tags=not masks, max_megapixels=max_megapixels
+    )
     return Stream(source, label_set, config.view, config.batch_size)
 
 

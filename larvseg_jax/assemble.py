@@ -42,7 +42,7 @@ def make_method(run: Experiment, mesh: Mesh) -> Method:
 def open_streams(run: Experiment) -> dict[str, Stream]:
     """Opens and checks the source of every stream of a run."""
     return {
-        name: open_stream(stream, run.data_root, run.catalogue.label_set(stream))
+        name: open_stream(stream, run.data_root, run.catalogue.label_set(stream), run.max_megapixels)
         for name, stream in run.streams.items()
     }
 
@@ -110,7 +110,9 @@ def make_evaluators(run: Experiment, mesh: Mesh, method: Method | None = None) -
     evaluators = {}
     for name, config in run.evals.items():
         label_set = run.catalogue.label_set(config, evaluation=True)
-        source = open_source(config.source, run.data_root, label_set, masks=True, tags=False)
+        source = open_source(
+            config.source, run.data_root, label_set, masks=True, tags=False, max_megapixels=run.max_megapixels
+        )
         definitions = run.catalogue.definitions(config.class_list, config.base_novel)
         scorer = method.scorer(label_set)
         evaluators[name] = Evaluator(config, source, label_set, run.vocabulary, definitions, scorer, mesh)

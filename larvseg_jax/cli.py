@@ -22,6 +22,7 @@ from absl import flags as absl_flags
 from absl import logging
 from ml_collections import config_flags
 
+from larvseg_jax.console import print_any_text, printable
 from larvseg_jax.errors import Stopped, UserError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -40,6 +41,8 @@ COMMANDS = {
     "import_original": "turns a PyTorch checkpoint of the original into a file of ours",
 }
 """Command -> what it does; each is a module of larvseg_jax/commands/."""
+
+_GOES_ON = "the same command goes on from where it was saved"
 
 
 class Given:
@@ -131,6 +134,7 @@ def run(name: str, argv: Sequence[str] | None = None) -> None:
     """Runs a command with its flags; bad input becomes one line on stderr and exit code 2."""
     argv = sys.argv[1:] if argv is None else argv
     keep_compiled_programs()
+    print_any_text()
     logging.set_verbosity(logging.WARNING)  # Orbax reports at length on every save
     absl_flags.FLAGS.mark_as_parsed()  # libraries read absl's own flags, which nobody sets here
     command = importlib.import_module(f"larvseg_jax.commands.{name}")
@@ -149,10 +153,10 @@ def run(name: str, argv: Sequence[str] | None = None) -> None:
         fail(f"{missing[0]} is missing: {name} --help lists the flags" if missing else error)
     except (absl_flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         fail(error)
-    guarded(command.main, given)
+    guarded(command.main, given, getattr(command, "INTERRUPTED", _GOES_ON))
 
 
-def guarded(main: Callable[[Given], None], given: Given) -> None:
+def guarded(main: Callable[[Given], None], given: Given, interrupted: str = _GOES_ON) -> None:
     """Calls main; a UserError or an interrupt becomes one line on stderr and an exit code."""
     try:
         main(given)
@@ -162,7 +166,7 @@ def guarded(main: Callable[[Given], None], given: Given) -> None:
         print(stopped, file=sys.stderr)
         sys.exit(stopped.code)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(f"interrupted: {interrupted}", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         if error.errno not in _NO_ROOM:
@@ -170,15 +174,21 @@ def guarded(main: Callable[[Given], None], given: Given) -> None:
         fail(f"{error.filename or 'a file'} cannot be written ({error.strerror}): make room, or give another folder")
 
 
-def fail(problem: object) -> NoReturn:
-    """One line on stderr, exit code 2; of a traceback (an error inside a config file) only what it ends with."""
+def fail(*problems: object) -> NoReturn:
+    """One line on stderr for each problem, exit code 2."""
+    for problem in problems:
+        print(f"error: {_in_one_line(problem)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _in_one_line(problem: object) -> str:
+    """Of a traceback (an error inside a config file) only what it ends with."""
     while isinstance(problem, Exception) and problem.args and isinstance(problem, AttributeError | KeyError):
         problem = problem.args[0]  # whose text would be the repr of what it is about
     text = str(problem).strip()
     if "Traceback (most recent call last)" in text:
         text = f"{text.splitlines()[0].split('Traceback')[0]}{text.splitlines()[-1]}"
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
-    sys.exit(2)
+    return printable(re.sub(r"[ \t]*[\r\n]+\s*", " ", text))  # a name keeps the two spaces it may have
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import ml_collections
 
+from data_pipelines.picture_files import MAX_MEGAPIXELS
 from data_pipelines.streams import StreamConfig
 from data_pipelines.views import VIEWS
 from larvseg_jax import old_settings
@@ -42,6 +43,7 @@ class RunConfig:
     name: str = "unnamed"
     workdir: str = ""  # checkpoints, logs, report; "" = runs/<name>
     data_root: str = ""  # "" = environment variable LARVSEG_DATA, else the current folder
+    max_megapixels: Count = MAX_MEGAPIXELS  # the largest photo or mask that is decoded, millions of pixels
     seed: int = 0
     total_steps: Count = 320_000
     batch_padding: Literal["refuse", "pad"] = "refuse"  # a batch the mesh does not divide: filled up with masked rows
@@ -58,6 +60,7 @@ class Experiment:
     name: str
     workdir: Path
     data_root: Path
+    max_megapixels: int
     seed: int
     total_steps: int
     batch_padding: str

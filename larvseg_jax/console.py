@@ -1,5 +1,7 @@
 """What the terminal shows: named stages with their seconds, progress bars with the time left, sizes and lists.
 
+Nothing that is printed is markup: names of files and classes come from outside and may have any character.
+
 Every logged step of a training is a line. Where stdout is not a terminal (a log file, CI) there is no bar; other
 work than training then shows a plain line every so often.
 """
@@ -7,6 +9,8 @@ work than training then shows a plain line every so often.
 from __future__ import annotations
 
 import contextlib
+import re
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
@@ -23,6 +27,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 T = TypeVar("T")
 
@@ -31,8 +36,29 @@ _LINE_SECONDS = 20.0  # between two lines of a log
 GIB = 2**30
 """Bytes."""
 
-console = Console(highlight=False, soft_wrap=True)
-"""Prints above a running progress bar; use it instead of print()."""
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+"""Prints above a running progress bar; use it instead of print(). Takes no markup: styles are given by `Text`."""
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def print_any_text() -> None:
+    """From now on stdout and stderr show a character that their encoding lacks by its number instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def printable(text: object) -> str:
+    """A name from outside in one line: line breaks, control characters, bytes that are not UTF-8 as escapes."""
+    return _UNPRINTABLE.sub(_escaped, str(text))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps such a byte
+        return f"\\x{code - 0xDC00:02x}"
+    return match[0].encode("unicode_escape").decode()
 
 
 @contextlib.contextmanager
@@ -42,14 +68,16 @@ def stage(name: str, timings: dict[str, float] | None = None) -> Iterator[None]:
     The seconds are also added to timings[name]. On an error the line says so; the error goes on.
     """
     start = time.monotonic()
-    console.print(f"[bold]{name}[/bold] ...")
+    console.print(Text(name, "bold").append(" ...", "not bold"))
     try:
         yield
     except BaseException:
-        console.print(f"[bold red]{name}[/bold red] stopped after {time.monotonic() - start:.1f} s")
+        console.print(
+            Text(name, "bold red").append(f" stopped after {time.monotonic() - start:.1f} s", "default not bold")
+        )
         raise
     seconds = time.monotonic() - start
-    console.print(f"[bold]{name}[/bold] {seconds:.1f} s")
+    console.print(Text(name, "bold").append(f" {seconds:.1f} s", "not bold"))
     if timings is not None:
         timings[name] = timings.get(name, 0.0) + seconds
 
@@ -90,7 +118,7 @@ class TrainProgress:
         if self._first is None:
             self._first = step, now
             if not metrics:
-                console.print(f"step {step}/{self._total}  done after {now - self._begun:.1f} s", markup=False)
+                console.print(f"step {step}/{self._total}  done after {now - self._begun:.1f} s")
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step)
         if metrics:
@@ -98,7 +126,7 @@ class TrainProgress:
             first, then = self._first
             if self._bar is None and step > first:  # the bar would show it
                 line += f"  {_clock((now - then) / (step - first) * (self._total - step))} left"
-            console.print(line, markup=False)
+            console.print(line)
 
 
 def track(items: Iterable[T], total: int, name: str) -> Iterator[T]:
@@ -117,12 +145,12 @@ def track(items: Iterable[T], total: int, name: str) -> Iterator[T]:
         if done == total or now - last_line >= _LINE_SECONDS:
             last_line = now
             left = (now - begun) / done * (total - done)
-            console.print(f"{name} {done}/{total}  {_clock(left)} left", markup=False)
+            console.print(f"{name} {done}/{total}  {_clock(left)} left")
 
 
 def _bar(name: str) -> Progress:
     return Progress(
-        TextColumn(f"[bold]{name}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

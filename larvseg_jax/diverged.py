@@ -64,7 +64,7 @@ class Anatomy:
             table.add_row(layer, f"{norm:.4g}", style=None if math.isfinite(norm) else "bold red")
         console.print(table)
         for name, ids in self.examples.items():
-            console.print(f"  {name}: {', '.join(ids)}", markup=False)
+            console.print(f"  {name}: {', '.join(ids)}")
 
 
 def explain(

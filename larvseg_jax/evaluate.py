@@ -9,7 +9,7 @@ import numpy as np
 from rich.table import Table
 
 from larvseg_jax import assemble
-from larvseg_jax.console import console, stage
+from larvseg_jax.console import console, printable, stage
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.evaluation.metrics import Summary
 from larvseg_jax.trained import load_trained
@@ -33,7 +33,7 @@ def evaluate_checkpoint(
     with stage("checkpoint"):
         trained = load_trained(path, step, mesh=mesh)
         run = trained.experiment(config, data_root)
-        console.print(f"  step {trained.step} of {path}", markup=False)
+        console.print(f"  step {trained.step} of {path}")
     summaries = {}
     for name, evaluator in assemble.make_evaluators(run, mesh, trained.method).items():
         summaries[name] = summary = evaluator(trained.params, trained.memory).summary
@@ -48,5 +48,5 @@ def class_table(summary: Summary, title: str) -> Table:
     for i in np.argsort(-np.nan_to_num(summary.iou, nan=-1.0), kind="stable"):
         if not np.isnan(summary.iou[i]):
             scores = [f"{100 * x[i]:.2f}" for x in (summary.iou, summary.acc)]
-            table.add_row(summary.names[i], summary.groups[i], *scores, f"{summary.labelled[i]:,}")
+            table.add_row(printable(summary.names[i]), summary.groups[i], *scores, f"{summary.labelled[i]:,}")
     return table

@@ -82,7 +82,7 @@ def _train(
         with stage("weights", timings):
             state, story = first()
             for line in story:
-                console.print(f"  {line}", markup=False)
+                console.print(f"  {line}")
             note(run.workdir, "resumed" if int(state.step) else "started", int(state.step), story)
         if is_first_process():
             (run.workdir / "config.json").write_text(json.dumps(record.settings, indent=2) + "\n")

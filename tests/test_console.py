@@ -1,11 +1,15 @@
 """What a log file gets to see."""
 
 import io
+import os
+import sys
 import time
 import types
+from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from larvseg_jax import console
 
@@ -87,6 +91,63 @@ def test_sizes_of_files_in_powers_of_1000_and_of_devices_in_gib():
     assert {size: console.in_bytes(size) for size in shown} == shown
     assert console.in_gib(16 * 2**30) == "16.00 GiB"
     assert console.in_gib(1.25 * 2**30) == "1.25 GiB"
+
+
+STRANGE = ("cat [/old]", "[bold]x[/bold] [link=y]", ":dog: [red", "a\\[b]", "x [/]")
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_names_are_never_markup(capsys, name):
+    """In lines, stages, progress and the cells, headings and titles of tables."""
+    table = Table(name, title=name)
+    table.add_row(name)
+    with console.stage(name):
+        console.console.print(name)
+        console.console.print(table)
+    list(console.track("a", 1, name))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{name} ..."
+    assert lines[1] == name
+    assert sum(name in line for line in lines[2:-2]) == 3
+    assert lines[-2:] == [f"{name} 0.0 s", f"{name} 1/1  0:00:00 left"]
+
+
+def test_names_are_never_markup_beside_a_bar(monkeypatch):
+    screen = Console(file=io.StringIO(), force_terminal=True, width=70, highlight=False, markup=False, emoji=False)
+    monkeypatch.setattr(console, "console", screen)
+    monkeypatch.setattr(console, "time", time)
+    list(console.track("a", 1, "streams.x [/old] :dog:: photos"))
+    assert "streams.x [/old] :dog:: photos" in screen.file.getvalue()
+
+
+def test_a_name_from_outside_is_one_line_that_can_be_encoded():
+    shown = {
+        "cat": "cat",
+        "猫 é 😀": "猫 é 😀",
+        "two\nlines\ttab\r": "two\\nlines\\ttab\\r",
+        "\x1b[31mred\x07": "\\x1b[31mred\\x07",
+        os.fsdecode(b"h\xfctte.jpg"): "h\\xfctte.jpg",
+        "a\u2028b\ud800": "a\\u2028b\\ud800",
+    }
+    assert {name: console.printable(name) for name in shown} == shown
+    for text in shown.values():
+        text.encode("utf-8")
+    assert console.printable(Path("x/y.jpg")) == "x/y.jpg"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_stream_that_lacks_characters_shows_their_numbers(monkeypatch, encoding):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    console.print_any_text()
+    table = Table("class 猫")
+    table.add_row(os.fsdecode(b"h\xfctte"))
+    console.console.print("猫 é")
+    console.console.print(table)
+    stream.flush()
+    printed = stream.buffer.getvalue()
+    assert printed.splitlines()[0] == "猫 é".encode(encoding, "backslashreplace")
+    assert b"h\\udcfctte" in printed
 
 
 def test_the_first_few_and_how_many_more():

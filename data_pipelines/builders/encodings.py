@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 from collections.abc import Callable, Mapping
 
 import numpy as np
 from jaxtyping import Int32, Integer, UInt16
 from PIL import Image
 
+from data_pipelines import decode
 from data_pipelines.builders.records import IGNORE, Unreadable
-from data_pipelines.decode import decode_mask
-from larvseg_jax.errors import UserError
+from larvseg_jax.errors import DataError, UserError
 
 _INVALID = -1  # in an encoding's table: a value without meaning
 
@@ -21,17 +20,15 @@ _INVALID = -1  # in an encoding's table: a value without meaning
 def open_mask(data: bytes, name: str) -> Image.Image:
     """A mask file as Pillow reads it; Unreadable if it cannot."""
     try:
-        picture = Image.open(io.BytesIO(data))
-        picture.load()
-    except Exception as error:  # whatever Pillow's plugins trip over: OSError, SyntaxError, struct.error, ...
-        raise Unreadable(name, f"no readable mask: {error}") from error
-    return picture
+        return decode.open_mask(data, name)
+    except DataError as error:
+        raise Unreadable(name, error.what.removeprefix(f"{name}: ")) from error
 
 
 def read_indices(data: bytes, name: str) -> Integer[np.ndarray, "h w"]:
     """The values of a picture of indices (grey or palette, 8 or 16 bits)."""
     try:
-        return decode_mask(data, name)
+        return decode.decode_mask(data, name)
     except UserError as error:
         open_mask(data, name)  # broken: Unreadable; else it has colours
         raise UserError(f"{error}; or check that these are the masks docs/data.md names, not coloured copies") from None

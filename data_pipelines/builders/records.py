@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt16
 
 from data_pipelines import decode
-from larvseg_jax.errors import UserError
+from larvseg_jax.errors import DataError, UserError
 
 IGNORE = 65535
 """Value of pixels without class."""
@@ -109,21 +109,21 @@ def check_readable(data: bytes, name: str) -> None:
     """Unreadable unless decode_image reads the picture (see decode.check_readable)."""
     try:
         decode.check_readable(data, name)
-    except UserError as error:
-        raise _unreadable(data, name) from error
+    except DataError as error:
+        raise _unreadable(data, name, error) from error
 
 
 def _size(data: bytes, name: str) -> tuple[int, int]:
     """Height and width of a picture that is decoded in full."""
     try:
         height, width, _ = decode.decode_image(data, name).shape
-    except UserError as error:
-        raise _unreadable(data, name) from error
+    except DataError as error:
+        raise _unreadable(data, name, error) from error
     return height, width
 
 
-def _unreadable(data: bytes, name: str) -> Unreadable:
-    return Unreadable(name, f"no readable picture in {len(data)} bytes (broken or cut short)" if data else "empty file")
+def _unreadable(data: bytes, name: str, error: DataError) -> Unreadable:
+    return Unreadable(name, error.what.removeprefix(f"{name}: ") if data else "empty file")
 
 
 def _classes_of(mask: UInt16[np.ndarray, "h w"], size: tuple[int, int], class_count: int, name: str) -> tuple[int, ...]:

@@ -1,17 +1,20 @@
 """The classes in your photos: python -m larvseg_jax.predict --run=runs/x --image=photo.jpg --classes=cat,dog.
 
 Writes for every photo an overlay with a legend, a 16-bit label map, and a JSON file that names its labels. Photos, or
-folders of photos, may also stand without a flag (docs/predict.md).
+folders of photos, may also stand without a flag (docs/predict.md). What cannot be read stops no other photo: it is
+listed at the end, and the exit code is 2.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from larvseg_jax.cli import Flags, Given
+from data_pipelines.picture_files import MAX_MEGAPIXELS
+from larvseg_jax.cli import Flags, Given, fail
 from larvseg_jax.errors import UserError
 
 TAKES_REST = True  # photos
+INTERRUPTED = "what was written is whole; the same command predicts all photos again"
 
 
 def define(flags: Flags) -> None:
@@ -19,17 +22,22 @@ def define(flags: Flags) -> None:
     flags.text("run", None, "Folder of a run or of a checkpoint, or a .safetensors file.", required=True)
     flags.whole("step", None, "Step of the checkpoint; by default the newest.")
     flags.texts("image", "A photo, or a folder of photos.")
-    flags.text("classes", "", "Names of the classes that compete, separated by commas; by default all.")
+    flags.texts(
+        "classes",
+        "Names of the classes that compete, separated by commas, or the flag once for each; by default all. "
+        "A text that is the name of a class as it stands is not separated.",
+    )
     flags.whole("top_k", None, "Classes per pixel (default: 5, or all that compete if they are fewer).")
     flags.text("out", "predictions", "Folder for the files, or for one photo a name ending in .png.")
     flags.number("memory_gb", 1.5, "Memory above the weights that may be used, GiB.")
+    flags.whole("max_megapixels", MAX_MEGAPIXELS, "The largest photo that is read, millions of pixels.", least=1)
     flags.switch("probabilities", "Softmax over all classes (much slower with many).")
     flags.text("scale", "", "LONG,SHORT: limits of the resized photo's sides, pixels, if not as in the evaluation.")
     flags.switch("whole", "The whole photo at once instead of sliding windows.")
 
 
 def main(given: Given) -> None:
-    """Predicts all photos, writes the files and prints a table for each."""
+    """Predicts all photos, writes the files and prints a table for each; the exit code is 2 if some could not be."""
     photos = [Path(name) for name in (*given.image, *given.rest)]
     if not photos:
         raise UserError("there is no photo: give --image=photo.jpg, or a folder of photos")
@@ -37,18 +45,21 @@ def main(given: Given) -> None:
     # Imported late: a mistyped flag is answered before JAX has started.
     from larvseg_jax.predict.predict import predict
 
-    predict(
+    problems = predict(
         Path(given.run),
         photos,
         Path(given.out),
         step=given.step,
-        classes=[name.strip() for name in given.classes.split(",")] if given.classes else None,
+        classes=[text for text in given.classes if text] or None,
         top_k=given.top_k,
         probabilities=given.probabilities,
         memory=int(given.memory_gb * 2**30),
+        max_megapixels=given.max_megapixels,
         scale=scale,
         whole=given.whole,
     )
+    if problems:
+        fail(*problems)
 
 
 def _scale(text: str) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.faults import KINDS, Fault
+from data_pipelines.picture_files import REPLACE
 from data_pipelines.prepared import is_prepared
 from data_pipelines.sources import SourceConfig, open_source
 from data_pipelines.streams import Stream, open_stream
@@ -65,7 +66,7 @@ def _of_stream(run: Experiment, name: str, most: int | None) -> SetReport:
     stream = run.streams[name]
     report = SetReport(f"streams.{name}", stream.source, run.catalogue.label_set(stream))
     try:
-        opened = open_stream(stream, run.data_root, report.label_set)
+        opened = open_stream(stream, run.data_root, report.label_set, run.max_megapixels)
         report = dataclasses.replace(report, stream=opened)
     except UserError as error:
         report = dataclasses.replace(report, refusal=str(error))
@@ -94,6 +95,7 @@ def _looked_at(
 ) -> SetReport:
     try:
         photos = open_photo_set(report.source, run.data_root, report.label_set, masks=masks, tags=not masks)
+        photos = dataclasses.replace(photos, max_megapixels=run.max_megapixels)
     except UserError as error:
         return dataclasses.replace(report, refusal=report.refusal or str(error))
     if not photos.count:
@@ -291,7 +293,13 @@ def _fault_finding(report: SetReport, kind: str, faults: list[Fault]) -> list[Fi
         level = "error"
     of = f" among {_looked(scanned)}" if scanned is not None and kind not in _OF_THE_SET else ""
     text = f"{what.heading}: {len(faults):,}{of}; {what.remedy}"
-    return [Finding(level, report.where, text, tuple(fault.what for fault in faults))]
+    return [Finding(level, report.where, text, tuple(map(_case, faults)))]
+
+
+def _case(fault: Fault) -> str:
+    """A single case, with what to do where the file is of a kind that needs more than to be replaced."""
+    own = fault.kind == "unreadable" and fault.remedy not in ("", REPLACE)
+    return f"{fault.what}: {fault.remedy}" if own else fault.what
 
 
 def _looked(scanned: Scan) -> str:

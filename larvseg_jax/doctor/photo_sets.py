@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Integer, UInt8
 
 from data_pipelines.class_folders import unknown_folders
 from data_pipelines.class_listing import class_name, list_class_folders
-from data_pipelines.decode import decode_mask
+from data_pipelines.decode import decode_image, decode_mask
 from data_pipelines.examples import RawPhoto
 from data_pipelines.faults import Fault
 from data_pipelines.folder_classes import FolderClasses
 from data_pipelines.listing import list_folder
 from data_pipelines.mask_evidence import mask_faults
+from data_pipelines.picture_files import MAX_MEGAPIXELS
 from data_pipelines.prepared import IGNORE, open_prepared, read_metadata
 from data_pipelines.sources import SourceConfig
 from larvseg_jax.vocabulary import LabelSet
@@ -32,12 +34,12 @@ class PhotoSet:
       directory: where they lie.
       names: class names of the data set, by class id.
       ignore: mask value without class.
-      decode_mask: class ids of a mask from the bytes and the name of its file.
       classes: the class list of a folder with masks; None elsewhere.
       count: number of photos that can be read as far as names tell.
       read: photo by number; DataError if its bytes cannot be had. Safe to call from several threads.
       faults: what is wrong without any picture being opened.
       metadata: of a prepared set, see data_pipelines.builders; {} elsewhere.
+      max_megapixels: the largest picture that is decoded, millions of pixels.
       stored_bytes: of the prepared set with all its splits; None where files would have to be counted.
     """
 
@@ -45,13 +47,23 @@ class PhotoSet:
     directory: Path
     names: tuple[str, ...]
     ignore: int | None
-    decode_mask: Callable[[bytes, str], np.ndarray]
     count: int
     read: Callable[[int], RawPhoto]
     faults: tuple[Fault, ...] = ()
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
     stored_bytes: int | None = None
     classes: FolderClasses | None = None
+    max_megapixels: int = MAX_MEGAPIXELS
+
+    def decode_image(self, photo: RawPhoto) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture of a photo; DataError if it cannot be read."""
+        return decode_image(photo.image, photo.image_name, self.max_megapixels)
+
+    def decode_mask(self, photo: RawPhoto) -> Integer[np.ndarray, "h w"]:
+        """Class ids of its mask; DataError if it cannot be read."""
+        assert photo.mask is not None
+        decode = self.classes.decode if self.classes else decode_mask
+        return decode(photo.mask, photo.mask_name, self.max_megapixels)
 
 
 def open_photo_set(source: SourceConfig, data_root: Path, label_set: LabelSet, *, masks: bool, tags: bool) -> PhotoSet:
@@ -80,7 +92,6 @@ def _prepared(directory: Path, split: str, masks: bool) -> PhotoSet:
         directory=directory,
         names=prepared.names,
         ignore=IGNORE,
-        decode_mask=decode_mask,
         count=len(prepared),
         read=prepared.read,
         faults=prepared.faults,
@@ -97,7 +108,6 @@ def _folder(directory: Path, split: str, masks: bool, tags: bool) -> PhotoSet:
         directory,
         classes.names,
         classes.ignore,
-        classes.decode,
         len(listing),
         listing.read,
         (*listing.faults, *mask_faults(listing.masks or (), classes, directory / "masks")),
@@ -109,4 +119,4 @@ def _class_folders(directory: Path, label_set: LabelSet) -> PhotoSet:
     listing = list_class_folders(directory)
     names = tuple(class_name(folder) for folder in listing.folders)
     faults = (*listing.faults, *unknown_folders(directory, listing.folders, label_set))
-    return PhotoSet("class folders", directory, names, None, decode_mask, len(listing), listing.read, faults)
+    return PhotoSet("class folders", directory, names, None, len(listing), listing.read, faults)

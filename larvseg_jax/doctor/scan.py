@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Int32, Integer
 
-from data_pipelines.decode import check_readable, decode_image, deep_image, used_bits
+from data_pipelines.decode import check_readable, deep_image, used_bits
 from data_pipelines.examples import RawPhoto, is_class_id, tag_faults
 from data_pipelines.faults import Fault
 from data_pipelines.mask_evidence import smeared
@@ -144,7 +144,7 @@ def look_at(photos: PhotoSet, index: int, view: View) -> Look:
     mask = None
     if photo.mask is None:
         try:
-            check_readable(photo.image, photo.image_name)
+            check_readable(photo.image, photo.image_name, photos.max_megapixels)
         except DataError as error:
             faults.append(Fault.of(error))
         if photo.tags is not None:
@@ -185,12 +185,11 @@ def _checked_mask(photo: RawPhoto, photos: PhotoSet) -> tuple[Integer[np.ndarray
     faults = []
     image = mask = None
     try:
-        image = decode_image(photo.image, photo.image_name)
+        image = photos.decode_image(photo)
     except DataError as error:
         faults.append(Fault.of(error))
     try:
-        assert photo.mask is not None
-        mask = photos.decode_mask(photo.mask, photo.mask_name)
+        mask = photos.decode_mask(photo)
     except DataError as error:
         faults.append(Fault.of(error))
     if image is not None and mask is not None:

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Integer, UInt8
 
-from data_pipelines.decode import decode_image
 from data_pipelines.orientation import turned_mask
 from data_pipelines.streams import HostBatch, step_batches
 from data_pipelines.transforms import MEAN, STD
@@ -75,7 +74,7 @@ def sheet_section(run: Experiment, reports: Sequence[SetReport], path: Path) -> 
     page = template.render(title=run.name, sets=shown, written=written)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, "utf-8")
+        path.write_text(page, "utf-8", errors="backslashreplace")  # names of files that are not UTF-8
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}): give another --out") from error
     text = f"{path.absolute()}: look for classes in the wrong place (shifted ids, 0 and 255 swapped)"
@@ -122,12 +121,12 @@ def _photo_cards(report: SetReport, photos: PhotoSet, view: View) -> list[Card]:
 
 def _photo_card(photos: PhotoSet, index: int, view: View, palette: UInt8[np.ndarray, "classes 3"]) -> Card:
     photo = photos.read(index)
-    stored = decode_image(photo.image, photo.image_name)
+    stored = photos.decode_image(photo)
     image = _enlarged(stored)
     tags = None if photo.tags is None else tuple(_tag_name(i, photos, view) for i in photo.tags)
     if photo.mask is None:
         return Card(photo.id, (("photo", jpeg_url(image)),), (), tags or ())
-    mask = turned_mask(photos.decode_mask(photo.mask, photo.mask_name), stored.shape[:2], photo.image)
+    mask = turned_mask(photos.decode_mask(photo), stored.shape[:2], photo.image)
     painted = paint_mask(_enlarged(mask.astype(np.int32)), photos, view, palette)
     pictures = [("photo", jpeg_url(image)), ("mask", png_url(painted))]
     if painted.shape == image.shape:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.text import Text
 
-from larvseg_jax.console import console
+from larvseg_jax.console import console, printable
 from larvseg_jax.doctor.findings import Section, count
 from larvseg_jax.errors import UserError
 
@@ -23,9 +23,9 @@ def show_section(section: Section) -> None:
     console.print(Text(f"\n{section.title}", "bold"))
     for finding in section.findings:
         line = Text(f"  {finding.level:<8}", _STYLES[finding.level])
-        console.print(line.append(f" {finding.where}: {finding.text}", "default"))
+        console.print(line.append(f" {finding.where}: {printable(finding.text)}", "default"))
         for case in finding.details[:_CASES]:
-            console.print(Text(f"             {case}"))
+            console.print(Text(f"             {printable(case)}"))
         if len(finding.details) > _CASES:
             console.print(Text(f"             and {len(finding.details) - _CASES:,} more (--json=FILE lists all)"))
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64
 
+from larvseg_jax.console import printable
 from larvseg_jax.errors import UserError
 from larvseg_jax.vocabulary import IGNORE_LABEL, Vocabulary
 from larvseg_jax.vocabulary.base_novel import BaseNovel
@@ -122,7 +123,7 @@ class Summary:
         """The means in percent, and the absent classes by name, for the terminal."""
         lines = ["  ".join(f"{name} {100 * value:.2f}" for name, value in self.scalars().items())]
         if self.absent:
-            lines.append(f"absent: {', '.join(self.absent)}")
+            lines.append(f"absent: {', '.join(map(printable, self.absent))}")
         return "\n".join(lines)
 
 

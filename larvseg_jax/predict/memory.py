@@ -16,6 +16,10 @@ CHUNK = 32  # classes tried at a time
 _LOG_SUM_SCORES = 1 << 19  # scores that are added up at a time: 2 MiB, about a CPU cache
 
 
+class TooLittleMemoryError(UserError):
+    """A photo needs more memory than it may use."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """How `top_classes` goes about a picture.
@@ -36,7 +40,15 @@ class Plan:
 
 
 def plan_memory(
-    rows: AxisTiles, columns: AxisTiles, patch_columns: int, classes: int, k: int, budget: int, *, log_sum: bool = False
+    rows: AxisTiles,
+    columns: AxisTiles,
+    patch_columns: int,
+    classes: int,
+    k: int,
+    budget: int,
+    *,
+    log_sum: bool = False,
+    held: int | None = None,
 ) -> Plan:
     """The fastest plan within a budget.
 
@@ -46,12 +58,13 @@ def plan_memory(
       classes, k: how many compete, how many are kept.
       budget: bytes.
       log_sum: whether the logsumexp is wanted.
+      held: rows of the output that are held at a time; all of them by default.
 
     Raises:
-      UserError: no plan fits the budget.
+      TooLittleMemoryError: no plan fits the budget.
     """
     band = _band_bytes(rows, columns, patch_columns, classes, k, log_sum)
-    pixels = (int(rows.last[-1]) + 1) * (int(columns.last[-1]) + 1)
+    pixels = (held or int(rows.last[-1]) + 1) * (int(columns.last[-1]) + 1)
     output = pixels * (8 * k + 4 * log_sum)
     row = 4 * patch_columns * classes
     least = max(len(np.unique(sources)) for sources in rows.sources)
@@ -61,9 +74,9 @@ def plan_memory(
         if slab_rows >= least:
             return Plan(k, log_sum, slab_rows, threads, output + threads * band + slab_rows * row)
     needed = output + band + least * row
-    raise UserError(
+    raise TooLittleMemoryError(
         f"{classes} classes at {pixels} pixels need {in_gib(needed)}, but the budget is "
-        f"{in_gib(budget)}: give more memory (--memory_gb) or a smaller picture"
+        f"{in_gib(max(budget, 0))}: give more memory (--memory_gb) or a smaller picture"
     )
 
 

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from larvseg_jax.console import console, in_gib, stage, track
+from data_pipelines.picture_files import MAX_MEGAPIXELS
+from larvseg_jax.console import console, first_few, in_gib, printable, stage, track
+from larvseg_jax.errors import UserError
 from larvseg_jax.predict import files
+from larvseg_jax.predict.memory import TooLittleMemoryError
+from larvseg_jax.predict.names import targets
+from larvseg_jax.predict.photos import find_photos, read_photo, sizes
 from larvseg_jax.predict.predictor import DEFAULT_MEMORY, Predictor
+from larvseg_jax.predict.segmentation import Segmentation
 from larvseg_jax.trained import load_trained
+
+_PHOTO_BYTES = 5  # of every pixel: RGB, and the label map
 
 
 def predict(
     run: Path,
-    photos: Sequence[Path],
+    paths: Sequence[Path],
     out: Path,
     *,
     step: int | None = None,
@@ -22,35 +31,90 @@ def predict(
     top_k: int | None = None,
     probabilities: bool = False,
     memory: int = DEFAULT_MEMORY,
+    max_megapixels: int = MAX_MEGAPIXELS,
     scale: tuple[int, int] | None = None,
     whole: bool = False,
-) -> None:
-    """Predicts all photos, writes the files and prints a table for each.
+) -> list[UserError]:
+    """Predicts all photos, writes the files and prints a table for each; returns what is wrong with the others.
 
     Args:
       run: folder of a run or of a checkpoint, or an exported file.
-      photos: photos, or folders of photos.
+      paths: photos, or folders of photos.
       out: folder for the files, or for one photo a name ending in .png.
       step: which checkpoint; the newest by default.
-      classes, top_k, probabilities, memory: see `Predictor`.
+      classes: names; or several names in one text, separated by commas, where it is no name as it stands.
+      top_k, probabilities, memory: see `Predictor`.
+      max_megapixels: the largest photo that is read, millions of pixels.
       scale: (long, short) limits of the resized photo's sides, if not as in the evaluation.
       whole: the whole photo at once instead of sliding windows.
+
+    Raises:
+      UserError: the model, the options or `out` are not right, whatever the photos.
     """
-    pictures = files.find_pictures(photos)
-    targets = files.targets(pictures, out)
+    photos, problems = find_photos(paths)
+    if not photos:
+        return problems
+    written_to = targets(photos, out)
     with stage("model"):
         trained = load_trained(run, step)
     windows = dataclasses.replace(trained.windows, scale=scale or trained.windows.scale)
     predictor = Predictor(trained, dataclasses.replace(windows, window=0) if whole else windows)
-    largest = max(map(files.picture_size, pictures), key=lambda size: size[0] * size[1])
-    needed = predictor.peak_memory(largest, classes, top_k, probabilities=probabilities, memory=memory)
-    console.print(
-        f"peak memory: at most {in_gib(needed)} above the weights ({in_gib(predictor.weight_bytes)}), "
-        f"for {largest[1]} x {largest[0]} pixels"
-    )
-    for picture, target in track(zip(pictures, targets, strict=True), len(pictures), "prediction"):
-        image = files.read_picture(picture)
-        found = predictor(image, classes, top_k, probabilities=probabilities, memory=memory)
-        written = files.write(target, picture, image, found, str(run))
-        console.print(files.table(picture, found))
-        console.print(f"written: {', '.join(map(str, written))}", markup=False)
+    names = None if classes is None else split_names(classes, trained.vocabulary.classes)
+
+    _print_peak(predictor, sizes(photos, max_megapixels), names, top_k, probabilities, memory)
+    unwritable: dict[str, None] = {}
+    done = 0
+    for photo, target in track(zip(photos, written_to, strict=True), len(photos), "prediction"):
+        try:
+            image = read_photo(photo, max_megapixels)
+            left = memory - _PHOTO_BYTES * image.shape[0] * image.shape[1]
+            strips = predictor.strips(image, names, top_k, probabilities=probabilities, memory=left)
+        except TooLittleMemoryError as error:
+            problems.append(UserError(f"{printable(photo)}: {error}"))
+            continue
+        except UserError as error:
+            problems.append(error)
+            continue
+        found = Segmentation.of(strips, image.shape[:2])
+        written = files.write(target, photo, image, found, str(run))
+        console.print(printable(photo))
+        console.print(files.table(found))
+        console.print(f"written: {', '.join(map(printable, written))}")
+        unwritable |= dict.fromkeys(files.without_letters(found))
+        done += 1
+    if unwritable:
+        shown = first_few(map(printable, unwritable))
+        console.print(
+            f"no font here has the letters of {shown}: the legend gives numbers, places in `names` of the JSON"
+        )
+    if problems:
+        console.print(f"predicted: {done} of {done + len(problems)}; not predicted:")
+    return problems
+
+
+def split_names(given: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Names of classes as they stand on the command line: several in one text, unless that is itself a name."""
+    whole = set(known)
+    parts = [[text] if text in whole else text.split(",") for text in given]
+    return [name if name in whole else name.strip() for part in parts for name in part]
+
+
+def _print_peak(
+    predictor: Predictor,
+    found: Iterable[tuple[int, int]],
+    names: Sequence[str] | None,
+    top_k: int | None,
+    probabilities: bool,
+    memory: int,
+) -> None:
+    """Says how much memory the largest photo will take; UserError if classes or top_k are not right."""
+    largest = max(found, key=lambda size: size[0] * size[1], default=(1, 1))
+    photo = _PHOTO_BYTES * largest[0] * largest[1]
+    with contextlib.suppress(TooLittleMemoryError):  # said of each photo
+        needed = photo + predictor.peak_memory(
+            largest, names, top_k, probabilities=probabilities, memory=memory - photo, strips=True
+        )
+        console.print(
+            f"peak memory: at most {in_gib(needed)} above the weights ({in_gib(predictor.weight_bytes)}), "
+            f"for {largest[1]} x {largest[0]} pixels"
+        )

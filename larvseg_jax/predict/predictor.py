@@ -8,7 +8,7 @@ found.names[found.labels[y, x, 0]]                      # the best class of a pi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from larvseg_jax.config import network_sections
 from larvseg_jax.devices.memory import program_memory
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.sliding_window import mosaic
-from larvseg_jax.evaluation.windows import Stitching, Windows
+from larvseg_jax.evaluation.windows import Windows
 from larvseg_jax.methods.method import Vectors, as_linear
 from larvseg_jax.predict.memory import Plan, plan_memory
 from larvseg_jax.predict.tiles import AxisTiles, axis_tiles
@@ -33,6 +33,8 @@ DEFAULT_MEMORY = 3 << 29
 """1.5 GiB above the weights."""
 
 _TOP_K = 5
+_STRIP = 128 << 20  # bytes of best classes and scores that `strips` holds at a time
+_BAND_PIXELS = 1 << 18  # about so many are searched at a time
 _COMPILING = 256 << 20  # what compiling and the libraries' own pools take, measured with a ViT-B
 
 
@@ -67,6 +69,29 @@ class _Competition(NamedTuple):
     label_set: LabelSet
     vectors: Vectors
     features: Any  # Linear.features, jitted
+
+
+class _Search(NamedTuple):
+    """How the best classes of a photo are looked for; `bands` of its rows of tiles make a strip."""
+
+    competition: _Competition
+    plan: Plan
+    window_rows: int
+    rows: AxisTiles
+    columns: AxisTiles
+    bands: int
+
+    def strips(self) -> Iterator[AxisTiles]:
+        """The rows of tiles, some at a time, counted from the first of them."""
+        for start in range(0, len(self.rows.first), self.bands):
+            part = AxisTiles(*(array[start : start + self.bands] for array in self.rows))
+            yield part._replace(first=part.first - part.first[0], last=part.last - part.first[0])
+
+    def found(self, patches: Float32[np.ndarray, "p q d"], rows: AxisTiles) -> Prediction:
+        """The best classes in some rows of tiles."""
+        best = top_classes(jnp.asarray(patches), self.competition.vectors, rows, self.columns, self.plan)
+        shown = None if best.log_sum is None else np.exp(best.scores - best.log_sum[..., None])
+        return Prediction(self.competition.label_set.names, best.labels, best.scores, shown)
 
 
 class Predictor:
@@ -111,17 +136,32 @@ class Predictor:
         Raises:
           UserError: an unknown class (with close ones), too few classes, too little memory, weights that diverged.
         """
-        competition = self._compete(classes)
-        names, vectors = competition.label_set.names, competition.vectors
-        plan, stitching, tiles = self._plan(image.shape[:2], len(names), top_k, memory, probabilities)
+        search = self._search(image.shape[:2], classes, top_k, memory, probabilities)
+        return search.found(self._patches(image, search), search.rows)
+
+    def strips(
+        self,
+        image: UInt8[np.ndarray, "H W 3"],
+        classes: Sequence[str] | None = None,
+        top_k: int | None = None,
+        *,
+        probabilities: bool = False,
+        memory: int = DEFAULT_MEMORY,
+    ) -> Iterator[Prediction]:
+        """The same from top to bottom, some rows at a time, for photos whose `Prediction` would not fit the memory."""
+        search = self._search(image.shape[:2], classes, top_k, memory, probabilities, strips=True)
+        patches = self._patches(image, search)
+        return (search.found(patches, rows) for rows in search.strips())
+
+    def _patches(self, image: UInt8[np.ndarray, "H W 3"], search: _Search) -> Float32[np.ndarray, "p q d"]:
+        """The features of the patches of a photo; UserError if the network gives no numbers."""
+        competition = search.competition
         windows = self.windows.cut(image, self._patch)
-        found = [np.asarray(competition.features(*self._state, vectors, w[None]))[0] for w in windows]
-        patches = mosaic(np.stack(found), stitching.window_rows)
+        found = [np.asarray(competition.features(*self._state, competition.vectors, w[None]))[0] for w in windows]
+        patches = mosaic(np.stack(found), search.window_rows)
         if not np.isfinite(patches).all():
             raise UserError("the features of this photo are not finite: the weights have diverged, use another step")
-        best = top_classes(jnp.asarray(patches), vectors, *tiles, plan)
-        shown = None if best.log_sum is None else np.exp(best.scores - best.log_sum[..., None])
-        return Prediction(names, best.labels, best.scores, shown)
+        return patches
 
     def peak_memory(
         self,
@@ -131,11 +171,11 @@ class Predictor:
         *,
         probabilities: bool = False,
         memory: int = DEFAULT_MEMORY,
+        strips: bool = False,
     ) -> int:
-        """Bytes above the weights that a photo of `size` (height, width) will need at most."""
-        competition = self._compete(classes)
-        plan, _, _ = self._plan(size, len(competition.label_set), top_k, memory, probabilities)
-        return _COMPILING + max(plan.bytes, self._network_bytes(size, competition))
+        """Bytes above the weights that a photo of `size` (height, width) will need at most, whole or in `strips`."""
+        search = self._search(size, classes, top_k, memory, probabilities, strips=strips)
+        return _COMPILING + max(search.plan.bytes, self._network_bytes(size, search.competition))
 
     @property
     def weight_bytes(self) -> int:
@@ -155,9 +195,18 @@ class Predictor:
             self._competition = _Competition(chosen, label_set, vectors, jax.jit(scorer.features))
         return self._competition
 
-    def _plan(
-        self, size: tuple[int, int], classes: int, top_k: int | None, memory: int, probabilities: bool
-    ) -> tuple[Plan, Stitching, tuple[AxisTiles, AxisTiles]]:
+    def _search(
+        self,
+        size: tuple[int, int],
+        names: Sequence[str] | None,
+        top_k: int | None,
+        memory: int,
+        probabilities: bool,
+        *,
+        strips: bool = False,
+    ) -> _Search:
+        competition = self._compete(names)
+        classes = len(competition.label_set)
         if top_k is None:
             top_k = min(_TOP_K, classes)
         if not 1 <= top_k <= classes:
@@ -165,10 +214,18 @@ class Predictor:
         test_size = self.windows.test_size(size)
         grid = tuple(-(-side // self._patch) for side in self.windows.sides(test_size, self._patch))
         stitching = self.windows.stitching(grid, test_size, size, self._patch)
-        rows, columns = axis_tiles(stitching.rows), axis_tiles(stitching.columns)
+        # A band of tiles is as wide as the photo: that of a wide one is made lower.
+        longest = min(max(_BAND_PIXELS // size[1], 8), 64)
+        rows, columns = axis_tiles(stitching.rows, longest=longest), axis_tiles(stitching.columns)
         budget = memory - _COMPILING
-        plan = plan_memory(rows, columns, stitching.columns.shape[1], classes, top_k, budget, log_sum=probabilities)
-        return plan, stitching, (rows, columns)
+        row_bytes = size[1] * (8 * top_k + 4 * probabilities)
+        bands = max(_STRIP // (row_bytes * rows.weights.shape[1]), 1) if strips else len(rows.first)
+        held = min(bands * rows.weights.shape[1], size[0])
+        patch_columns = stitching.columns.shape[1]
+        plan = plan_memory(rows, columns, patch_columns, classes, top_k, budget, log_sum=probabilities, held=held)
+        search = _Search(competition, plan, stitching.window_rows, rows, columns, bands)
+        needed = max(len(np.unique(strip.sources)) for strip in search.strips())  # patch rows of a strip
+        return search._replace(plan=dataclasses.replace(plan, slab_rows=min(plan.slab_rows, needed)))
 
     def _network_bytes(self, size: tuple[int, int], competition: _Competition) -> int:
         """Temporary memory of the network at one window, by the compiler's account; 0 where it gives none."""

@@ -103,7 +103,6 @@ def read_history(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
         count = f"{len(broken)} lines are" if len(broken) > 1 else "1 line is"
         console.print(
             f"{path}: {count} no metrics and left out, the first {broken[0]}: repair or delete it",
-            markup=False,
         )
     return history
 

@@ -88,13 +88,13 @@ def write_report(
             curves=[(caption, data_url("png", png)) for caption, png in draw_curves(history)],
             speed=speed_facts(typical_speed(history)),
             timings=_timings(timings),
-            config=json.dumps(dict(config), indent=2, default=str),
+            config=json.dumps(dict(config), indent=2, default=str, ensure_ascii=False),
             group_colours=GROUP_COLOURS,
         )
     )
     path = pathlib.Path(workdir) / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page, "utf-8", errors="backslashreplace")  # names of files that are not UTF-8
     return path
 
 

@@ -26,7 +26,7 @@ def note(workdir: Path, event: str, step: int, details: Sequence[str] = ()) -> N
         with (workdir / FILE_NAME).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
     except OSError as error:
-        console.print(f"{workdir / FILE_NAME} could not be written ({error.strerror})", markup=False)
+        console.print(f"{workdir / FILE_NAME} could not be written ({error.strerror})")
 
 
 def read(workdir: Path) -> list[dict[str, Any]]:

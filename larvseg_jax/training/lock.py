@@ -91,7 +91,7 @@ def _clear_if_stale(path: Path) -> None:
             aside.rename(path)
             return
         aside.unlink()
-        console.print(f"  took over the lock of a run that is gone ({owner})", markup=False)
+        console.print(f"  took over the lock of a run that is gone ({owner})")
 
 
 def _silent_for(path: Path) -> float:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,6 +18,7 @@ from larvseg_jax.evaluation.evaluator import make_patch_scores
 from larvseg_jax.evaluation.windows import Windows
 from larvseg_jax.predict import files
 from larvseg_jax.predict.predictor import Prediction, Predictor
+from larvseg_jax.predict.segmentation import Segmentation
 from larvseg_jax.weights.checkpoint import Checkpoints
 from larvseg_jax.weights.record import Record
 from larvseg_jax.weights.safetensors_file import ModelMetadata, SavedModel, arrays_by_path, save_safetensors
@@ -209,8 +209,11 @@ def test_command_writes_overlay_labels_and_names(run_folder, predictor, photo, t
         (["--image={photo}", "--run={folder}", "--classes=red,blu"], "did you mean blue"),
         (["--image={photo}", "--run={folder}", "--memory_gb=0.001"], "give more memory"),
         (["--image={photo}", "--run={folder}", "--out={photo}"], "would be overwritten"),
-        (["--image", "{photo}", "{photo}", "--run={folder}"], "would both become"),
-        (["--image", "{photo}", "{photo}", "--run={folder}", "--out=x.png"], "is one file for 2 photos"),
+        (["--image", "{photo}", "{text}", "--run={folder}", "--out=x.png"], "is one file for 2 photos"),
+        (["--image={photo}", "--run={folder}", "--out={text}"], "t.png is there and is no prediction"),
+        (["--image={photo}", "--run={folder}", "--out={text}/x"], "cannot write to"),
+        (["--image={photo}", "--run={folder}", "--max_megapixels=0"], "use 1 or more"),
+        (["--run={folder}"], "there is no photo"),
     ],
 )
 def test_command_tells_mistakes_in_one_line(run_folder, photo, tmp_path, capsys, arguments, message):
@@ -230,7 +233,8 @@ def test_command_tells_mistakes_in_one_line(run_folder, photo, tmp_path, capsys,
 def test_shares_and_legend_of_many_classes(photo):
     labels = (np.arange(37 * 53, dtype=np.int32).reshape(37, 53, 1) % 40) // 2 + 60_000
     found = Prediction(tuple(f"class {i}" for i in range(60_020)), labels, np.zeros(labels.shape, np.float32), None)
-    shares = found.shares()
-    assert [label for label, _ in shares[:2]] == [60_000, 60_001]
-    assert sum(share for _, share in shares) == pytest.approx(1)
-    assert files.table(Path("x"), found).row_count == 20
+    segmentation = Segmentation.of([found], (37, 53))
+    for shares in (found.shares(), segmentation.shares()):
+        assert [label for label, _ in shares[:2]] == [60_000, 60_001]
+        assert sum(share for _, share in shares) == pytest.approx(1)
+    assert files.table(segmentation).row_count == 20

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,6 +16,7 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.windows import Windows
 from larvseg_jax.predict import files
 from larvseg_jax.predict.predictor import Prediction, Predictor
+from larvseg_jax.predict.segmentation import Segmentation
 from larvseg_jax.weights.checkpoint import Checkpoints
 from larvseg_jax.weights.record import Record
 from tests import tiny
@@ -30,7 +30,9 @@ def prediction(best, names, second=None):
     """A prediction of given labels; scores and probabilities differ from class to class, second best ones are 0."""
     labels = np.stack([best, np.zeros_like(best) if second is None else second], -1).astype(np.int32)
     scores = np.stack([1 + best / 8, np.zeros(best.shape)], -1).astype(np.float32)
-    return Prediction(names, labels, scores, scores / 100)
+    cut = (np.split(x, [min(3, len(best) // 2)]) for x in (labels, scores, scores / 100))
+    strips = [Prediction(names, *parts) for parts in zip(*cut, strict=True)]
+    return Segmentation.of(strips, best.shape)
 
 
 @pytest.fixture
@@ -62,7 +64,8 @@ def test_a_class_has_its_colour_in_the_overlay_beside_its_share_in_the_legend(ba
         assert page[5, edge].tolist() == WHITE
     assert (page[10:, :13] == 255).all()  # below the photo
     assert [path.name for path in written] == ["x.png", "x_labels.png", "x.json"]
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "x_labels.png")), bands.labels[..., 0])
+    expected = np.repeat([2, 0, 3, 1], [2, 6, 4, 1])[None].repeat(10, 0)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "x_labels.png")), expected)
     summary = json.loads((tmp_path / "x.json").read_text())
     pixels = {"sky": 6, "path": 4, "lawn": 2, "tree": 1}
     assert list(summary["shares"]) == list(pixels)
@@ -83,43 +86,16 @@ def test_the_legend_says_the_names_it_shows(bands, tmp_path, monkeypatch):
 
 
 def test_the_table_averages_where_a_class_is_best(bands):
-    rows = [line for line in printed(files.table(Path("x"), bands)) if "sky" in line or "tree" in line]
+    rows = [line for line in printed(files.table(bands)) if "sky" in line or "tree" in line]
     assert [word for word in rows[0] if word[0].isdecimal()] == ["46.15", "1.000", "0.010"]
     assert [word for word in rows[1] if word[0].isdecimal()] == ["7.69", "1.125", "0.011"]
 
 
 def test_the_table_adds_up_the_classes_it_does_not_show():
     best = np.repeat(np.arange(23), [9] * 20 + [2, 2, 1])[None]
-    lines = printed(files.table(Path("x"), prediction(best, tuple(f"c{i}" for i in range(23)))))
+    lines = printed(files.table(prediction(best, tuple(f"c{i}" for i in range(23)))))
     rest = next(line for line in lines if "more" in line)
     assert " ".join(word for word in rest if word not in ("│", "┃")) == f"... and 3 more {100 * 5 / 185:.2f}"
-
-
-def test_photos_of_a_folder_come_by_name_and_nothing_else_does(tmp_path):
-    for name in ("c.jpg", "a.PNG", "notes.txt", "b.webp", "._c.jpg"):
-        (tmp_path / name).touch()
-    single = tmp_path / "notes.txt"
-    found = files.find_pictures([single, tmp_path])
-    assert [path.name for path in found] == ["notes.txt", "a.PNG", "b.webp", "c.jpg"]
-    out = tmp_path / "out"
-    assert files.targets(found[1:], out) == [out / "a.png", out / "b.png", out / "c.png"]
-    assert files.targets([single], tmp_path / "mine.PNG") == [tmp_path / "mine.PNG"]
-
-
-def test_size_of_a_picture_is_height_and_width(tmp_path):
-    Image.new("RGB", (7, 4)).save(tmp_path / "p.png")
-    assert files.picture_size(tmp_path / "p.png") == (4, 7)
-
-
-@pytest.mark.parametrize("photo", ["x.png", "x_labels.png"])
-def test_none_of_the_files_may_replace_the_photo(bands, tmp_path, photo):
-    image = np.full((10, 13, 3), GREY, np.uint8)
-    Image.fromarray(image).save(tmp_path / photo)
-    before = (tmp_path / photo).read_bytes()
-    with pytest.raises(UserError, match=f"{photo} is the photo itself"):
-        files.write(tmp_path / "x.png", tmp_path / photo, image, bands, "runs/a")
-    assert [path.name for path in tmp_path.iterdir()] == [photo]
-    assert (tmp_path / photo).read_bytes() == before
 
 
 @pytest.mark.parametrize(
