@@ -25,6 +25,7 @@ def define(flags: Flags) -> None:
         os.environ.get("LARVSEG_DATA", "."),
         "Folder of the prepared data sets; by default the environment variable LARVSEG_DATA, or this folder.",
     )
+    flags.text("data_dir", None, "The name of --data_root until version 0.1.")
     flags.whole("workers", os.cpu_count() or 1, "Processes; by default one per core.", least=1)
 
 
@@ -36,5 +37,7 @@ def main(given: Given) -> None:
     if len(given.rest) != 1 or given.rest[0] not in BUILDERS:
         names = ", ".join(BUILDERS)
         raise UserError(f"there is no data set {' '.join(given.rest)!r}: use one of {names}")
-    download, data_root = (Path(given.value(flag)).expanduser() for flag in ("from", "data_root"))
+    download, data_root = (
+        Path(given.value(flag)).expanduser() for flag in ("from", "data_dir" if given.data_dir else "data_root")
+    )
     prepare(BUILDERS[given.rest[0]], download, data_root, given.workers)

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.faults import KINDS, Fault
-from data_pipelines.picture_files import REPLACE
 from data_pipelines.prepared import is_prepared
 from data_pipelines.sources import SourceConfig, open_source
 from data_pipelines.streams import Stream, open_stream
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import first_few
 from larvseg_jax.doctor.class_lists import class_list_findings
-from larvseg_jax.doctor.findings import Finding, Level, Section
+from larvseg_jax.doctor.findings import Finding, Level, Section, case
 from larvseg_jax.doctor.photo_sets import PhotoSet, open_photo_set, plain_split
 from larvseg_jax.doctor.scan import Scan, View, scan
 from larvseg_jax.errors import UserError
@@ -293,13 +292,7 @@ def _fault_finding(report: SetReport, kind: str, faults: list[Fault]) -> list[Fi
         level = "error"
     of = f" among {_looked(scanned)}" if scanned is not None and kind not in _OF_THE_SET else ""
     text = f"{what.heading}: {len(faults):,}{of}; {what.remedy}"
-    return [Finding(level, report.where, text, tuple(map(_case, faults)))]
-
-
-def _case(fault: Fault) -> str:
-    """A single case, with what to do where the file is of a kind that needs more than to be replaced."""
-    own = fault.kind == "unreadable" and fault.remedy not in ("", REPLACE)
-    return f"{fault.what}: {fault.remedy}" if own else fault.what
+    return [Finding(level, report.where, text, tuple(map(case, faults)))]
 
 
 def _looked(scanned: Scan) -> str:

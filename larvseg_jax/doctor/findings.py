@@ -6,6 +6,9 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from data_pipelines.faults import Fault
+from data_pipelines.picture_files import REPLACE
+
 Level = Literal["ok", "note", "warning", "error"]
 LEVELS: tuple[Level, ...] = ("ok", "note", "warning", "error")
 """ok: looked at, as it should be. note: not known, or neither good nor bad. warning: worth a look, the run goes on.
@@ -36,6 +39,12 @@ class Section:
     title: str
     findings: tuple[Finding, ...]
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def case(fault: Fault) -> str:
+    """A single case, with what to do where the file is of a kind that needs more than to be replaced."""
+    own = fault.kind == "unreadable" and fault.remedy not in ("", REPLACE)
+    return f"{fault.what}: {fault.remedy}" if own else fault.what
 
 
 def count(sections: Iterable[Section]) -> dict[str, int]:

@@ -163,8 +163,8 @@ def _from_text(metadata: Mapping[str, str], memory: Mapping[str, np.ndarray]) ->
         if not isinstance(value, kind) or isinstance(value, bool) or not all(isinstance(name, str) for name in names):
             raise TypeError(f"{key} is {str(value)[:40]}")
     settings = plain["settings"]
-    if metadata["format"] == _OLD_FORMAT and not settings:  # a file made from one of the original
-        settings = {"model": json.loads(metadata["vit"])}
+    if metadata["format"] == _OLD_FORMAT and "model" not in settings:  # its sizes stood beside the settings
+        settings = {**settings, "model": json.loads(metadata["vit"])}
         if memory:
             settings["ca_classifier"] = {"memory_bank_size": memory["slots"].shape[1]}
     return ModelMetadata(

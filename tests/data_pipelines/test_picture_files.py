@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import decode, sources
+from data_pipelines import decode, files, sources
 from data_pipelines.builders.encodings import read_indices
 from data_pipelines.builders.records import Photo, Unreadable, example
 from data_pipelines.decode import check_readable, decode_image, decode_mask
@@ -219,3 +219,19 @@ def test_pictures_for_print_are_read(form):
     file = io.BytesIO()
     Image.new("RGB", (8, 8), (200, 30, 40)).convert("CMYK").save(file, form)
     assert np.abs(decode_image(file.getvalue(), "x").astype(int) - (200, 30, 40)).max() < 8
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(13, "Permission denied"), r"x\.jpg: cannot be read \(Permission denied\): allow reading it"),
+        (IsADirectoryError(21, "Is a directory"), r"x\.jpg: is a folder and no file: move its pictures out of it"),
+    ],
+)
+def test_a_file_that_may_not_be_opened_is_named_with_what_to_do(monkeypatch, error, message):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(files, "open", refuse, raising=False)
+    with pytest.raises(DataError, match=message):
+        files.read_bytes("x.jpg")
