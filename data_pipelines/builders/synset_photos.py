@@ -11,7 +11,8 @@ from data_pipelines.builders.download_builder import each, read_file
 from data_pipelines.builders.records import Photo, Unreadable
 from data_pipelines.files import is_by_others
 
-_BROKEN = (tarfile.TarError, OSError, ValueError, MemoryError)  # the last, without a word, of headers of terabytes
+# What damaged archives raise; MemoryError, without a word, and OverflowError come of headers that claim too much.
+_BROKEN = (tarfile.TarError, OSError, ValueError, MemoryError, OverflowError)
 _TOO_LARGE = "a header claims more than there is"
 _PICTURES = {".jpeg", ".jpg", ".png"}
 
