@@ -98,6 +98,7 @@ def decode_mask(
     """
     lossy = "JPEG" if data.startswith(_JPEG) else "lossy WebP" if data[8:16] == b"WEBPVP8 " else ""
     if lossy:
+        check_size(data, name, max_megapixels)
         remedy = "export it anew, as PNG (one that is converted keeps the changed values)"
         raise DataError("lossy", f"{name}: is a {lossy}, which changes the numbers of a mask", remedy)
     with open_mask(data, name, max_megapixels) as picture:

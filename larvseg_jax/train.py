@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 from jax.sharding import Mesh
@@ -37,6 +38,7 @@ from larvseg_jax.weights.checkpoint import Checkpoints
 from larvseg_jax.weights.pretrained import load_pretrained
 from larvseg_jax.weights.record import Record, changed_options
 
+T = TypeVar("T")
 Evaluators = Mapping[str, Evaluator]
 Evaluations = dict[str, Evaluation]
 
@@ -180,7 +182,7 @@ def run_steps(
     return state, evaluations
 
 
-def next_batch(batches: Iterator[Batch], recorder: Recorder, save: Callable[[], None]) -> Batch:
+def next_batch(batches: Iterator[T], recorder: Recorder, save: Callable[[], None]) -> T:
     """The next batch; if there is none (a photo that cannot be read), the state is saved before the error goes on."""
     try:
         return recorder.next(batches)

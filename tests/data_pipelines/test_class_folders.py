@@ -129,7 +129,7 @@ MISTAKES = {
     "empty": (empty, r"tagged/lion holds no pictures"),
     "broken": (lambda f: (f / "lion" / "a.png").write_bytes(b"x"), r"tagged/lion/a\.png: no readable picture"),
     "link": (lambda f: (f / "lion" / "b.jpg").symlink_to(f / "none"), r"lion/b\.jpg is a link that leads nowhere"),
-    "folder": (lambda f: (f / "lion" / "b.jpg").mkdir(), r"tagged/lion/b\.jpg: cannot be read"),
+    "folder": (lambda f: (f / "lion" / "b.jpg").mkdir(), r"tagged/lion/b\.jpg: is a folder and no file"),
 }
 
 

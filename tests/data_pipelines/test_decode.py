@@ -184,5 +184,5 @@ def test_mask_of_grey_in_colour_is_read_where_it_is_allowed(mode):
     ids = np.random.default_rng(0).integers(0, 256, (5, 11), dtype=np.uint8)
     data = encoded(ids, "PNG", mode)
     np.testing.assert_array_equal(decode_mask(data, "m.png", grey_in_colour=True), ids)
-    with pytest.raises(UserError, match=rf"m\.png: a mask needs one channel of class ids, this one is {mode}"):
+    with pytest.raises(UserError, match=rf"m\.png: a mask needs one channel of class ids, this one is .*{mode}"):
         decode_mask(data, "m.png")

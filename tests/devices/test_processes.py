@@ -185,7 +185,7 @@ def assert_only_the_first_writes_and_tells(workdir, processes):
     assert json.loads((workdir / "config.json").read_text())["total_steps"] == STEPS
     assert len(list((workdir / "tensorboard").glob("events*"))) == 1
     first = printed(workdir, 0).read_text()
-    assert "memory/slots" in first
+    assert "state: " in first
     assert "report:" in first
     written = {path.relative_to(workdir) for path in touched(workdir, 0)}
     assert {"config.json", "metrics.jsonl", "tensorboard", "report.html"} <= set(map(str, written))

@@ -9,6 +9,7 @@ import pytest
 
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
+from larvseg_jax.devices.processes import Stopping
 from larvseg_jax.errors import UserError
 from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.train import run_steps
@@ -79,7 +80,9 @@ def run_loop(workdir, losses, *, every, save=lambda *_: None, place=jnp.asarray)
     config.total_steps, config.checkpoint.every = TOTAL, 2
     state = TrainState(jnp.zeros((), jnp.int32), {}, (), ())
     batches = iter([{"x": {"image": place(np.float32(value))}} for value in losses])
-    return run_steps(from_config(config), train_step, state, batches, {}, save, recorder_of(workdir, every=every))
+    return run_steps(
+        from_config(config), train_step, state, batches, {}, save, recorder_of(workdir, every=every), Stopping()
+    )
 
 
 def test_the_loop_saves_and_logs_every_step_with_its_own_metrics(tmp_path):

@@ -122,7 +122,7 @@ def test_nothing_usable_is_an_error_and_not_a_fresh_start(saved, run, record):
     [
         ({"classes": ("background", "red", "green", "blue", "pink")}, r"another vocabulary.*'grey', 'pink'"),
         ({"classes": ("red", "background", "green", "blue", "grey")}, "same names in another order"),
-        ({"data": {**DATA, "seed": 1}}, "trained with seed=0, here 1"),
+        ({"data": {**DATA, "seed": 1}}, r"trained on other batches \(seed: 1, was 0\)"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(saved, run, record, change, message):

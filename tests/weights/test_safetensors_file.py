@@ -202,10 +202,10 @@ def test_a_run_starts_from_what_pretrained_names(folder, exported, tmp_path, cap
     mesh = make_mesh(8, 1)
     with Checkpoints(run.workdir) as checkpoints:
         record = Record.of(run.settings, run.vocabulary.classes, {}, state_layout(run, mesh))
-        state = first_state(run, mesh, make_method(run, mesh), checkpoints, record)
+        state, story = first_state(run, mesh, make_method(run, mesh), checkpoints, record)
     assert float(state.params["head"]["gamma"]) == 6
     assert int(state.step) == 0
-    out = capsys.readouterr().out
+    (out,) = story
     assert "exported model model.safetensors: ViT/4 of width 16, depth 2" in out
     assert "class embeddings: 5 of 5 taken by name" in out
 
