@@ -28,7 +28,7 @@ ARCHIVES = {
     "long name": (header("b.jpg", tarfile.GNUTYPE_LONGNAME), "photos may be missing"),
     "extended header": (header("b.jpg", tarfile.XHDTYPE), "photos may be missing"),
     "sparse": (header("b.jpg", tarfile.GNUTYPE_SPARSE, 512, **SPARSE) + bytes(512), "claims 1,099,511,627,776 bytes"),
-    "beyond all numbers": (header("b.jpg", tarfile.XHDTYPE, size=2**90), "photos may be missing"),
+    "beyond all numbers": (header("b.jpg", tarfile.XHDTYPE, size=2**80), "photos may be missing"),
     "negative": (header("b.jpg", size=-512), "b.jpg"),
 }
 
