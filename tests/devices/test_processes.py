@@ -73,7 +73,8 @@ def start(workdir, *options, devices=(4, 4)):
             done = subprocess.Popen(
                 command,
                 cwd=REPOSITORY,
-                env=environment | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+                # No programs from disk: of processes that compile for different times, one would wait too long for another.
+                env=environment | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": ""},
                 stdout=out,
                 stderr=out,
             )

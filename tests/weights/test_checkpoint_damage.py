@@ -1,6 +1,7 @@
 """Whatever part of a checkpoint is damaged, the one before is taken; and the best one outlives all restarts."""
 
 import dataclasses
+import gc
 import shutil
 
 import jax
@@ -16,6 +17,9 @@ from larvseg_jax.weights.checkpoint import Checkpoints, DamagedCheckpoint
 from larvseg_jax.weights.record import Record
 from larvseg_jax.weights.stored_checkpoint import read_checkpoint
 from tests import tiny
+
+# Orbax's, of arrays that were on their way when another could not be read; beyond `quiet_reading`.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +85,6 @@ def files(step):
     return sorted(path.relative_to(step) for path in step.rglob("*") if path.is_file())
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's, beyond `quiet_reading`
 @pytest.mark.slow
 def test_no_damage_to_any_file_is_taken_for_a_checkpoint_or_ends_in_a_traceback(
     written, tmp_path, run, mesh, state, record
@@ -104,6 +107,7 @@ def test_no_damage_to_any_file_is_taken_for_a_checkpoint_or_ends_in_a_traceback(
             jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), jax.device_get(expected))
             shutil.rmtree(folder)
     assert outcomes == {1, 2}
+    gc.collect()  # so that what is left of it is not held against the tests that follow
 
 
 def change_a_limit(text: str) -> str:
