@@ -73,7 +73,7 @@ def start(workdir, *options, devices=(4, 4)):
             done = subprocess.Popen(
                 command,
                 cwd=REPOSITORY,
-                # No programs from disk: of processes that compile for different times, one would wait too long for another.
+                # No programs from disk: one that has to compile would keep the others waiting too long.
                 env=environment | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": ""},
                 stdout=out,
                 stderr=out,
