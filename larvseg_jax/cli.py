@@ -42,7 +42,7 @@ COMMANDS = {
 }
 """Command -> what it does; each is a module of larvseg_jax/commands/."""
 
-_GOES_ON = "the same command goes on from where it was saved"
+_BEGINS_AGAIN = "the same command begins again"
 
 
 class Given:
@@ -153,10 +153,10 @@ def run(name: str, argv: Sequence[str] | None = None) -> None:
         fail(f"{missing[0]} is missing: {name} --help lists the flags" if missing else error)
     except (absl_flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         fail(error)
-    guarded(command.main, given, getattr(command, "INTERRUPTED", _GOES_ON))
+    guarded(command.main, given, getattr(command, "INTERRUPTED", _BEGINS_AGAIN))
 
 
-def guarded(main: Callable[[Given], None], given: Given, interrupted: str = _GOES_ON) -> None:
+def guarded(main: Callable[[Given], None], given: Given, interrupted: str = _BEGINS_AGAIN) -> None:
     """Calls main; a UserError or an interrupt becomes one line on stderr and an exit code."""
     try:
         main(given)

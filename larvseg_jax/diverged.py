@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,9 @@ def explain(
         anatomy = take_apart(run, mesh, method, streams, state)
     anatomy.show()
     folder = run.workdir / FOLDER
+    if is_first_process():
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier time: a step that is there would not be saved anew
+    wait_for_all("cleared")
     with Checkpoints(folder, keep_last=1) as checkpoints:
         checkpoints.save(record, state, bad, None)
     file = folder / f"step_{bad + 1}.json"
@@ -103,7 +107,7 @@ def explain(
     wait_for_all("diverged")
     return UserError(
         f"{error.what} at step {error.step}; the first bad step is {bad + 1}: lower optimizer.learning_rate, or look "
-        f"at its photos (larvseg replay {file} repeats it); the last checkpoint is as it was"
+        f"at its photos (python -m larvseg_jax replay {file} repeats it); the last checkpoint is as it was"
     )
 
 

@@ -15,6 +15,7 @@ from larvseg_jax.cli import Flags, Given
 from larvseg_jax.errors import UserError
 
 TAKES_REST = True  # NAME
+INTERRUPTED = "the same command goes on with the shards that are missing"
 
 
 def define(flags: Flags) -> None:

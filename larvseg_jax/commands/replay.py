@@ -1,4 +1,4 @@
-"""Repeats the step at which a run diverged: larvseg replay runs/x/diverged/step_1234.json.
+"""Repeats the step at which a run diverged: python -m larvseg_jax replay runs/x/diverged/step_1234.json.
 
 The file is named by the run when it stops. Shows the losses, the norm of each layer's gradient and the photos.
 """
@@ -20,7 +20,7 @@ def define(flags: Flags) -> None:
 def main(given: Given) -> None:
     """Repeats the step of FILE."""
     if len(given.rest) != 1:
-        raise UserError("give one file: larvseg replay runs/x/diverged/step_1234.json")
+        raise UserError("give one file: python -m larvseg_jax replay runs/x/diverged/step_1234.json")
     from larvseg_jax.diverged import replay
 
     replay(Path(given.rest[0]))

@@ -10,6 +10,8 @@ from larvseg_jax.cli import Flags, Given
 from larvseg_jax.commands._processes import define_processes, start_processes
 from larvseg_jax.errors import UserError
 
+INTERRUPTED = "the same command goes on from the last checkpoint; before the first one it begins again"
+
 
 def define(flags: Flags) -> None:
     """Adds the flags."""

@@ -121,14 +121,16 @@ class Checkpoints:
         Newer, damaged ones are set aside. UserError if the newest readable one belongs to another vocabulary or model,
         or was trained on other batches and `accept` has no "data".
         """
-        problems = []
-        for step in reversed(self.steps()):
+        if self._open:
+            self._manager.wait_until_finished()
+        problems, steps = [], self.steps()
+        for step in reversed(steps):
             try:
                 record = self.record(step)
                 check_same_vocabulary(record, expected.classes, self._folder)
                 check_same_data(record, expected, self._folder, accept)
                 state = self.restore(step, template)
-                self._set_aside([s for s in self.steps() if s > step])
+                self._set_aside([s for s in steps if s > step])
                 return state, record
             except DamagedCheckpoint as error:
                 logging.warning("%s; trying the one before", error)

@@ -59,7 +59,7 @@ def test_a_process_of_the_same_number_is_not_the_owner(tmp_path):
     said = {"host": socket.gethostname(), "pid": os.getpid(), "since": "x", "process started": "1"}
     (tmp_path / FILE_NAME).write_text(json.dumps(said))
     with locked(tmp_path):
-        pass
+        assert json.loads((tmp_path / FILE_NAME).read_text())["since"] != "x"
 
 
 def test_a_half_written_lock_is_respected_while_it_is_young(tmp_path):

@@ -14,9 +14,11 @@ from larvseg_jax.assemble import fresh_state, state_layout
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
+from larvseg_jax.weights import checkpoint
 from larvseg_jax.weights.checkpoint import Checkpoints
 from larvseg_jax.weights.digest import digest
 from larvseg_jax.weights.record import Record, describe
+from larvseg_jax.weights.saved_step import read_state
 from tests import tiny
 
 DATA = {"seed": 0, "streams.masks": {"batch_size": 8}}
@@ -92,6 +94,22 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_taken(saved, run,
     with Checkpoints(saved) as checkpoints:
         assert int(checkpoints.restore(5, layout).step) == 5
     assert [path.name[:2] for path in (saved / "damaged").iterdir()] == ["5_"]
+
+
+def test_a_checkpoint_that_is_finished_in_the_meantime_is_not_set_aside(saved, run, record, monkeypatch):
+    """A run that has diverged goes back to a checkpoint while a newer one is still being written."""
+    newer = saved / "checkpoints" / "6"
+
+    def read_slowly(folder, template):
+        shutil.copytree(folder, newer)
+        return read_state(folder, template)
+
+    monkeypatch.setattr(checkpoint, "read_state", read_slowly)
+    with Checkpoints(saved) as checkpoints:
+        state, _ = checkpoints.restore_latest(state_layout(run, make_mesh(2, 4)), record)
+    assert int(state.step) == 5
+    assert newer.exists()
+    assert not (saved / "damaged").exists()
 
 
 def test_a_reader_leaves_a_save_under_way_alone(saved):
