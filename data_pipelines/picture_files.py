@@ -74,7 +74,7 @@ def check_size(data: bytes, name: str, max_megapixels: int) -> None:
       DataError: it is larger, or its size cannot be told.
     """
     size = size_of(data)
-    if size is None:
+    if size is None or (data.startswith(_PNG) and _claims_more(data)):
         raise unreadable(data, name)
     check_sides(*size, name, max_megapixels)
 
@@ -182,6 +182,14 @@ def _text(data: bytes) -> tuple[str, str] | None:
         return "an XML text, such as an error message in place of the picture", _DOWNLOAD
     shown = " ".join(start.split())[:40]
     return f"a text that begins {shown!r}", REPLACE
+
+
+def _claims_more(data: bytes) -> bool:
+    """Whether a chunk of a PNG says that it is longer than the file: OpenCV takes that much memory before it looks."""
+    at = len(_PNG)
+    while at + 8 <= len(data) and data[at + 4 : at + 8] != b"IEND":
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return at > len(data)
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:

@@ -84,6 +84,17 @@ def test_what_is_too_large_is_not_decoded(kind, read, no_decoding):
     assert message.endswith("or raise max_megapixels")
 
 
+@pytest.mark.parametrize("chunk_type", [b"tEXt", b"IDAT"])
+@pytest.mark.parametrize("read", [decode_image, check_readable])
+def test_a_png_whose_chunk_claims_gigabytes_is_not_decoded(chunk_type, read, no_decoding):
+    head, rest = SMALL[:33], SMALL[33:]
+    text = chunk(b"tEXt", b"Title\0a") + rest
+    at = text.index(chunk_type) - 4
+    data = head + text[:at] + (1_500_000_000).to_bytes(4, "big") + text[at + 4 :]
+    with pytest.raises(DataError, match="a PNG that is broken or cut short"):
+        read(data, "x.png")
+
+
 def test_a_limit_counts_for_masks_with_colours_and_for_preparations(tmp_path, no_decoding):
     colours = {"names": ["a", "b"], "colours": [[0, 0, 0], [1, 2, 3]]}
     (tmp_path / "classes.json").write_text(json.dumps(colours))
