@@ -25,7 +25,7 @@ from ml_collections import config_flags
 from larvseg_jax.console import print_any_text, printable
 from larvseg_jax.errors import Stopped, UserError
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 COMMANDS = {
     "train": "trains a config, or goes on where it was stopped",

@@ -9,12 +9,13 @@ work than training then shows a plain line every so often.
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich import filesize
 from rich.console import Console
@@ -36,7 +37,20 @@ _LINE_SECONDS = 20.0  # between two lines of a log
 GIB = 2**30
 """Bytes."""
 
-console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+class _Output(Console):
+    """A console that a full disk does not stop, where stdout is a file: stdout keeps the text in its buffer, if any."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            del self._buffer[:]  # stdout has it already
+
+
+console = _Output(highlight=False, soft_wrap=True, markup=False, emoji=False)
 """Prints above a running progress bar; use it instead of print(). Takes no markup: styles are given by `Text`."""
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")

@@ -26,6 +26,7 @@ from larvseg_jax.config import Experiment, from_config
 from larvseg_jax.console import console, stage
 from larvseg_jax.devices.processes import is_first_process, wait_for_all
 from larvseg_jax.devices.sharding import path_name
+from larvseg_jax.disk import write_text
 from larvseg_jax.errors import UserError
 from larvseg_jax.methods.method import Method
 from larvseg_jax.training.finite import Diverged, check_losses, check_state
@@ -100,14 +101,17 @@ def explain(
     wait_for_all("cleared")
     with Checkpoints(folder, keep_last=1) as checkpoints:
         checkpoints.save(record, state, bad, None)
+        checkpoints.settle()
+        repeatable = bad in checkpoints.steps()
     file = folder / f"step_{bad + 1}.json"
     if is_first_process():
         said = dataclasses.asdict(anatomy) | {"settings": record.settings}
-        file.write_text(json.dumps(said, indent=2, default=list) + "\n")
+        write_text(file, json.dumps(said, indent=2, default=list) + "\n")
     wait_for_all("diverged")
+    repeated = f"python -m larvseg_jax replay {file} repeats it" if repeatable else "which are listed above"
     return UserError(
         f"{error.what} at step {error.step}; the first bad step is {bad + 1}: lower optimizer.learning_rate, or look "
-        f"at its photos (python -m larvseg_jax replay {file} repeats it); the last checkpoint is as it was"
+        f"at its photos ({repeated}); the last checkpoint is as it was"
     )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from larvseg_jax.config import Experiment
 from larvseg_jax.console import console, stage
 from larvseg_jax.devices.memory import state_size
 from larvseg_jax.devices.processes import Stopping, is_first_process, stop_requested
+from larvseg_jax.disk import write_text
 from larvseg_jax.diverged import explain
 from larvseg_jax.errors import Stopped, UserError
 from larvseg_jax.evaluation.evaluator import Evaluation, Evaluator
@@ -37,6 +38,7 @@ from larvseg_jax.training.telemetry import Meter
 from larvseg_jax.weights.checkpoint import Checkpoints
 from larvseg_jax.weights.pretrained import load_pretrained
 from larvseg_jax.weights.record import Record, changed_options
+from larvseg_jax.weights.saves import Saves
 
 T = TypeVar("T")
 Evaluators = Mapping[str, Evaluator]
@@ -87,7 +89,7 @@ def _train(
                 console.print(f"  {line}")
             note(run.workdir, "resumed" if int(state.step) else "started", int(state.step), story)
         if is_first_process():
-            (run.workdir / "config.json").write_text(json.dumps(record.settings, indent=2) + "\n")
+            write_text(run.workdir / "config.json", json.dumps(record.settings, indent=2) + "\n")
         check_not_stopped(stopping, int(state.step))
         if int(state.step) < run.total_steps:
             with stage("compilation", timings):
@@ -96,15 +98,16 @@ def _train(
             with stage("training", timings):
                 rate = learning_rate(run.optimizer, run.total_steps)
                 recorder = Recorder(run.workdir, int(state.step), run.total_steps, run.log_every, rate, meter, profiled)
-                save = functools.partial(checkpoints.save, record)
+                saves = Saves(checkpoints, record, stopping.asked_for)
                 try:
                     state, evaluations = run_steps(
-                        run, train_step, state, batches, evaluators, save, recorder, stopping
+                        run, train_step, state, batches, evaluators, saves, recorder, stopping
                     )
                 except Diverged as error:
                     raise explain(run, mesh, method, streams, train_step, lambda: first()[0], record, error) from error
-    if int(state.step) < run.total_steps:
-        check_not_stopped(stopping, int(state.step), asked=True)
+    if (saved := max(checkpoints.steps(), default=0)) < run.total_steps:
+        lost = f"; step {int(state.step)} could not be saved" if saved < int(state.step) else ""
+        check_not_stopped(stopping, saved, lost, asked=True)
     with stage("report", timings):
         evaluations = evaluations or evaluate_all(evaluators, state)
         path = report_run(run, method, mesh, state, evaluators, evaluations, timings)
@@ -112,11 +115,12 @@ def _train(
     return state
 
 
-def check_not_stopped(stopping: Stopping, step: int = 0, *, asked: bool = False) -> None:
-    """Raises Stopped if the run was asked to stop, and says where the same command begins."""
+def check_not_stopped(stopping: Stopping, step: int = 0, lost: str = "", *, asked: bool = False) -> None:
+    """Raises Stopped if the run was asked to stop, and says where the same command begins and what is `lost`."""
     if asked or stopping.signal is not None:
-        where = f"goes on from step {step}, which is saved" if step else "begins again; no step was taken yet"
-        raise Stopped(f"stopped: the same command {where}", stopping.exit_code())
+        none = "begins again" if lost else "begins again; no step was taken yet"
+        where = f"goes on from step {step}, which is saved" if step else none
+        raise Stopped(f"stopped: the same command {where}{lost}", stopping.exit_code())
 
 
 def first_state(
@@ -149,7 +153,7 @@ def run_steps(
     state: TrainState,
     batches: Iterator[Batch],
     evaluators: Evaluators,
-    save: Callable[[TrainState, int, float | None], None],
+    saves: Saves,
     recorder: Recorder,
     stopping: Stopping,
 ) -> tuple[TrainState, Evaluations]:
@@ -166,23 +170,23 @@ def run_steps(
             final, stop = step == run.total_steps, stopping(step)
             due = {name: e for name, e in evaluators.items() if final or step % e.config.every == 0}
             evaluations = {}
-            if step > start and (due or stop or final or step % run.checkpoint.every == 0):
+            if step > start and (due or stop or final or step % run.checkpoint.every == 0 or saves.again()):
                 recorder.catch_up()  # a state that has diverged must not become a checkpoint
                 with recorder.paused():
                     check_state(state, step)
                     evaluations = evaluate_all(due, state, recorder)
                     # Every evaluated state is saved, so that the best one is really kept.
-                    save(state, step, best_score(run, evaluations))
+                    (saves.insist if final else saves)(state, step, best_score(run, evaluations))
             if final or stop:
                 break
             with jax.transfer_guard("disallow"), recorder.step(step):
-                batch = next_batch(batches, recorder, functools.partial(save, state, step, None))
+                batch = next_batch(batches, recorder, saves, state, step)
                 state, metrics = train_step(state, batch)
                 recorder.begun(step + 1, metrics)
     return state, evaluations
 
 
-def next_batch(batches: Iterator[T], recorder: Recorder, save: Callable[[], None]) -> T:
+def next_batch(batches: Iterator[T], recorder: Recorder, saves: Saves, state: TrainState, step: int) -> T:
     """The next batch; if there is none (a photo that cannot be read), the state is saved before the error goes on."""
     try:
         return recorder.next(batches)
@@ -191,7 +195,9 @@ def next_batch(batches: Iterator[T], recorder: Recorder, save: Callable[[], None
             raise
         with jax.transfer_guard("allow"):
             recorder.catch_up()
-            save()
+            saves(state, step, None)
+            if not saves.written(step):
+                raise
         raise UserError(f"{error}; all steps so far are saved: the same command goes on from here") from error
 
 

@@ -7,7 +7,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-CORE = {"errors", "console", "options", "provenance"}
+CORE = {"errors", "console", "disk", "options", "provenance"}
 DATA = {"data_pipelines", "vocabulary"}
 METHODS = {"devices", "models", "methods"}
 LIBRARY = {*CORE, *DATA, *METHODS, "old_settings", "training", "evaluation", "report", "weights"}
@@ -16,6 +16,7 @@ RUN = {*LIBRARY, "config", "assemble", "trained"}
 MAY_IMPORT = {
     # Lowest: what everybody may use.
     "errors": set(),
+    "disk": {"errors"},
     "console": set(),
     "options": {"errors"},
     "provenance": set(),

@@ -22,6 +22,7 @@ from larvseg_jax.compile_check.target import Target
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import console, in_bytes, in_gib
 from larvseg_jax.devices.memory import bytes_by_part, program_memory
+from larvseg_jax.disk import write_text
 from larvseg_jax.errors import UserError
 from larvseg_jax.training.state import TrainState
 
@@ -244,10 +245,7 @@ def write_json(report: Report, path: Path) -> None:
             "least": report.time.least,
             "without_overlap": report.time.without_overlap,
         }
-    try:
-        path.write_text(json.dumps(values, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"--json={path}: {error.strerror}: name a file that can be written") from None
+    write_text(path, json.dumps(values, indent=2) + "\n", "give another --json")
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:

@@ -69,6 +69,10 @@ class Stopping:
             return multihost_utils.reached_preemption_sync_point(step)
         return self.signal is not None
 
+    def asked_for(self) -> bool:
+        """Whether this process got a signal; the others may not know yet."""
+        return self.signal is not None
+
     def exit_code(self) -> int:
         """That of a program that the signal ended: 130 for Ctrl-C, 143 for SIGTERM, whichever process got it."""
         return 128 + (self.signal or signal.SIGTERM)

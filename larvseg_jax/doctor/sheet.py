@@ -16,6 +16,7 @@ from data_pipelines.orientation import turned_mask
 from data_pipelines.streams import HostBatch, step_batches
 from data_pipelines.transforms import MEAN, STD
 from larvseg_jax.config import Experiment
+from larvseg_jax.disk import write_text
 from larvseg_jax.doctor.data import SetReport
 from larvseg_jax.doctor.findings import Finding, Section
 from larvseg_jax.doctor.photo_sets import PhotoSet
@@ -72,11 +73,7 @@ def sheet_section(run: Experiment, reports: Sequence[SetReport], path: Path) -> 
     template = templates(Path(__file__).parent).get_template("sheet.html.j2")
     written = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     page = template.render(title=run.name, sets=shown, written=written)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, "utf-8", errors="backslashreplace")  # names of files that are not UTF-8
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}): give another --out") from error
+    write_text(path, page, "give another --out")
     text = f"{path.absolute()}: look for classes in the wrong place (shifted ids, 0 and 255 swapped)"
     return Section("contact sheet", (Finding("ok", "sheet", text),), {"path": str(path.absolute())})
 

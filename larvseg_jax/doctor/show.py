@@ -11,8 +11,8 @@ from typing import Any
 from rich.text import Text
 
 from larvseg_jax.console import console, printable
+from larvseg_jax.disk import write_text
 from larvseg_jax.doctor.findings import Section, count
-from larvseg_jax.errors import UserError
 
 _STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
 _CASES = 10  # single cases printed under a line; the JSON file has them all
@@ -55,8 +55,4 @@ def write_json(file: Path, config: str, sections: Sequence[Section]) -> None:
             for section in sections
         },
     }
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(content, indent=2, default=str) + "\n", "utf-8")
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written ({error.strerror}): give another --json") from error
+    write_text(file, json.dumps(content, indent=2, default=str) + "\n", "give another --json")

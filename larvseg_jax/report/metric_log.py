@@ -1,7 +1,4 @@
-"""Metrics of a run: metrics.jsonl (one JSON object per line) and TensorBoard scalars.
-
-TensorBoard files are written by tensorboardX, which needs no TensorFlow.
-"""
+"""Metrics of a run: metrics.jsonl, one JSON object per line, and the same for TensorBoard (tensorboard.py)."""
 
 from __future__ import annotations
 
@@ -14,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-import tensorboardX
-
 from larvseg_jax.console import console
 from larvseg_jax.devices.processes import is_first_process
+from larvseg_jax.disk import write_text
 from larvseg_jax.errors import UserError
+from larvseg_jax.report.tensorboard import Board
 
 FILE_NAME = "metrics.jsonl"
 
@@ -33,6 +30,7 @@ class MetricLog:
     A run that resumes at step s does its steps > s again, so lines of such steps are dropped on opening
     (TensorBoard is told to hide them); a run that starts from the beginning (s = 0) drops all.
     NaN and infinities become null: JSON has no word for them. Of several processes only the first one writes.
+    While the disk takes nothing, which is said once, lines are kept and written later; TensorBoard lacks them.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], resume_step: int = 0) -> None:
@@ -40,32 +38,43 @@ class MetricLog:
         if not self._writes:
             return
         folder = pathlib.Path(workdir)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / FILE_NAME
+        self._path = folder / FILE_NAME
         kept = [line for line in read_history(folder) if line["step"] <= resume_step] if resume_step else []
         # Written anew and renamed: a kill in this very moment leaves the old file or the new one, whole.
-        fresh = path.with_suffix(".new")
-        fresh.write_text("".join(_line(values) for values in kept))
-        fresh.replace(path)
-        self._file = path.open("a", encoding="utf-8")
-        first_step = resume_step + 1 if resume_step else 0
-        self._board = tensorboardX.SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+        write_text(self._path, "".join(_line(values) for values in kept))
+        self._end = self._path.stat().st_size  # of what is known to be whole lines
+        self._unwritten = b""
+        self._board = Board(folder / "tensorboard", resume_step + 1 if resume_step else 0)
 
     def write(self, step: int, kind: str, values: Mapping[str, float], name: str = "") -> None:
         """Adds one line {"step", "kind", **values}; `kind` is "train" or "eval", the latter with a "name"."""
         if not self._writes:
             return
         head = {"step": step, "kind": kind, **({"name": name} if name else {})}
-        self._file.write(_line({**head, **{k: float(v) for k, v in values.items()}}))
-        self._file.flush()
-        for metric, value in values.items():
-            self._board.add_scalar("/".join(filter(None, (kind, name, metric))), float(value), step)
+        self._append(_line({**head, **{k: float(v) for k, v in values.items()}}).encode())
+        tags = {"/".join(filter(None, (kind, name, metric))): float(value) for metric, value in values.items()}
+        self._board.write(step, tags)
+
+    def _append(self, line: bytes) -> None:
+        failing, self._unwritten = bool(self._unwritten), self._unwritten + line
+        try:
+            with self._path.open("r+b") as file:
+                file.truncate(self._end)  # half a line may be left of a time when there was no room
+                file.seek(self._end)
+                file.write(self._unwritten)
+        except OSError as error:
+            if not failing:
+                console.print(f"{self._path} cannot be written ({error.strerror}): its lines wait until it can")
+            return
+        self._end, self._unwritten = self._end + len(self._unwritten), b""
 
     def close(self) -> None:
         """Writes out what is buffered."""
-        if self._writes:
-            self._file.close()
-            self._board.close()
+        if not self._writes:
+            return
+        if self._unwritten:
+            self._append(b"")
+        self._board.close()
 
     def __enter__(self) -> MetricLog:
         return self

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int32, UInt8
 
 from larvseg_jax.console import speed_facts
+from larvseg_jax.disk import write_text
 from larvseg_jax.evaluation.metrics import Summary
 from larvseg_jax.provenance import versions
 from larvseg_jax.report import colours
@@ -93,8 +94,7 @@ def write_report(
         )
     )
     path = pathlib.Path(workdir) / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, "utf-8", errors="backslashreplace")  # names of files that are not UTF-8
+    write_text(path, page, "make room; the same command writes it")
     return path
 
 

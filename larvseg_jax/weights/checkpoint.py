@@ -6,22 +6,32 @@ commit) and exact digests of both (weights/saved_step.py).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
+import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from larvseg_jax.console import console
 from larvseg_jax.devices.processes import is_first_process, wait_for_all
+from larvseg_jax.disk import refusal
 from larvseg_jax.errors import UserError
 from larvseg_jax.training.state import TrainState
 from larvseg_jax.weights.record import Record, check_same_data, check_same_vocabulary
 from larvseg_jax.weights.saved_step import DamagedCheckpoint, read_record, read_state, steps_in, to_write
+
+AGAIN_AFTER = 60.0
+"""Seconds between two tries to write to a disk that has refused."""
 
 
 class _Best(checkpoint_managers.PreservationPolicy):
@@ -48,6 +58,9 @@ class Checkpoints:
         """`keep_last`: how many; `best`: the name of the score, a larger one being better."""
         self._folder = (workdir / "checkpoints").absolute()
         self._keep_last, self._best, self._open = keep_last, best, False
+        self._writing: int | None = None  # the step whose save is under way
+        self._refused_at: float | None = None  # when the disk last did not take one, and why
+        self._reason = ""
         if not read_only:
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -73,15 +86,17 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
         )
+        _keep_orbax_quiet()
+        manager = ocp.CheckpointManager(self._folder, options=options)
         self._open = True
-        return ocp.CheckpointManager(self._folder, options=options)
+        return manager
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._open:  # leaving without waiting would lose the save that is under way
-            self._manager.wait_until_finished()
+        self.settle()  # leaving without waiting would lose the save that is under way
+        if self._open:
             self._manager.close()
 
     def steps(self) -> list[int]:
@@ -97,13 +112,61 @@ class Checkpoints:
         return steps[-1] if step is None else step
 
     def save(self, record: Record, state: TrainState, step: int, score: float | None) -> None:
-        """Starts writing in the background; a step that is there already is left as it is."""
-        if step in self._manager.all_steps():
+        """Starts writing in the background; a step that is there already is left as it is.
+
+        A disk that is full or read-only costs this checkpoint: it is said, those before stay, and `again` tells when to
+        try anew. With several processes it is a UserError.
+        """
+        self.settle()
+        try:
+            if step in self._manager.all_steps():
+                return
+            if score is not None:
+                self._scores[step] = score
+            scores = {} if score is None else {self._best: score}
+            self._manager.save(step, args=to_write(dataclasses.replace(record, step=step, scores=scores), state))
+            self._writing = step
+        except Exception as error:
+            self._refused(step, error)
+
+    def settle(self) -> None:
+        """Waits for the save under way, and says so if the disk did not take it."""
+        if self._writing is None:
             return
-        if score is not None:
-            self._scores[step] = score
-        scores = {} if score is None else {self._best: score}
-        self._manager.save(step, args=to_write(dataclasses.replace(record, step=step, scores=scores), state))
+        step, self._writing = self._writing, None
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            self._refused(step, error)
+            return
+        if self._refused_at is not None:
+            console.print(f"step {step} is saved: the disk takes checkpoints again")
+            self._refused_at, self._reason = None, ""
+
+    def again(self) -> bool:
+        """Whether the disk has refused a save, and it is time to try anew. Costs nothing: for every step."""
+        if self._writing is not None and jax.process_count() == 1 and not self._manager.is_saving_in_progress():
+            self.settle()
+        return self._refused_at is not None and time.monotonic() > self._refused_at + AGAIN_AFTER
+
+    def _refused(self, step: int, error: Exception) -> None:
+        reason = refusal(error)
+        if reason is None:
+            raise error
+        what = f"the checkpoint of step {step} could not be written ({reason})"
+        if jax.process_count() > 1:
+            raise UserError(f"{what}: make room; the same command goes on from the one before") from error
+        if self._reason != reason:
+            console.print(f"{what}: make room; the run goes on, checkpoints before it stay, and it is tried again")
+        self._refused_at, self._reason = time.monotonic(), reason
+        # Orbax's list of what is there is wrong now, and what it has begun takes up room.
+        if self._open:
+            with contextlib.suppress(Exception):
+                self._manager.close()
+        self.__dict__.pop("_manager", None)
+        self._open = False
+        for begun in self._folder.glob("*.orbax-checkpoint-tmp"):
+            shutil.rmtree(begun, ignore_errors=True)
 
     def record(self, step: int) -> Record:
         """The record of a checkpoint; DamagedCheckpoint if it cannot be read or is not what was written."""
@@ -121,8 +184,7 @@ class Checkpoints:
         Newer, damaged ones are set aside. UserError if the newest readable one belongs to another vocabulary or model,
         or was trained on other batches and `accept` has no "data".
         """
-        if self._open:
-            self._manager.wait_until_finished()
+        self.settle()
         problems, steps = [], self.steps()
         for step in reversed(steps):
             try:
@@ -147,3 +209,21 @@ class Checkpoints:
             (self._folder / str(step)).rename(tempfile.mkdtemp(prefix=f"{step}_", dir=damaged))
         if steps:
             wait_for_all("set aside")
+
+
+@functools.cache
+def _keep_orbax_quiet() -> None:
+    """Keeps Orbax from telling, each with a traceback, the errors of a save that it also raises."""
+
+    def is_not_orbax(entry: logging.LogRecord) -> bool:
+        return "orbax" not in entry.pathname and "never retrieved" not in str(entry.msg)
+
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(is_not_orbax)
+    others = sys.unraisablehook
+
+    def without_orbax(found: sys.UnraisableHookArgs) -> None:
+        if not (found.object is None and str(found.exc_value) == "Event loop is closed"):  # writes that came too late
+            others(found)
+
+    sys.unraisablehook = without_orbax

@@ -16,6 +16,7 @@ from larvseg_jax.train import run_steps
 from larvseg_jax.training.recorder import Recorder
 from larvseg_jax.training.state import TrainState
 from larvseg_jax.training.telemetry import Meter
+from larvseg_jax.weights.saves import Saves
 from tests import tiny
 
 TOTAL = 7
@@ -74,33 +75,55 @@ def train_step(state, batch):
     return dataclasses.replace(state, step=state.step + 1), {"loss": batch["x"]["image"]}
 
 
-def run_loop(workdir, losses, *, every, save=lambda *_: None, place=jnp.asarray):
+class Saved(Saves):
+    """Writes nothing; `steps` are those that were saved."""
+
+    def __init__(self):
+        self.steps = []
+
+    def __call__(self, state, step, score):
+        self.steps.append(step)
+
+    insist = __call__
+
+    def again(self):
+        return False
+
+
+def run_loop(workdir, losses, *, every, saves=None, place=jnp.asarray):
     """The loop of a training whose losses these are, saved at every second step."""
     config = tiny.get_config()
     config.total_steps, config.checkpoint.every = TOTAL, 2
     state = TrainState(jnp.zeros((), jnp.int32), {}, (), ())
     batches = iter([{"x": {"image": place(np.float32(value))}} for value in losses])
     return run_steps(
-        from_config(config), train_step, state, batches, {}, save, recorder_of(workdir, every=every), Stopping()
+        from_config(config),
+        train_step,
+        state,
+        batches,
+        {},
+        Saved() if saves is None else saves,
+        recorder_of(workdir, every=every),
+        Stopping(),
     )
 
 
 def test_the_loop_saves_and_logs_every_step_with_its_own_metrics(tmp_path):
-    saved = []
-    state, _ = run_loop(tmp_path, range(1, TOTAL + 1), every=1, save=lambda state, step, _: saved.append(step))
+    saved = Saved()
+    state, _ = run_loop(tmp_path, range(1, TOTAL + 1), every=1, saves=saved)
     assert int(state.step) == TOTAL
-    assert saved == [2, 4, 6, 7]
+    assert saved.steps == [2, 4, 6, 7]
     assert logged(tmp_path) == {step: (step, 0.1 * (step - 1)) for step in range(1, TOTAL + 1)}
 
 
 @pytest.mark.parametrize("every", [1, 100])
 @pytest.mark.parametrize(("finite", "saved_before"), [(1, []), (3, [2]), (4, [2, 4]), (6, [2, 4, 6])])
 def test_a_state_that_has_diverged_is_not_saved(tmp_path, finite, saved_before, every):
-    saved = []
+    saved = Saved()
     losses = [1.0] * finite + [np.nan] * (TOTAL - finite)
     with pytest.raises(UserError, match=r"loss is nan at step (\d): lower optimizer.learning_rate") as refused:
-        run_loop(tmp_path, losses, every=every, save=lambda state, step, _: saved.append(step))
-    assert saved == saved_before
+        run_loop(tmp_path, losses, every=every, saves=saved)
+    assert saved.steps == saved_before
     first, next_saved = finite + 1, min(finite // 2 * 2 + 2, TOTAL)
     # It is seen where the step is logged, else before the next save.
     assert f"at step {first if every == 1 else next_saved}" in str(refused.value)
