@@ -22,7 +22,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 RUN := $(VENV)/.installed-$(VERSION)
 DEV := $(VENV)/.installed-$(VERSION)-dev
 
-.PHONY: help quickstart test test-fast test-312 test-latest fuzz benchmarks-gpu lint format install install-dev clean
+.PHONY: help quickstart test test-fast test-312 test-latest fuzz drill benchmarks-gpu lint format install install-dev clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,10 @@ test-latest:  ## the fast tests on the newest releases of everything, in .venv-l
 
 fuzz: $(DEV)  ## give every reader of files 100,000 that are damaged on purpose (minutes; FUZZ="--seed=1 --seconds=60")
 	$(BIN)/python -m tests.fuzz $(FUZZ)
+
+drill: $(DEV)  ## do to a run of quickstart size everything that can happen to one, 50 kills among it (DRILL="--kills=5")
+	[ -d data/scenes ] || $(BIN)/python -m data_pipelines.scenes --data_root=data
+	$(BIN)/python -m tests.drill --config=configs/quickstart.py $(DRILL)
 
 benchmarks-gpu: $(DEV)  ## what is measured on a GPU, in one go (TORCH_PYTHON=<a Python with PyTorch>); takes minutes
 	$(BIN)/python -m benchmarks.class_scaling --largest_gb=40

@@ -1,4 +1,4 @@
-"""What a run does when its data, its numbers or its options are not what they were. Killing it: test_resume.py."""
+"""What a run does when its data, its numbers or its options are not what they were. Killing it: tests/drill."""
 
 import json
 import math

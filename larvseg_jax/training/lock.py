@@ -67,6 +67,9 @@ def _take(path: Path) -> dict[str, Any]:
             return mine
         except FileExistsError:
             _clear_if_stale(path)
+        except OSError:  # no room: one without an owner would keep the next run waiting
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _clear_if_stale(path: Path) -> None:

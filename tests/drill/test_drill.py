@@ -1,0 +1,81 @@
+"""A slice of the drill: a run that is killed, robbed and started again ends bit-identical to one left alone."""
+
+import random
+
+import pytest
+
+from larvseg_jax.config import from_config
+from larvseg_jax.weights.checkpoint import Checkpoints
+from tests import tiny
+from tests.drill.drill import Row, differences, disturb, plan
+from tests.drill.faults import FAULTS
+from tests.drill.supervised import Run
+
+STEPS = 80
+SLICE = [
+    "kill -9 while a checkpoint is written",
+    "full disk at the start",
+    "kill -9 between saves",
+    "newest checkpoint damaged",
+    "two runs on one folder",
+    "SIGTERM",
+    "clock jumps",
+    "kill -9 in start-up",
+    "data removed, put back",
+]
+
+
+@pytest.mark.slow
+def test_a_run_survives_one_fault_of_each_kind(tmp_path):
+    data = tiny.write_data(tmp_path / "data")
+    config = tiny.get_config()
+    config.data_root, config.total_steps, config.checkpoint.every = str(data.parent), STEPS, 8
+    flags = ["--config=tests/tiny.py", f"--config.data_root={data.parent}", f"--config.total_steps={STEPS}"]
+    flags += ["--config.checkpoint.every=8", "--config.evals.val.every=1000"]
+    photos = sorted((data / "images").iterdir())
+    whole, run = (Run(tmp_path, flags, photos, workdir) for workdir in ("whole", "run"))
+    assert whole.start().end() == 0, whole.step()
+    rows = disturb(run, SLICE, seed=0)
+    for name in (*SLICE, "the end"):
+        assert (rows[name].tries, rows[name].survived, rows[name].problems) == (1, 1, [])
+        assert (rows[name].most_lost or 0) <= 20  # two checkpoints, where the newest one was damaged
+    assert rows["SIGTERM"].most_lost == 0
+    assert differences(run, whole, from_config(config)) == []
+    assert (run.workdir / "report.html").stat().st_size > 10_000
+    with Checkpoints(run.workdir, read_only=True) as checkpoints:
+        assert checkpoints.steps()[-1] == STEPS
+
+
+def test_a_plan_has_every_fault_and_so_many_kills():
+    names = plan(50, 0)
+    assert sum(name.startswith("kill -9") for name in names) >= 50
+    assert set(names) == set(FAULTS)
+    assert plan(50, 0) == names != plan(50, 1)
+
+
+def test_what_a_fault_costs_is_seen_by_the_next_life(monkeypatch):
+    class Fake:
+        """Lives that begin at the first number and are ended at the second."""
+
+        lives = [(0, 30), (20, 25), (25, 60), (40, 41)]
+
+        def __init__(self):
+            self.lived = 0
+
+        def starts(self):
+            return [begun for begun, _ in self.lives[: self.lived]]
+
+        def step(self):
+            return self.lives[self.lived - 1][1] if self.lived else 0
+
+    def live(run, rng):
+        run.lived += 1
+
+    for name in ("SIGTERM", "SIGINT", "clock jumps"):
+        monkeypatch.setitem(FAULTS, name, (live, 1))
+    monkeypatch.setitem(FAULTS, "full disk at the start", (lambda run, rng: random.random(), 1))  # never begins
+    monkeypatch.setattr("tests.drill.drill._end", lambda run: live(run, None))
+    rows = disturb(Fake(), ["SIGTERM", "full disk at the start", "SIGINT", "clock jumps"], 0)
+    lost = {name: row.most_lost for name, row in rows.items() if row.tries}
+    assert lost == {"SIGTERM": 10, "full disk at the start": None, "SIGINT": 0, "clock jumps": 20, "the end": None}
+    assert rows["kill -9 in start-up"] == Row()
