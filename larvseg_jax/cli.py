@@ -7,6 +7,7 @@ ml_collections', are too. Each command has its own set: nothing is defined for t
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import importlib
@@ -163,11 +164,9 @@ def guarded(main: Callable[[Given], None], given: Given, interrupted: str = _BEG
     except UserError as error:
         fail(error)
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(stopped.code)
+        _leave(stopped.code, str(stopped))
     except KeyboardInterrupt:
-        print(f"interrupted: {interrupted}", file=sys.stderr)
-        sys.exit(130)
+        _leave(130, f"interrupted: {interrupted}")
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
@@ -176,9 +175,20 @@ def guarded(main: Callable[[Given], None], given: Given, interrupted: str = _BEG
 
 def fail(*problems: object) -> NoReturn:
     """One line on stderr for each problem, exit code 2."""
-    for problem in problems:
-        print(f"error: {_in_one_line(problem)}", file=sys.stderr)
-    sys.exit(2)
+    _leave(2, *(f"error: {_in_one_line(problem)}" for problem in problems))
+
+
+def _leave(code: int, *lines: str) -> NoReturn:
+    """Says the lines on stderr and ends with the exit code, also where stdout and stderr are files on a full disk."""
+    with contextlib.suppress(OSError):
+        for line in lines:
+            print(line, file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # Python would try again at its very end, and make it exit code 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
 
 
 def _in_one_line(problem: object) -> str:

@@ -174,3 +174,13 @@ def read_until(wanted, process, text):
         if wanted in line:
             return
     raise AssertionError("".join(text))
+
+
+def test_the_exit_code_is_right_where_even_the_output_is_on_the_full_disk(tmp_path):
+    said = "import resource, sys; from larvseg_jax import cli; print('x'); "
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY)); "
+    with (tmp_path / "out").open("w") as out:
+        done = subprocess.run(
+            [sys.executable, "-c", f"{said}{limit}cli.fail('y')"], cwd=REPOSITORY, stdout=out, stderr=out, check=False
+        )
+    assert done.returncode == 2
