@@ -12,6 +12,8 @@ from larvseg_jax.errors import UserError
 
 def refusal(error: BaseException) -> str | None:
     """Why a disk did not take what was written, "No space left on device"; None if the error is no disk's."""
+    if isinstance(error, TimeoutError):  # Orbax measures it by the wall clock
+        return "it took too long, or the clock has jumped"
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
     code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore, which writes the arrays of checkpoints

@@ -36,6 +36,7 @@ def test_what_a_disk_says_is_told_from_other_errors():
     assert refusal(ValueError("RESOURCE_EXHAUSTED: ... [os_error_code='30']")) == "Read-only file system"
     assert refusal(ValueError("shapes (3,) and (4,)")) is None
     assert refusal(OSError("no number")) is None
+    assert "clock has jumped" in refusal(TimeoutError("ChainedFuture completed 4/5 futures but timed out"))
 
 
 def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path):
