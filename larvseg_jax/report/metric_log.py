@@ -52,7 +52,7 @@ class MetricLog:
         self._board = tensorboardX.SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 
     def write(self, step: int, kind: str, values: Mapping[str, float], name: str = "") -> None:
-        """Adds one line {"step", "kind", **values}; `kind` is "train" or "eval", the latter with a "name"."""
+        """Adds one line {"step", "kind", **values}; `kind` is "train", "data" or "eval", the last with a "name"."""
         if not self._writes:
             return
         head = {"step": step, "kind": kind, **({"name": name} if name else {})}

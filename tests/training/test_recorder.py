@@ -21,9 +21,9 @@ from tests import tiny
 TOTAL = 7
 
 
-def recorder_of(workdir, *, start=0, every=1):
+def recorder_of(workdir, *, start=0, every=1, **changes):
     meter = Meter(16, 0, "float32", make_mesh(8, 1))
-    return Recorder(workdir, start, TOTAL, every, lambda step: 0.1 * step, meter)
+    return Recorder(workdir, start, TOTAL, every, lambda step: 0.1 * step, meter, **changes)
 
 
 def logged(workdir):
