@@ -1,4 +1,4 @@
-"""Files that are removed or cut short while a run reads them: each is a DataError, and other photos take their place."""
+"""Files that are removed or cut short while a run reads them; prepared sets: test_tfds_source.py."""
 
 import os
 import shutil
@@ -11,7 +11,6 @@ from data_pipelines.views import MaskView, TagView
 from larvseg_jax.errors import DataError
 from larvseg_jax.vocabulary import Vocabulary
 from tests import tiny
-from tests.data_pipelines.test_tfds_source import NAMES, root  # noqa: F401 - a fixture
 
 
 def remove(path):
@@ -70,26 +69,3 @@ def test_of_class_folders(tmp_path, damage):
         source[0]
     view = TagView(crop_size=16, scale=(64, 24), tags_from="image")
     mended(Stream(source, label_set, view, 4), {"blue/p02.png"})
-
-
-@pytest.mark.parametrize("read_before", [False, True])
-@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
-def test_of_a_prepared_set(root, tmp_path, damage, read_before):  # noqa: F811
-    """A shard that is open already can be read after its removal; what cannot be read is named."""
-    shutil.copytree(root / "tiny", tmp_path / "tiny")
-    label_set = Vocabulary(NAMES, (), ()).label_set()
-    where = SourceConfig(tfds="tiny/1.0.0")
-    source = open_source(where, tmp_path, label_set, masks=True, tags=True)
-    before = source[1] if read_before else None
-    (shard,) = (tmp_path / "tiny/1.0.0").glob("*-train.array_record*")
-    damage(shard)
-    try:
-        again = source[1]
-    except DataError as error:
-        assert str(error).startswith(f"{tmp_path}/tiny/1.0.0, split 'train', record 1: cannot be read (")  # noqa: PT017
-        assert str(error).endswith("): prepare the data set anew")  # noqa: PT017
-        assert "NoneType" not in str(error)  # noqa: PT017
-        assert "\n" not in str(error)  # noqa: PT017
-    else:
-        assert before is not None
-        assert again["id"] == before["id"]
