@@ -126,6 +126,61 @@ def test_data_that_fails_costs_no_step_and_once_mended_the_run_goes_on(data, tmp
 
 
 @pytest.mark.slow
+def test_a_run_that_stopped_at_a_photo_goes_on_without_it(data, tmp_path, capsys):
+    """The same command with one more option, and no other acceptance; restarts do not change what takes its place."""
+    workdir = tmp_path / "run"
+    photo = later_photo(data, tmp_path / "x")
+    photo.write_bytes(photo.read_bytes()[:60])
+    with pytest.raises(UserError, match=rf"{photo.name}.*all steps so far are saved.*--config.data.on_error=replace "):
+        train(from_config(config_of(data, workdir)))
+    capsys.readouterr()
+    config = config_of(data, workdir)
+    config.data.on_error = "replace"
+    stopped = train(from_config(config))
+    assert steps_of(workdir)[-1] == 4
+    printed = capsys.readouterr().out
+    assert "changed: data.on_error: 'replace', was 'stop'" in printed
+    assert printed.count(f"{photo.name}: no readable picture") == 1
+
+    config = config_of(data, tmp_path / "whole")
+    config.data.on_error = "replace"
+    whole = train(from_config(config))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(stopped), jax.device_get(whole))
+
+    del config.data  # counted from the order of the photos, as it is where none is replaced
+    photo.write_bytes((data / "tiny" / "images" / "p17.png").read_bytes())
+    batches = assemble.host_batches(run := from_config(config), assemble.open_streams(run), 0)
+    times = sum(list(batch["masks"]["id"]).count(photo.stem) for batch in batches)
+    for folder in (workdir, tmp_path / "whole"):
+        counted = [line["masks/replaced"] for line in read_history(folder) if line["kind"] == "data"]
+        assert sum(counted) == times > 1
+        (event,) = (line for line in history.read(folder) if line["event"] == "photo replaced")
+        assert event["step"] == 2
+        assert event["details"][0] == "masks"
+        assert photo.name in event["details"][2]
+        report = (folder / "report.html").read_text()
+        assert "photos replaced in masks" in report
+        assert f"{times} times, as 1 cannot be used: " in report
+
+
+@pytest.mark.slow
+def test_a_bad_photo_of_an_evaluation_costs_no_step_and_is_not_replaced(data, tmp_path):
+    config = config_of(data, tmp_path / "run")
+    config.evals = {"val": tiny.get_config().evals.val}
+    config.evals.val.every = 3
+    config.data.on_error = "replace"
+    photo = data / "tiny" / "images" / "p20.png"
+    whole = photo.read_bytes()
+    photo.write_bytes(whole[:60])
+    with pytest.raises(UserError, match=rf"{photo.name}.*all steps so far are saved") as stopped:
+        train(from_config(config))
+    assert "on_error" not in str(stopped.value)
+    assert steps_of(tmp_path / "run") == [2, 3]
+    photo.write_bytes(whole)
+    assert int(train(from_config(config)).step) == 4
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_data_once_that_is_accepted(data, tmp_path):
     train(from_config(config_of(data, tmp_path / "run", 2)))
     splits = json.loads((data / "tiny" / "splits.json").read_text())

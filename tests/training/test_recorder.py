@@ -10,7 +10,9 @@ import pytest
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.devices.processes import Stopping
-from larvseg_jax.errors import UserError
+from larvseg_jax.errors import DataError, UserError
+from larvseg_jax.evaluation.config import EvalConfig
+from larvseg_jax.evaluation.evaluator import Evaluator
 from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.train import run_steps
 from larvseg_jax.training.recorder import Recorder
@@ -74,14 +76,21 @@ def train_step(state, batch):
     return dataclasses.replace(state, step=state.step + 1), {"loss": batch["x"]["image"]}
 
 
-def run_loop(workdir, losses, *, every, save=lambda *_: None, place=jnp.asarray):
+def run_loop(workdir, losses, *, every, save=lambda *_: None, place=jnp.asarray, evaluators=None):
     """The loop of a training whose losses these are, saved at every second step."""
     config = tiny.get_config()
     config.total_steps, config.checkpoint.every = TOTAL, 2
     state = TrainState(jnp.zeros((), jnp.int32), {}, (), ())
     batches = iter([{"x": {"image": place(np.float32(value))}} for value in losses])
     return run_steps(
-        from_config(config), train_step, state, batches, {}, save, recorder_of(workdir, every=every), Stopping()
+        from_config(config),
+        train_step,
+        state,
+        batches,
+        evaluators or {},
+        save,
+        recorder_of(workdir, every=every),
+        Stopping(),
     )
 
 
@@ -117,3 +126,32 @@ def test_the_loop_refuses_a_batch_that_is_not_on_the_devices(tmp_path):
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         run_loop(tmp_path, [1.0], every=1, place=np.asarray)
     assert read_history(tmp_path) == []
+
+
+class Failing(Evaluator):
+    """An evaluation after every third step."""
+
+    def __init__(self, error):
+        self.config, self.error = EvalConfig(every=3), error
+
+    def __call__(self, params, memory):
+        raise self.error
+
+
+def test_the_state_is_saved_before_a_bad_photo_ends_an_evaluation(tmp_path):
+    saved = []
+    evaluators = {"val": Failing(DataError("unreadable", "val/a.png: cannot be read", "replace it"))}
+    with pytest.raises(UserError) as stopped:
+        run_loop(tmp_path, [1.0] * TOTAL, every=1, save=lambda *given: saved.append(given[1:]), evaluators=evaluators)
+    saved_first = "all steps so far are saved: the same command goes on from here"
+    assert str(stopped.value) == f"val/a.png: cannot be read: replace it; {saved_first}"
+    assert saved == [(2, None), (3, None)]
+    assert list(logged(tmp_path)) == [1, 2, 3]
+
+
+def test_a_state_whose_scores_are_not_finite_is_not_saved(tmp_path):
+    saved = []
+    evaluators = {"val": Failing(UserError("logits of photo 'a' are not finite: the weights have diverged"))}
+    with pytest.raises(UserError, match="have diverged$"):
+        run_loop(tmp_path, [1.0] * TOTAL, every=1, save=lambda *given: saved.append(given[1]), evaluators=evaluators)
+    assert saved == [2]
