@@ -95,9 +95,7 @@ def _step(run: Experiment, mesh: Mesh, extent: Extent) -> StepReport | None:
     return try_step(run, mesh, execute=extent.step)
 
 
-def _speed(
-    run: Experiment, reports: tuple[set_report.SetReport, ...], seconds: float, step: StepReport | None
-) -> Section:
+def _speed(run: Experiment, reports: tuple[SetReport, ...], seconds: float, step: StepReport | None) -> Section:
     streams = {
         report.where.partition(".")[2]: report.stream for report in reports if report.where.startswith("streams.")
     }
