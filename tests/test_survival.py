@@ -59,6 +59,11 @@ def test_an_array_that_is_not_finite_is_named():
 def test_a_run_that_diverges_saves_nothing_of_it_and_its_step_can_be_repeated(data, tmp_path, capsys):
     train(from_config(config_of(data, tmp_path / "run", 2)))
     config = config_of(data, tmp_path / "run", 8)
+    config.data.on_error = "replace"
+    whole = next(assemble.host_batches(run := from_config(config), assemble.open_streams(run), 2))["masks"]["id"]
+    broken = data / "tiny" / "images" / f"{whole[3]}.png"
+    picture = broken.read_bytes()
+    broken.write_bytes(picture[:60])
     config.optimizer.update(
         learning_rate=3e38, weight_decay=100.0, warmup_steps=0
     )  # the loss of step 3 is finite, the parameters after it are not
@@ -72,12 +77,17 @@ def test_a_run_that_diverges_saves_nothing_of_it_and_its_step_can_be_repeated(da
     assert math.isfinite(said["losses"]["loss"])
     batch = next(assemble.host_batches(run := from_config(config), assemble.open_streams(run), 2))
     assert said["examples"] == {name: list(part["id"]) for name, part in batch.items()}
+    used = said["examples"]["masks"]  # the photos that were really used
+    assert [place for place in range(8) if used[place] != whole[place]] == [3]
+    assert whole[3] not in used
     assert {"head/gamma", "backbone/Transformer/encoderblock_1"} <= said["gradient_norms"].keys()
     capsys.readouterr()
     replay(file)
     printed = capsys.readouterr().out
     assert "the losses are those of then" in printed
-    assert batch["masks"]["id"][0] in printed
+    assert f"masks: {', '.join(used)}" in printed
+    assert "the photos are not those of then" not in printed
+    broken.write_bytes(picture)
     # With a rate that suits, the run goes on from its checkpoint, and says what has changed.
     train(from_config(config_of(data, tmp_path / "run", 4)))
     assert steps_of(tmp_path / "run")[-1] == 4
