@@ -94,8 +94,8 @@ class Replacements:
             if len(found) > 1 and len(found) / self._sizes[name] > self._most:
                 raise TooManyUnusable(
                     f"stream {name!r}: {len(found):,} of its {self._sizes[name]:,} photos cannot be used "
-                    f"({first_few(found.values(), _NAMED, '; ')}), more than data.most_replaced={self._most}: mend or "
-                    "remove them, or raise data.most_replaced"
+                    f"({first_few(found.values(), _NAMED, '; ')}), more than data.most_replaced={self._most}: mend "
+                    "them, or raise data.most_replaced"
                 )
 
 

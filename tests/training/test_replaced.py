@@ -2,8 +2,13 @@
 
 import collections
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import jax
+import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from data_pipelines.streams import iterate, step_batches
 from larvseg_jax.console import console
@@ -126,7 +131,7 @@ def test_more_than_a_share_of_the_photos_stops_the_run(tmp_path, share, allowed)
     number = sum(step <= len(taken) + 1 for step, _ in order)
     assert str(stopped.value).startswith(f"stream 'dense': {number} of its 10 photos cannot be used (images/")
     assert str(stopped.value).endswith(
-        f"), more than data.most_replaced={share}: mend or remove them, or raise data.most_replaced"
+        f"), more than data.most_replaced={share}: mend them, or raise data.most_replaced"
     )
     assert "\n" not in str(stopped.value)
 
@@ -144,6 +149,60 @@ def test_after_too_many_the_run_goes_on_when_they_are_mended_and_not_before(tmp_
     rest = Replacements(tmp_path, streams, 0.1, step - 1).watched(batches_of(streams, step - 1))
     assert sum(1 for _ in rest) == STEPS - step + 1
     assert one in {int(number) for _, _, number in events(tmp_path)}
+
+
+def two_processes(monkeypatch, work):
+    """work(0) and work(1) in two threads that take each other for processes; what they return."""
+    meeting, given, own = threading.Barrier(2, timeout=60), {}, threading.local()
+
+    def gather(array):
+        given[own.process] = np.asarray(array)
+        meeting.wait()
+        found = np.stack([given[0], given[1]])
+        meeting.wait()
+        return found
+
+    def run(process):
+        own.process = process
+        return work(process)
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", gather)
+    monkeypatch.setattr(history, "is_first_process", lambda: own.process == 0)
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(run, range(2)))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.19])
+def test_several_processes_count_what_all_of_them_met_and_stop_together(tmp_path, monkeypatch, share):
+    streams = streams_of((1, 3, 5))
+    history.note(tmp_path, "started", 0)
+
+    def steps(process):
+        """Rows counted at every second step, and the step before which it stopped."""
+        dataset = step_batches(streams, seed=0, total_steps=STEPS, replace=True, process_index=process, process_count=2)
+        replacements, counted = Replacements(tmp_path, streams, share, 0), {}
+        batches = replacements.watched(iterate(dataset, 0, 2))
+        for step in range(1, STEPS + 1):
+            try:
+                next(batches)
+            except TooManyUnusable as error:
+                return counted, step, str(error)
+            if step % 2 == 0:
+                counted[step] = replacements.counts(step).get("dense/replaced", 0)
+        return counted, STEPS + 1, ""
+
+    one, other = two_processes(monkeypatch, steps)
+    assert one == other
+    counted, stopped, message = one
+    monkeypatch.undo()
+    rows, order = expected_rows(streams), met_in_order(streams)
+    assert counted == {step: rows[step - 1] + rows[step] for step in counted}
+    second = order[1][0]  # the step that met one too many: said at the next step that is logged
+    assert stopped == (STEPS + 1 if share == 0.5 else second + second % 2 + 1)
+    assert ("photos cannot be used" in message) == (share == 0.19)
+    seen = [(step, "dense", str(number)) for step, number in order if step < stopped]
+    assert sorted(events(tmp_path)) == sorted(seen)
 
 
 def test_a_history_that_is_spoilt_or_of_other_data_is_no_hindrance(tmp_path):
