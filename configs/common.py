@@ -10,6 +10,7 @@ import types
 
 import ml_collections
 
+from data_pipelines.replacing import DataConfig
 from data_pipelines.sources import SourceConfig
 from data_pipelines.streams import StreamConfig
 from data_pipelines.views import VIEWS
@@ -48,6 +49,7 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.evals = dict(val=evaluation())  # name -> evaluation(...); the first by name says which checkpoint is best
     config.checkpoint = options.defaults(CheckpointConfig)  # larvseg_jax/config.py
+    config.data = options.defaults(DataConfig)  # data_pipelines/replacing.py
     return config
 
 

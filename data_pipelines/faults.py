@@ -66,7 +66,9 @@ KINDS = {
     "files": Kind("error", "files missing or out of place", "the run does not start: complete or correct the folder"),
     "features": Kind("error", "features missing in the prepared set", "the run does not start: prepare it anew"),
     "spare mask": Kind("warning", "masks without photo", "they are not used: is the photo missing?"),
-    "unreadable": Kind("error", "cannot be read", "the run stops at the first it draws: replace or remove them"),
+    "unreadable": Kind(
+        "error", "cannot be read", "the run stops at the first it draws (see data.on_error): replace or remove them"
+    ),
     "value": Kind("error", "mask values that are no class", "the run stops at the first: correct mask or class list"),
     "meaning": Kind("error", "masks whose values mean something else", "the run does not start: give them in the list"),
     "lossy": Kind("error", "masks smeared by JPEG or resizing", "the run stops at the first: export them anew as PNG"),

@@ -46,8 +46,10 @@ class PreparedSet:
         where = f"{self.directory}, split {self.split!r}"
         try:
             record = self.records[index.__index__()]
-        except RuntimeError as error:  # checksum of the record, shard cut short or missing
-            what = f"{where}, record {index}: cannot be read ({error})"
+        except (RuntimeError, ValueError) as error:  # checksum of the record, shard cut short or missing
+            # ArrayRecord gives nothing for what lies beyond the end of a shard, which TFDS cannot parse.
+            reason = _line(error) if isinstance(error, RuntimeError) else "its shard is cut short, or no longer whole"
+            what = f"{where}, record {index}: cannot be read ({reason})"
             raise DataError("unreadable", what, "prepare the data set anew") from error
         photo = record["id"].decode()
         name = f"{where}, photo {photo!r}"

@@ -7,6 +7,7 @@ is remembered between steps, so a run resumes at any step, with any number of th
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ import numpy as np
 
 from data_pipelines.examples import Example, Source
 from data_pipelines.picture_files import MAX_MEGAPIXELS
+from data_pipelines.replacing import row_or_another
 from data_pipelines.sources import SourceConfig, open_source
 from data_pipelines.transforms import Crop
 from data_pipelines.views import ArraySpec, View
@@ -26,7 +28,10 @@ from larvseg_jax.options import Count
 from larvseg_jax.vocabulary import LabelSet
 
 HostBatch = dict[str, np.ndarray]
-"""id str (B,), valid bool (B,), and the arrays of the view's spec with B in front."""
+"""id str (B,), valid bool (B,), and the arrays of the view's spec with B in front.
+
+Where photos that cannot be used are replaced, also `unusable` (B,): a tuple of the photos whose place each row has.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +80,10 @@ class Stream:
         """One row of the batch: pictures still as Crops, and their supervision."""
         return {"id": example["id"], "valid": True, **self.view.row(example, rng, self.label_set)}
 
+    def row(self, number: int, rng: np.random.Generator) -> dict[str, Any]:
+        """The row of photo `number` of the source; DataError if it cannot be used."""
+        return self.augment(self.source[number], rng)
+
 
 def open_stream(
     config: StreamConfig,
@@ -98,11 +107,13 @@ def step_batches(
     total_steps: int,
     process_index: int = 0,
     process_count: int = 1,
+    replace: bool = False,
 ) -> grain.MapDataset:
     """Data set of `total_steps` elements; number i is {stream name: HostBatch} for step i.
 
     Photos are reshuffled every epoch and augmented anew. Process p of n gets the contiguous block p
-    of each batch: the blocks together are the batch that one process would get.
+    of each batch: the blocks together are the batch that one process would get. With `replace`, photos that
+    cannot be used are replaced by others, and batches have `unusable`; all else is as without.
 
     Raises:
       UserError: a batch that the processes do not divide.
@@ -114,9 +125,10 @@ def step_batches(
                 f"stream {name!r}: batch_size {stream.batch_size} is no multiple of the {process_count} "
                 f"processes: use {-(-stream.batch_size // process_count) * process_count}"
             )
-        photos = grain.MapDataset.source(stream.source).seed(stream_seed(seed, name)).shuffle().repeat()
+        count = len(stream.source)
+        photos = grain.MapDataset.range(count).seed(stream_seed(seed, name)).shuffle().repeat()
         # Random numbers go by the photo's place in the whole stream: draw them before dealing the blocks.
-        rows = photos.random_map(stream.augment)
+        rows = photos.random_map(functools.partial(row_or_another, stream.row, count) if replace else stream.row)
         blocks = rows.batch(stream.batch_size // process_count, drop_remainder=True, batch_fn=stack)
         parts.append(blocks[process_index::process_count][:total_steps])
     names = tuple(streams)
@@ -134,6 +146,8 @@ def stack(rows: Sequence[dict[str, Any]]) -> HostBatch:
 
 
 def _stacked(values: Sequence[Any]) -> np.ndarray:
+    if isinstance(values[0], tuple):  # of any length
+        return np.fromiter(values, object, len(values))
     if not isinstance(values[0], Crop):
         return np.stack(values)
     images = np.empty((len(values), values[0].size, values[0].size, 3), np.float32)

@@ -14,7 +14,7 @@ from jaxtyping import Int32
 
 from data_pipelines.examples import Example
 from data_pipelines.transforms import Crop, train_transform
-from larvseg_jax.errors import UserError
+from larvseg_jax.errors import DataError, UserError
 from larvseg_jax.options import Count
 from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
 
@@ -161,10 +161,8 @@ class TagView(_CropView):
     ) -> Int32[np.ndarray, " max_labels"]:
         tags = sorted({*present.tolist(), *(label_set.column(name) for name in self.always_tags)})
         if len(tags) > self.max_labels:
-            raise UserError(
-                f"photo {photo!r} has {len(tags)} tags and max_labels is {self.max_labels}: "
-                f"set the stream's max_labels to at least {len(tags)}"
-            )
+            what = f"photo {photo!r} has {len(tags)} tags and max_labels is {self.max_labels}"
+            raise DataError("many tags", what, f"set the stream's max_labels to at least {len(tags)}")
         padded = np.full(self.max_labels, IGNORE_LABEL, np.int32)
         padded[: len(tags)] = tags
         return padded

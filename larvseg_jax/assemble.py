@@ -65,6 +65,7 @@ def host_batches(run: Experiment, streams: Mapping[str, Stream], start: int) -> 
         total_steps=run.total_steps,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        replace=run.data.on_error == "replace",
     )
     return iterate(dataset, start, run.data_threads)
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import ml_collections
 
 from data_pipelines.picture_files import MAX_MEGAPIXELS
+from data_pipelines.replacing import DataConfig
 from data_pipelines.streams import StreamConfig
 from data_pipelines.views import VIEWS
 from larvseg_jax import old_settings
@@ -76,6 +77,7 @@ class Experiment:
     mesh: MeshConfig
     evals: Mapping[str, EvalConfig]
     checkpoint: CheckpointConfig
+    data: DataConfig
     settings: Mapping[str, Any]
 
     @property
@@ -89,7 +91,7 @@ def from_config(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Experi
     plain = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
     settings = old_settings.upgraded(plain)
     sections = {"vocabulary", "class_lists", "streams", "model", "method", "optimizer", "mesh", "evals", "checkpoint"}
-    top = read(RunConfig, {name: value for name, value in settings.items() if name not in sections})
+    top = read(RunConfig, {name: value for name, value in settings.items() if name not in {*sections, "data"}})
     missing = sorted(sections - settings.keys())
     if missing:
         raise UserError(f"the config has no section {missing[0]}: begin with configs/common.py")
@@ -122,6 +124,7 @@ def from_config(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Experi
         mesh=read(MeshConfig, settings["mesh"], "mesh"),
         evals={name: read(EvalConfig, settings["evals"][name], f"evals.{name}") for name in sorted(settings["evals"])},
         checkpoint=read(CheckpointConfig, settings["checkpoint"], "checkpoint"),
+        data=read(DataConfig, settings.get("data", {}), "data"),  # configs of before November 2026 have none
         settings=settings,
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
+from data_pipelines.replacing import DataConfig
 from data_pipelines.streams import StreamConfig
 from larvseg_jax.config import CheckpointConfig, Experiment, RunConfig
 from larvseg_jax.console import console
@@ -46,6 +47,7 @@ def default_settings(run: Experiment) -> dict[str, Any]:
         "optimizer": defaults(OptimizerConfig),
         "mesh": defaults(MeshConfig),
         "checkpoint": defaults(CheckpointConfig),
+        "data": defaults(DataConfig),
         "streams": {
             name: defaults(StreamConfig, type(stream.view), type(stream.loss)) for name, stream in run.streams.items()
         },

@@ -6,13 +6,14 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import jax
 from jax.sharding import Mesh
 
+from data_pipelines.streams import HostBatch, Stream
 from larvseg_jax import assemble
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import console, stage
@@ -20,7 +21,7 @@ from larvseg_jax.devices.memory import state_size
 from larvseg_jax.devices.processes import Stopping, is_first_process, stop_requested
 from larvseg_jax.disk import write_text
 from larvseg_jax.diverged import explain
-from larvseg_jax.errors import Stopped, UserError
+from larvseg_jax.errors import DataError, Stopped, UserError
 from larvseg_jax.evaluation.evaluator import Evaluation, Evaluator
 from larvseg_jax.methods.method import Batch, Method
 from larvseg_jax.options import changes
@@ -32,6 +33,7 @@ from larvseg_jax.training.history import note
 from larvseg_jax.training.lock import locked
 from larvseg_jax.training.optimizer import learning_rate
 from larvseg_jax.training.recorder import Recorder
+from larvseg_jax.training.replaced import Replacements, TooManyUnusable, replaced_facts
 from larvseg_jax.training.state import TrainState
 from larvseg_jax.training.step import TrainStep
 from larvseg_jax.training.telemetry import Meter
@@ -94,10 +96,12 @@ def _train(
         if int(state.step) < run.total_steps:
             with stage("compilation", timings):
                 train_step = assemble.lower_step(run, mesh, state, method).compile()
-                batches = map(assemble.batch_placer(run, mesh), assemble.host_batches(run, streams, int(state.step)))
+                host, replaced = host_batches(run, streams, int(state.step))
+                batches = map(assemble.batch_placer(run, mesh), host)
             with stage("training", timings):
                 rate = learning_rate(run.optimizer, run.total_steps)
-                recorder = Recorder(run.workdir, int(state.step), run.total_steps, run.log_every, rate, meter, profiled)
+                start, total, every = int(state.step), run.total_steps, run.log_every
+                recorder = Recorder(run.workdir, start, total, every, rate, meter, profiled, replaced)
                 saves = Saves(checkpoints, record, stopping.asked_for)
                 try:
                     state, evaluations = run_steps(
@@ -147,6 +151,17 @@ def first_state(
     return dataclasses.replace(fresh, params=params), [str(report)]
 
 
+def host_batches(
+    run: Experiment, streams: Mapping[str, Stream], start: int
+) -> tuple[Iterator[dict[str, HostBatch]], Callable[[int], Mapping[str, float]]]:
+    """The host batches from step `start` on, and what was replaced in them up to a step (Replacements.counts)."""
+    batches = assemble.host_batches(run, streams, start)
+    if run.data.on_error == "stop":
+        return batches, lambda step: {}
+    replacements = Replacements(run.workdir, streams, run.data.most_replaced, start)
+    return replacements.watched(batches), replacements.counts
+
+
 def run_steps(
     run: Experiment,
     train_step: TrainStep,
@@ -160,7 +175,8 @@ def run_steps(
     """The loop. A checkpoint and an evaluation of step n describe the weights after n steps.
 
     Returns the state and the evaluations of the last step, {} if it was stopped before. Raises Diverged when a loss or
-    the state is not finite, UserError when there is no batch; neither is saved, but the state before the latter is.
+    the state is not finite, UserError when there is no batch or a photo of an evaluation cannot be used; neither is
+    saved, but the state before the latter is.
     """
     start = int(state.step)
     evaluations: Evaluations = {}
@@ -174,7 +190,10 @@ def run_steps(
                 recorder.catch_up()  # a state that has diverged must not become a checkpoint
                 with recorder.paused():
                     check_state(state, step)
-                    evaluations = evaluate_all(due, state, recorder)
+                    try:
+                        evaluations = evaluate_all(due, state, recorder)
+                    except DataError as error:
+                        fail_after_save(error, recorder, saves, state, step)
                     # Every evaluated state is saved, so that the best one is really kept.
                     (saves.insist if final else saves)(state, step, best_score(run, evaluations))
             if final or stop:
@@ -191,14 +210,22 @@ def next_batch(batches: Iterator[T], recorder: Recorder, saves: Saves, state: Tr
     try:
         return recorder.next(batches)
     except UserError as error:
-        if jax.process_count() > 1:  # the others are not here to save their part
-            raise
-        with jax.transfer_guard("allow"):
-            recorder.catch_up()
-            saves(state, step, None)
-            if not saves.written(step):
-                raise
-        raise UserError(f"{error}; all steps so far are saved: the same command goes on from here") from error
+        without = ", or with --config.data.on_error=replace without such photos" if isinstance(error, DataError) else ""
+        fail_after_save(error, recorder, saves, state, step, without)
+
+
+def fail_after_save(
+    error: UserError, recorder: Recorder, saves: Saves, state: TrainState, step: int, advice: str = ""
+) -> NoReturn:
+    """Saves the state before an error of the data goes on."""
+    if jax.process_count() > 1 and not isinstance(error, TooManyUnusable):
+        raise error  # the others are not here to save their part
+    with jax.transfer_guard("allow"):
+        recorder.catch_up()
+        saves(state, step, None)
+        if not saves.written(step):
+            raise error
+    raise UserError(f"{error}; all steps so far are saved: the same command goes on from here{advice}") from error
 
 
 def evaluate_all(evaluators: Evaluators, state: TrainState, recorder: Recorder | None = None) -> Evaluations:
@@ -241,16 +268,18 @@ def report_run(
     ]
     if not is_first_process():
         return run.workdir
+    metrics = read_history(run.workdir)
     return write_report(
         run.workdir,
         title=run.name,
         evaluations=parts,
-        history=read_history(run.workdir),
+        history=metrics,
         facts={
             "command": " ".join(["python", *sys.argv]),
             "steps": f"{int(state.step)} of {run.total_steps}",
             "seed": str(run.seed),
             "pictures per step": ", ".join(f"{s.batch_size} {name}" for name, s in run.streams.items()),
+            **replaced_facts(run.workdir, metrics),
         },
         config=run.settings,
         timings=timings,

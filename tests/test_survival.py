@@ -59,6 +59,11 @@ def test_an_array_that_is_not_finite_is_named():
 def test_a_run_that_diverges_saves_nothing_of_it_and_its_step_can_be_repeated(data, tmp_path, capsys):
     train(from_config(config_of(data, tmp_path / "run", 2)))
     config = config_of(data, tmp_path / "run", 8)
+    config.data.on_error = "replace"
+    whole = next(assemble.host_batches(run := from_config(config), assemble.open_streams(run), 2))["masks"]["id"]
+    broken = data / "tiny" / "images" / f"{whole[3]}.png"
+    picture = broken.read_bytes()
+    broken.write_bytes(picture[:60])
     config.optimizer.update(
         learning_rate=3e38, weight_decay=100.0, warmup_steps=0
     )  # the loss of step 3 is finite, the parameters after it are not
@@ -72,12 +77,17 @@ def test_a_run_that_diverges_saves_nothing_of_it_and_its_step_can_be_repeated(da
     assert math.isfinite(said["losses"]["loss"])
     batch = next(assemble.host_batches(run := from_config(config), assemble.open_streams(run), 2))
     assert said["examples"] == {name: list(part["id"]) for name, part in batch.items()}
+    used = said["examples"]["masks"]  # the photos that were really used
+    assert [place for place in range(8) if used[place] != whole[place]] == [3]
+    assert whole[3] not in used
     assert {"head/gamma", "backbone/Transformer/encoderblock_1"} <= said["gradient_norms"].keys()
     capsys.readouterr()
     replay(file)
     printed = capsys.readouterr().out
     assert "the losses are those of then" in printed
-    assert batch["masks"]["id"][0] in printed
+    assert f"masks: {', '.join(used)}" in printed
+    assert "the photos are not those of then" not in printed
+    broken.write_bytes(picture)
     # With a rate that suits, the run goes on from its checkpoint, and says what has changed.
     train(from_config(config_of(data, tmp_path / "run", 4)))
     assert steps_of(tmp_path / "run")[-1] == 4
@@ -123,6 +133,61 @@ def test_data_that_fails_costs_no_step_and_once_mended_the_run_goes_on(data, tmp
     mended = train(from_config(config_of(data, tmp_path / "run")))
     untouched = train(from_config(config_of(data, tmp_path / "other")))
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(mended), jax.device_get(untouched))
+
+
+@pytest.mark.slow
+def test_a_run_that_stopped_at_a_photo_goes_on_without_it(data, tmp_path, capsys):
+    """The same command with one more option, and no other acceptance; restarts do not change what takes its place."""
+    workdir = tmp_path / "run"
+    photo = later_photo(data, tmp_path / "x")
+    photo.write_bytes(photo.read_bytes()[:60])
+    with pytest.raises(UserError, match=rf"{photo.name}.*all steps so far are saved.*--config.data.on_error=replace "):
+        train(from_config(config_of(data, workdir)))
+    capsys.readouterr()
+    config = config_of(data, workdir)
+    config.data.on_error = "replace"
+    stopped = train(from_config(config))
+    assert steps_of(workdir)[-1] == 4
+    printed = capsys.readouterr().out
+    assert "changed: data.on_error: 'replace', was 'stop'" in printed
+    assert printed.count(f"{photo.name}: no readable picture") == 1
+
+    config = config_of(data, tmp_path / "whole")
+    config.data.on_error = "replace"
+    whole = train(from_config(config))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(stopped), jax.device_get(whole))
+
+    del config.data  # counted from the order of the photos, as it is where none is replaced
+    photo.write_bytes((data / "tiny" / "images" / "p17.png").read_bytes())
+    batches = assemble.host_batches(run := from_config(config), assemble.open_streams(run), 0)
+    times = sum(list(batch["masks"]["id"]).count(photo.stem) for batch in batches)
+    for folder in (workdir, tmp_path / "whole"):
+        counted = [line["masks/replaced"] for line in read_history(folder) if line["kind"] == "data"]
+        assert sum(counted) == times > 1
+        (event,) = (line for line in history.read(folder) if line["event"] == "photo replaced")
+        assert event["step"] == 2
+        assert event["details"][0] == "masks"
+        assert photo.name in event["details"][2]
+        report = (folder / "report.html").read_text()
+        assert "photos replaced in masks" in report
+        assert f"{times} times, as 1 cannot be used: " in report
+
+
+@pytest.mark.slow
+def test_a_bad_photo_of_an_evaluation_costs_no_step_and_is_not_replaced(data, tmp_path):
+    config = config_of(data, tmp_path / "run")
+    config.evals = {"val": tiny.get_config().evals.val}
+    config.evals.val.every = 3
+    config.data.on_error = "replace"
+    photo = data / "tiny" / "images" / "p20.png"
+    whole = photo.read_bytes()
+    photo.write_bytes(whole[:60])
+    with pytest.raises(UserError, match=rf"{photo.name}.*all steps so far are saved") as stopped:
+        train(from_config(config))
+    assert "on_error" not in str(stopped.value)
+    assert steps_of(tmp_path / "run") == [2, 3]
+    photo.write_bytes(whole)
+    assert int(train(from_config(config)).step) == 4
 
 
 @pytest.mark.slow

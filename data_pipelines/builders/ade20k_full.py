@@ -17,9 +17,9 @@ def _objects() -> dict[int, int]:
     return dict.fromkeys(range(2**16), IGNORE) | classes
 
 
-def _object_numbers(data: bytes, name: str) -> Int32[np.ndarray, "h w"]:
+def _object_numbers(data: bytes, name: str, max_megapixels: int) -> Int32[np.ndarray, "h w"]:
     """Red and green channel say the object, blue the instance."""
-    picture = open_mask(data, name)
+    picture = open_mask(data, name, max_megapixels)
     if picture.mode != "RGB":
         raise UserError(
             f"{name}: a *_seg.png of ADE20K_2021_17_01 has the channels RGB, this one has {picture.mode}: "

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.builders.records import Photo, Tally, Unreadable, example
+from data_pipelines.picture_files import MAX_MEGAPIXELS
 from larvseg_jax.vocabulary.class_lists import class_list
 
 T = TypeVar("T")
@@ -60,12 +61,21 @@ class DownloadBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     """Whether the photos come with masks."""
     EXPECTED: ClassVar[Mapping[str, int]]
     """Published number of photos of each split."""
+    max_megapixels: int = MAX_MEGAPIXELS
+    """The largest photo or mask that is taken, millions of pixels."""
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Download the data set from its authors; manual_dir is the folder that holds it."
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         if "CLASS_LIST" in cls.__dict__:
             cls.name = cls.CLASS_LIST
         super().__init_subclass__(**{"skip_registration": True, **kwargs})
+
+    @classmethod
+    def writing(cls, data_dir: Path, max_megapixels: int) -> DownloadBuilder:
+        """The builder that writes ArrayRecord into `data_dir`, of photos up to so many million pixels."""
+        builder = cls(data_dir=str(data_dir), file_format="array_record")
+        builder.max_megapixels = max_megapixels
+        return builder
 
     @abc.abstractmethod
     def layout(self, root: Path) -> str:
@@ -133,7 +143,7 @@ class DownloadBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             try:
                 if isinstance(photo, Unreadable):
                     raise photo
-                record = example(photo, self.class_count)
+                record = example(photo, self.class_count, self.max_megapixels)
             except Unreadable as unreadable:
                 tally.leave_out(unreadable)
             else:

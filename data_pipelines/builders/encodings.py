@@ -12,25 +12,26 @@ from PIL import Image
 
 from data_pipelines import decode
 from data_pipelines.builders.records import IGNORE, Unreadable
+from data_pipelines.picture_files import MAX_MEGAPIXELS
 from larvseg_jax.errors import DataError, UserError
 
 _INVALID = -1  # in an encoding's table: a value without meaning
 
 
-def open_mask(data: bytes, name: str) -> Image.Image:
+def open_mask(data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Image:
     """A mask file as Pillow reads it; Unreadable if it cannot."""
     try:
-        return decode.open_mask(data, name)
+        return decode.open_mask(data, name, max_megapixels)
     except DataError as error:
         raise Unreadable(name, error.what.removeprefix(f"{name}: ")) from error
 
 
-def read_indices(data: bytes, name: str) -> Integer[np.ndarray, "h w"]:
+def read_indices(data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> Integer[np.ndarray, "h w"]:
     """The values of a picture of indices (grey or palette, 8 or 16 bits)."""
     try:
-        return decode.decode_mask(data, name)
+        return decode.decode_mask(data, name, max_megapixels)
     except UserError as error:
-        open_mask(data, name)  # broken: Unreadable; else it has colours
+        open_mask(data, name, max_megapixels)  # broken: Unreadable; else it has colours
         raise UserError(f"{error}; or check that these are the masks docs/data.md names, not coloured copies") from None
 
 
@@ -41,21 +42,21 @@ class Encoding:
     Attributes:
       meanings: gives value -> class id, or 65535 = ignore; a value that is not in it is an error. A function, so
         that a class list is not read before a mask is.
-      read_values: bytes and name of a mask file -> the value of each pixel; Unreadable for a broken file, UserError
-        for a file of another kind.
+      read_values: bytes and name of a mask file, and the most that is decoded (millions of pixels) -> the value of
+        each pixel; Unreadable for a broken or larger file, UserError for a file of another kind.
     """
 
     meanings: Callable[[], Mapping[int, int]]
-    read_values: Callable[[bytes, str], Integer[np.ndarray, "h w"]] = read_indices
+    read_values: Callable[[bytes, str, int], Integer[np.ndarray, "h w"]] = read_indices
 
-    def read(self, data: bytes, name: str) -> UInt16[np.ndarray, "h w"]:
+    def read(self, data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> UInt16[np.ndarray, "h w"]:
         """Class ids of a mask file, 65535 = ignore.
 
         Raises:
           UserError: a value has no meaning, or the file is of another kind.
-          Unreadable: the file is broken.
+          Unreadable: the file is broken or larger.
         """
-        values, table = self.read_values(data, name), self._table
+        values, table = self.read_values(data, name, max_megapixels), self._table
         known = (values >= 0) & (values < len(table))
         ids = table[np.where(known, values, 0)]
         wrong = (ids == _INVALID) | ~known

@@ -68,7 +68,7 @@ class MaskBuilder(DownloadBuilder):
     def photos(self, piece: MaskedPhotos) -> Iterator[Photo | Unreadable]:
         """The photos of a piece with their masks."""
         (layout,) = (layout for layout in self.LAYOUTS if layout.name == piece.layout)
-        return each(functools.partial(_read, layout, piece.base), piece.files)
+        return each(functools.partial(_read, layout, piece.base, self.max_megapixels), piece.files)
 
     def remarks(self, root: Path) -> list[str]:
         _, base, splits = self._find(root)
@@ -93,11 +93,11 @@ class MaskBuilder(DownloadBuilder):
         return best
 
 
-def _read(layout: Layout, base: Path, files: tuple[str, str, str]) -> Photo:
+def _read(layout: Layout, base: Path, max_megapixels: int, files: tuple[str, str, str]) -> Photo:
     """One photo with its mask; Unreadable if a file is broken, UserError for a mask of another encoding."""
     photo, photo_file, mask_file = files
     image = read_file(base / photo_file)
-    mask = layout.encoding.read(read_file(base / mask_file), str(base / mask_file))
+    mask = layout.encoding.read(read_file(base / mask_file), str(base / mask_file), max_megapixels)
     return Photo(photo, image, _turn(mask, image), file=str(base / photo_file))
 
 

@@ -24,8 +24,8 @@ def _lines_of(key: str) -> dict[int, int]:
     return {0: IGNORE} | {line: labels.get(name, IGNORE) for line, name in lines}
 
 
-def _label_map(data: bytes, name: str) -> Integer[np.ndarray, "h w"]:
-    """The numbers of a .mat file of the release."""
+def _label_map(data: bytes, name: str, max_megapixels: int) -> Integer[np.ndarray, "h w"]:
+    """The numbers of a .mat file of the release, which is no picture: its photo's size is what is limited."""
     try:
         content = scipy.io.loadmat(io.BytesIO(data))
     except Exception as error:  # not a MAT-file (ValueError, TypeError), cut short (zlib.error, OSError), ...

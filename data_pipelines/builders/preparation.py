@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ import tensorflow_datasets as tfds
 from data_pipelines.builders.download_builder import DownloadBuilder, Piece
 from data_pipelines.builders.records import Tally
 from data_pipelines.builders.shards import Shard, write_json, write_shards
+from data_pipelines.picture_files import MAX_MEGAPIXELS
 from larvseg_jax.console import console
 from larvseg_jax.errors import UserError
 
@@ -27,7 +29,13 @@ _PREPARING = ".preparing"
 _PLAN = "plan.json"
 
 
-def prepare(builder_class: type[DownloadBuilder], root: Path, data_dir: Path, workers: int = 1) -> Path:
+def prepare(
+    builder_class: type[DownloadBuilder],
+    root: Path,
+    data_dir: Path,
+    workers: int = 1,
+    max_megapixels: int = MAX_MEGAPIXELS,
+) -> Path:
     """Prepares the data set in `root` and returns its folder, `data_dir`/<class list>/<version>.
 
     Args:
@@ -35,12 +43,14 @@ def prepare(builder_class: type[DownloadBuilder], root: Path, data_dir: Path, wo
       root: folder that holds the download.
       data_dir: folder of all prepared data sets.
       workers: processes that write; 1 works in this one.
+      max_megapixels: photos and masks of more million pixels are left out, as unreadable ones are.
 
     Raises:
       UserError: `root` is no such data set, another one than the interrupted run had, `data_dir` cannot be
         written, or a mask does not fit. What is written is kept; the same call goes on from there.
     """
-    builder = builder_class(data_dir=str(data_dir), file_format="array_record")
+    make = functools.partial(builder_class.writing, data_dir, max_megapixels)
+    builder = make()
     final = Path(builder.data_dir)
     if (final / "dataset_info.json").is_file():
         console.print(f"{final} is prepared already", markup=False)
@@ -56,7 +66,7 @@ def prepare(builder_class: type[DownloadBuilder], root: Path, data_dir: Path, wo
         work.mkdir(parents=True, exist_ok=True)
         with _locked(work):
             shards = _plan(builder, root, layout, pieces, work)
-            write_shards(builder_class, data_dir, shards, workers)
+            write_shards(make, shards, workers)
             tallies = _finish(builder, root, shards, work)
             work.rename(final)
     except OSError as error:
@@ -100,10 +110,14 @@ def _plan(
             path = template.sharded_filepath(shard_index=i, num_shards=len(split_pieces))
             shards.append(Shard(split, piece, Path(path)))
     plan = {"root": str(root), "layout": layout, "shards": len(shards), "digest": digest.hexdigest()}
+    plan["max_megapixels"] = builder.max_megapixels
     file = work / _PLAN
     if not file.exists():
         write_json(file, plan)
     before = json.loads(file.read_text())
+    limit = before.setdefault("max_megapixels", MAX_MEGAPIXELS)
+    if limit != builder.max_megapixels:
+        raise UserError(f"{work} was begun with --max_megapixels={limit}: give the same, or delete {work}")
     if before != plan:
         what = "other files than it has now" if before["root"] == plan["root"] else "it"
         raise UserError(

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt16
 
 from data_pipelines import decode
+from data_pipelines.picture_files import MAX_MEGAPIXELS
 from larvseg_jax.errors import DataError, UserError
 
 IGNORE = 65535
@@ -80,20 +81,20 @@ class Tally:
         return [self.classes[i] for i in range(class_count)]
 
 
-def example(photo: Photo, class_count: int) -> dict[str, Any]:
+def example(photo: Photo, class_count: int, max_megapixels: int = MAX_MEGAPIXELS) -> dict[str, Any]:
     """The photo as TFDS stores it: id, image (bytes as they are), tags and, if it has a mask, mask (16-bit PNG).
 
     Raises:
-      Unreadable: the picture cannot be decoded to its end.
+      Unreadable: the picture cannot be decoded to its end, or has more than `max_megapixels` million pixels.
       UserError: mask of another size than the picture, or a class id outside 0..class_count-1.
     """
     name = photo.file or photo.id
     record: dict[str, Any] = {"id": photo.id, "image": photo.image}
     tags = photo.tags
     if photo.mask is None:
-        check_readable(photo.image, name)
+        check_readable(photo.image, name, max_megapixels)
     else:
-        mask_classes = _classes_of(photo.mask, _size(photo.image, name), class_count, name)
+        mask_classes = _classes_of(photo.mask, _size(photo.image, name, max_megapixels), class_count, name)
         tags = mask_classes if tags is None else tags
         record["mask"] = mask_png(photo.mask)
     if tags is None:
@@ -105,18 +106,18 @@ def example(photo: Photo, class_count: int) -> dict[str, Any]:
     return record
 
 
-def check_readable(data: bytes, name: str) -> None:
+def check_readable(data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> None:
     """Unreadable unless decode_image reads the picture (see decode.check_readable)."""
     try:
-        decode.check_readable(data, name)
+        decode.check_readable(data, name, max_megapixels)
     except DataError as error:
         raise _unreadable(data, name, error) from error
 
 
-def _size(data: bytes, name: str) -> tuple[int, int]:
+def _size(data: bytes, name: str, max_megapixels: int) -> tuple[int, int]:
     """Height and width of a picture that is decoded in full."""
     try:
-        height, width, _ = decode.decode_image(data, name).shape
+        height, width, _ = decode.decode_image(data, name, max_megapixels).shape
     except DataError as error:
         raise _unreadable(data, name, error) from error
     return height, width

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -42,23 +42,21 @@ class Shard:
         return self.path.with_name(self.path.name + ".json")
 
 
-def write_shards(builder_class: type[DownloadBuilder], data_dir: Path, shards: list[Shard], workers: int) -> None:
-    """Writes the shards that are not there yet."""
+def write_shards(make: Callable[[], DownloadBuilder], shards: list[Shard], workers: int) -> None:
+    """Writes the shards that are not there yet. `make` makes the builder, in every process anew."""
     remaining = [shard for shard in shards if not _is_written(shard)]
     if len(remaining) < len(shards):
         console.print(f"{len(shards) - len(remaining)} of {len(shards)} shards are written already")
     if not remaining:
         return
-    name = f"{builder_class.name}: shards"
+    builder = make()
+    name = f"{builder.name}: shards"
     workers = min(workers, len(remaining))
     if workers == 1:
-        builder = builder_class(data_dir=str(data_dir), file_format="array_record")
         for shard in track(remaining, len(remaining), name):
             _write(builder, shard)
         return
-    with ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _begin_worker, (builder_class, str(data_dir))
-    ) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker, (make,)) as pool:
         futures = [pool.submit(_write_in_worker, shard) for shard in remaining]
         try:
             for future in track(as_completed(futures), len(remaining), name):
@@ -74,7 +72,7 @@ def write_shards(builder_class: type[DownloadBuilder], data_dir: Path, shards: l
 _builder: DownloadBuilder  # of a worker process
 
 
-def _begin_worker(builder_class: type[DownloadBuilder], data_dir: str) -> None:
+def _begin_worker(make: Callable[[], DownloadBuilder]) -> None:
     global _builder
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
     parent = multiprocessing.parent_process()
@@ -85,7 +83,7 @@ def _begin_worker(builder_class: type[DownloadBuilder], data_dir: str) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    _builder = builder_class(data_dir=data_dir, file_format="array_record")
+    _builder = make()
 
 
 def _write_in_worker(shard: Shard) -> None:

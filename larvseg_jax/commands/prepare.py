@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from data_pipelines.picture_files import MAX_MEGAPIXELS
 from larvseg_jax.cli import Flags, Given
 from larvseg_jax.errors import UserError
 
@@ -28,6 +29,7 @@ def define(flags: Flags) -> None:
     )
     flags.text("data_dir", None, "The name of --data_root until version 0.1.")
     flags.whole("workers", os.cpu_count() or 1, "Processes; by default one per core.", least=1)
+    flags.whole("max_megapixels", MAX_MEGAPIXELS, "Larger photos and masks are left out; millions of pixels.", least=1)
 
 
 def main(given: Given) -> None:
@@ -41,4 +43,4 @@ def main(given: Given) -> None:
     download, data_root = (
         Path(given.value(flag)).expanduser() for flag in ("from", "data_dir" if given.data_dir else "data_root")
     )
-    prepare(BUILDERS[given.rest[0]], download, data_root, given.workers)
+    prepare(BUILDERS[given.rest[0]], download, data_root, given.workers, given.max_megapixels)

@@ -7,8 +7,8 @@ from typing import Any
 
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import first_few
-from larvseg_jax.doctor.data import SetReport
 from larvseg_jax.doctor.findings import Finding, Level, Section
+from larvseg_jax.doctor.set_report import SetReport
 from larvseg_jax.errors import UserError
 from larvseg_jax.vocabulary.class_lists import class_list
 

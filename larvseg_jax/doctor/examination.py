@@ -15,6 +15,7 @@ from larvseg_jax.devices.mesh import make_mesh, padded_batch_size
 from larvseg_jax.doctor import classes, data, machine, resources, sheet, speed
 from larvseg_jax.doctor.compiled import StepReport, try_step
 from larvseg_jax.doctor.findings import Finding, Section, count
+from larvseg_jax.doctor.set_report import SetReport, inspect
 from larvseg_jax.doctor.show import show_section, show_summary, write_json
 from larvseg_jax.errors import UserError
 
@@ -55,7 +56,7 @@ def diagnose(run: Experiment, extent: Extent, json_file: Path | None = None) -> 
 
 def examine(run: Experiment, extent: Extent) -> Iterator[Section]:
     """The sections one after the other, each as soon as it is known; what is missing stops none of the others."""
-    reports = data.inspect(run, extent.photos)
+    reports = inspect(run, extent.photos)
     yield data.found_section(run, reports)
     yield data.unreadable_section(reports)
     yield data.labels_section(reports)
@@ -94,7 +95,7 @@ def _step(run: Experiment, mesh: Mesh, extent: Extent) -> StepReport | None:
     return try_step(run, mesh, execute=extent.step)
 
 
-def _speed(run: Experiment, reports: tuple[data.SetReport, ...], seconds: float, step: StepReport | None) -> Section:
+def _speed(run: Experiment, reports: tuple[SetReport, ...], seconds: float, step: StepReport | None) -> Section:
     streams = {
         report.where.partition(".")[2]: report.stream for report in reports if report.where.startswith("streams.")
     }

@@ -15,8 +15,8 @@ from larvseg_jax.config import Experiment
 from larvseg_jax.console import in_bytes
 from larvseg_jax.devices.memory import array_bytes, bytes_by_part
 from larvseg_jax.doctor.compiled import StepReport
-from larvseg_jax.doctor.data import SetReport
 from larvseg_jax.doctor.findings import Finding, Level, Section
+from larvseg_jax.doctor.set_report import SetReport
 from larvseg_jax.training.state import TrainState
 
 _ROOM = 0.9  # share of a device's memory that can be counted on

@@ -17,10 +17,10 @@ from data_pipelines.streams import HostBatch, step_batches
 from data_pipelines.transforms import MEAN, STD
 from larvseg_jax.config import Experiment
 from larvseg_jax.disk import write_text
-from larvseg_jax.doctor.data import SetReport
 from larvseg_jax.doctor.findings import Finding, Section
 from larvseg_jax.doctor.photo_sets import PhotoSet
 from larvseg_jax.doctor.scan import View, spread
+from larvseg_jax.doctor.set_report import SetReport
 from larvseg_jax.errors import UserError
 from larvseg_jax.report import colours
 from larvseg_jax.report.html import jpeg_url, png_url, templates

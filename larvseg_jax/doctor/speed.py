@@ -81,7 +81,8 @@ def _data_rate(
 
 def batches_per_second(run: Experiment, streams: Mapping[str, Stream], seconds: float) -> float:
     """Batches/s of the real pipeline over about `seconds`, the first batch left out."""
-    dataset = step_batches(streams, seed=run.seed, total_steps=2**30)
+    replace = run.data.on_error == "replace"
+    dataset = step_batches(streams, seed=run.seed, total_steps=2**30, replace=replace)
     batches = iterate(dataset, 0, run.data_threads)
     try:
         next(batches)

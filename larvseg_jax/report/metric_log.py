@@ -47,7 +47,7 @@ class MetricLog:
         self._board = Board(folder / "tensorboard", resume_step + 1 if resume_step else 0)
 
     def write(self, step: int, kind: str, values: Mapping[str, float], name: str = "") -> None:
-        """Adds one line {"step", "kind", **values}; `kind` is "train" or "eval", the latter with a "name"."""
+        """Adds one line {"step", "kind", **values}; `kind` is "train", "data" or "eval", the last with a "name"."""
         if not self._writes:
             return
         head = {"step": step, "kind": kind, **({"name": name} if name else {})}

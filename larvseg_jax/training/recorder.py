@@ -39,7 +39,10 @@ class Recorder:
         rate: Callable[[int], Any],
         meter: Meter,
         profiled: tuple[int, int] | None = None,
+        replaced: Callable[[int], Mapping[str, float]] = lambda step: {},
     ) -> None:
+        """`rate`, `meter`: what is logged besides the metrics; `replaced`: photos, since it was asked before."""
+        self._replaced = replaced
         self._total, self._every, self._rate, self._meter = total, every, rate, meter
         self._log, self._clock = MetricLog(workdir, start), Clock(start)
         self._progress = TrainProgress(total, start)
@@ -90,6 +93,8 @@ class Recorder:
         if due or check:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             check_losses(values, step)
+            if replaced := self._replaced(step):  # before every checkpoint, so that a restart forgets none of them
+                self._log.write(step, "data", replaced)
         if due:
             with jax.transfer_guard("allow"):  # the schedule is a function on the device, whatever it is given
                 values["learning_rate"] = float(self._rate(step - 1))

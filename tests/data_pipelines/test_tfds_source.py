@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_pipelines.sources import SourceConfig, open_source
-from larvseg_jax.errors import UserError
+from larvseg_jax.errors import DataError, UserError
 from larvseg_jax.vocabulary import Vocabulary
 
 NAMES = ("background", "cat", "dog")
@@ -161,3 +162,26 @@ def test_damaged_record_is_named(root, tmp_path):
             assert "split 'train', record" in str(error)  # noqa: PT017 - which record fails is not known before
             assert "\n" not in str(error)  # noqa: PT017
     assert failed == 1
+
+
+@pytest.mark.parametrize("length", [None, 0, 0.5], ids=["removed", "empty", "cut in half"])
+@pytest.mark.parametrize("read_before", [False, True])
+def test_a_shard_that_is_removed_or_cut_short_is_named(root, tmp_path, length, read_before):
+    """One that is open already may still be read to its end; what cannot be read is a fault of the data."""
+    shutil.copytree(root / "tiny", tmp_path / "tiny")
+    source = opened(tmp_path)
+    before = source[1] if read_before else None
+    (shard,) = (tmp_path / "tiny" / "1.0.0").glob("*-train.array_record*")
+    if length is None:
+        shard.unlink()
+    else:
+        os.truncate(shard, int(length * shard.stat().st_size))
+    if before is not None and length != 0:
+        assert source[1]["id"] == before["id"]
+        return
+    with pytest.raises(DataError) as caught:
+        source[1]
+    assert str(caught.value).startswith(f"{tmp_path}/tiny/1.0.0, split 'train', record 1: cannot be read (")
+    assert str(caught.value).endswith("): prepare the data set anew")
+    assert "NoneType" not in str(caught.value)
+    assert "\n" not in str(caught.value)

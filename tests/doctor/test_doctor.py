@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from larvseg_jax.config import from_config
-from larvseg_jax.doctor import data
+from larvseg_jax.doctor import data, set_report
 from larvseg_jax.doctor.examination import Extent, diagnose
 from larvseg_jax.doctor.findings import count
 from tests import tiny
@@ -148,7 +148,7 @@ DAMAGES = (
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda f: f.__name__)
 def test_damage_is_named(config, tmp_path, damage):
     title, where, level, cases = damage(tmp_path / "tiny")
-    reports = data.inspect(from_config(config), None)
+    reports = set_report.inspect(from_config(config), None)
     sections = {
         s.title: s
         for s in (data.found_section(from_config(config), reports), data.unreadable_section(reports),
@@ -206,7 +206,7 @@ def test_many_cases_are_counted_and_the_first_are_printed(config, tmp_path, caps
 def test_a_sample_is_spread_over_the_set_and_says_so(config, tmp_path):
     mask = mask_of(tmp_path / "tiny", "p09")
     write_mask(tmp_path / "tiny", "p09", np.where(mask == 0, 200, mask).astype(np.uint8))
-    reports = data.inspect(from_config(config), 2)
+    reports = set_report.inspect(from_config(config), 2)
     assert reports[0].scan.looked_at == 2
     assert any("p09.png: value 200" in fault.what for fault in reports[0].scan.faults)  # the last of ten
     notes = [f for f in data.labels_section(reports).findings if "looked at" in f.text and "classes" in f.text]
@@ -215,7 +215,7 @@ def test_a_sample_is_spread_over_the_set_and_says_so(config, tmp_path):
 
 def test_classes_that_no_photo_shows_are_named(config, tmp_path):
     config.vocabulary.classes = (*tiny.NAMES, "pink")
-    reports = data.inspect(from_config(config), None)
+    reports = set_report.inspect(from_config(config), None)
     found = [f for f in data.labels_section(reports).findings if "no photo shows" in f.text]
     assert [(f.where, f.level) for f in found] == [("streams.tags", "warning"), ("evals.val", "note")]
     assert all(f.text.endswith("shows 1 of its 6 classes: pink") for f in found)
@@ -239,7 +239,7 @@ def test_folders_by_split_and_class_folders(config, tmp_path):
     config.streams.tags.source.folder, config.streams.tags.source.class_folders = "", "tagged"
     config.streams.tags.source.split = "train"
     run = from_config(config)
-    reports = {report.where: report for report in data.inspect(run, None)}
+    reports = {report.where: report for report in set_report.inspect(run, None)}
     masks = [fault.what for fault in reports["streams.masks"].photos.faults]
     assert any("masks/train/p01.png does not exist" in text for text in masks)
     assert any("readme.txt is no picture" in text for text in masks)
@@ -259,7 +259,7 @@ def test_what_training_would_refuse_is_said_when_no_check_has_found_it(config, t
     config.streams.masks.classes = ("background", "red", "grey")
     config.streams.tags.always_tags = ("grass",)
     run = from_config(config)
-    errors = [f for f in data.found_section(run, data.inspect(run, None)).findings if f.level == "error"]
+    errors = [f for f in data.found_section(run, set_report.inspect(run, None)).findings if f.level == "error"]
     assert any(f.where == "streams.tags" and "always_tags has 'grass'" in f.text for f in errors)
 
 
@@ -267,7 +267,7 @@ def test_a_set_without_a_usable_photo_shows_all_its_faults(config, tmp_path):
     listed_twice(tmp_path / "tiny")
     (tmp_path / "tiny" / "masks").rename(tmp_path / "tiny" / "mask")
     run = from_config(config)
-    reports = data.inspect(run, None)
+    reports = set_report.inspect(run, None)
     (found,) = [f for f in data.found_section(run, reports).findings if f.where == "streams.masks"]
     assert (found.level, found.text.endswith("lists 'p03' twice: remove one")) == ("error", True)
     assert [detail.rpartition("/")[2] for detail in found.details] == [

@@ -9,7 +9,7 @@ from PIL import Image
 
 from configs import own_data
 from larvseg_jax.config import from_config
-from larvseg_jax.doctor import data
+from larvseg_jax.doctor import data, set_report
 
 SIZE = (24, 32)
 NAMES = "background\ngrass\nwater\n"
@@ -53,7 +53,7 @@ def put(folder, split, number, image=None, mask_file=None):
 def lines(folder):
     """The doctor's lines on the data as printed ("level where: text"), with their cases; in the order of the levels."""
     run = from_config(own_data.get_config(str(folder)))
-    reports = data.inspect(run, None)
+    reports = set_report.inspect(run, None)
     sections = (data.found_section(run, reports), data.unreadable_section(reports), data.labels_section(reports))
     findings = [finding for section in sections for finding in section.findings]
     shown = [f"{f.level} {f.where}: {' '.join((f.text, *f.details))}" for f in findings]
@@ -183,5 +183,5 @@ def test_a_class_that_a_config_learns_in_spite_of_its_name_is_named(folder):
     (folder / "classes.txt").write_text("void\ngrass\nwater\n")
     config = own_data.get_config(f"{folder},base=void")
     run = from_config(config)
-    (found,) = [f for f in data.found_section(run, data.inspect(run, None)).findings if f.where == "classes.txt"]
+    (found,) = [f for f in data.found_section(run, set_report.inspect(run, None)).findings if f.where == "classes.txt"]
     assert (found.level, found.text.endswith("'void' is learnt like any class: is it meant so?")) == ("warning", True)

@@ -14,7 +14,7 @@ from PIL import Image
 from configs import common
 from data_pipelines.sources import SourceConfig
 from larvseg_jax.config import from_config
-from larvseg_jax.doctor import classes, data
+from larvseg_jax.doctor import classes, data, set_report
 from larvseg_jax.doctor.photo_sets import open_photo_set
 from larvseg_jax.doctor.scan import View, look_at
 from larvseg_jax.vocabulary import Vocabulary
@@ -119,7 +119,7 @@ def config(root, tmp_path):
 
 def sections(config, photos=None):
     run = from_config(config)
-    reports = data.inspect(run, photos)
+    reports = set_report.inspect(run, photos)
     return data.found_section(run, reports), data.unreadable_section(reports), data.labels_section(reports)
 
 
@@ -260,7 +260,7 @@ def test_the_release_of_imagenet_and_its_missing_synsets(root):
     missing = dict(release="partial", closest_release="winter-2021", missing_synsets=[lost])
 
     def lines_of(**metadata):
-        report = data.SetReport(
+        report = set_report.SetReport(
             where="streams.imagenet",
             source=SourceConfig(f"{key}/1.0.0", "", "", "train"),
             label_set=label_set,

@@ -10,7 +10,9 @@ import pytest
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.devices.processes import Stopping
-from larvseg_jax.errors import UserError
+from larvseg_jax.errors import DataError, UserError
+from larvseg_jax.evaluation.config import EvalConfig
+from larvseg_jax.evaluation.evaluator import Evaluator
 from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.train import run_steps
 from larvseg_jax.training.recorder import Recorder
@@ -22,9 +24,9 @@ from tests import tiny
 TOTAL = 7
 
 
-def recorder_of(workdir, *, start=0, every=1):
+def recorder_of(workdir, *, start=0, every=1, **changes):
     meter = Meter(16, 0, "float32", make_mesh(8, 1))
-    return Recorder(workdir, start, TOTAL, every, lambda step: 0.1 * step, meter)
+    return Recorder(workdir, start, TOTAL, every, lambda step: 0.1 * step, meter, **changes)
 
 
 def logged(workdir):
@@ -76,21 +78,25 @@ def train_step(state, batch):
 
 
 class Saved(Saves):
-    """Writes nothing; `steps` are those that were saved."""
+    """Writes nothing; `steps` and `scores` are those that were saved."""
 
     def __init__(self):
-        self.steps = []
+        self.steps, self.scores = [], []
 
     def __call__(self, state, step, score):
         self.steps.append(step)
+        self.scores.append(score)
 
     insist = __call__
 
     def again(self):
         return False
 
+    def written(self, step):
+        return True
 
-def run_loop(workdir, losses, *, every, saves=None, place=jnp.asarray):
+
+def run_loop(workdir, losses, *, every, saves=None, place=jnp.asarray, evaluators=None):
     """The loop of a training whose losses these are, saved at every second step."""
     config = tiny.get_config()
     config.total_steps, config.checkpoint.every = TOTAL, 2
@@ -101,7 +107,7 @@ def run_loop(workdir, losses, *, every, saves=None, place=jnp.asarray):
         train_step,
         state,
         batches,
-        {},
+        evaluators or {},
         Saved() if saves is None else saves,
         recorder_of(workdir, every=every),
         Stopping(),
@@ -140,3 +146,32 @@ def test_the_loop_refuses_a_batch_that_is_not_on_the_devices(tmp_path):
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         run_loop(tmp_path, [1.0], every=1, place=np.asarray)
     assert read_history(tmp_path) == []
+
+
+class Failing(Evaluator):
+    """An evaluation after every third step."""
+
+    def __init__(self, error):
+        self.config, self.error = EvalConfig(every=3), error
+
+    def __call__(self, params, memory):
+        raise self.error
+
+
+def test_the_state_is_saved_before_a_bad_photo_ends_an_evaluation(tmp_path):
+    saved = Saved()
+    evaluators = {"val": Failing(DataError("unreadable", "val/a.png: cannot be read", "replace it"))}
+    with pytest.raises(UserError) as stopped:
+        run_loop(tmp_path, [1.0] * TOTAL, every=1, saves=saved, evaluators=evaluators)
+    saved_first = "all steps so far are saved: the same command goes on from here"
+    assert str(stopped.value) == f"val/a.png: cannot be read: replace it; {saved_first}"
+    assert (saved.steps, saved.scores) == ([2, 3], [None, None])
+    assert list(logged(tmp_path)) == [1, 2, 3]
+
+
+def test_a_state_whose_scores_are_not_finite_is_not_saved(tmp_path):
+    saved = Saved()
+    evaluators = {"val": Failing(UserError("logits of photo 'a' are not finite: the weights have diverged"))}
+    with pytest.raises(UserError, match="have diverged$"):
+        run_loop(tmp_path, [1.0] * TOTAL, every=1, saves=saved, evaluators=evaluators)
+    assert saved.steps == [2]
