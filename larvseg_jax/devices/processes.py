@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
 import jax
+from jax._src import distributed  # the store that all processes share has no public name
 from jax.experimental import multihost_utils
 
-from larvseg_jax.console import console
-from larvseg_jax.errors import UserError
+from larvseg_jax.console import console, printable
+from larvseg_jax.devices.watch import Watch, at_exit
+from larvseg_jax.errors import Stopped, UserError
 
 AUTO = "auto"
+_LONGEST_START = 600.0  # seconds between the first and the last process that is to say something
+_asked = itertools.count()
+_watch: Watch | None = None
 
 
-def start(coordinator: str, num_processes: int | None, process_id: int | None) -> None:
+def start(coordinator: str, num_processes: int | None, process_id: int | None, peer_timeout: int) -> None:
     """Joins the processes of a run; without a coordinator it is one process, and nothing happens.
 
-    To be called before JAX touches a device. Afterwards only the first process prints to the terminal.
+    To be called before JAX touches a device. Afterwards only the first process prints to the terminal, and each ends
+    when another one is gone (devices/watch.py).
 
     Args:
       coordinator: "host:port" of process 0, the same on every process; or "auto" on a cluster that JAX
         knows (TPU pods, SLURM, Open MPI, Kubernetes), which then knows the two numbers, too.
       num_processes: how many there are.
       process_id: which one this is, from 0.
+      peer_timeout: seconds of silence after which another process is taken for dead.
     """
     if coordinator in ("", AUTO):
         if num_processes is not None or process_id is not None:
@@ -39,10 +49,67 @@ def start(coordinator: str, num_processes: int | None, process_id: int | None) -
             "every process needs all three, with 0 <= process_id < num_processes"
         )
     try:
-        jax.distributed.initialize(None if coordinator == AUTO else coordinator, num_processes, process_id)
+        jax.distributed.initialize(
+            None if coordinator == AUTO else coordinator,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=max(100, 2 * peer_timeout),  # ours says in one line what JAX's aborts with
+        )
     except (RuntimeError, ValueError) as error:
         raise UserError(f"--coordinator={coordinator}: {error}; give --coordinator=host:port") from error
+    _start_watch(peer_timeout)
     console.quiet = not is_first_process()
+
+
+def _start_watch(timeout: float) -> None:
+    global _watch
+    state = distributed.global_state
+    watch, key = Watch(state.process_id, state.num_processes, timeout), "larvseg/watch"
+    if state.process_id == 0:
+        state.client.key_value_set(key, json.dumps(watch.listen()))
+    else:
+        said = json.loads(state.client.blocking_key_value_get(key, round(1000 * _LONGEST_START)))
+        address = str(state.coordinator_address).rpartition(":")[0].strip("[]")
+        try:
+            watch.join(address, said)
+        except (OSError, TimeoutError) as error:
+            print(
+                f"port {said['port']} of {address} cannot be reached ({error or 'no answer'}): "
+                f"process {state.process_id} and the others will not notice at once when one of them is gone",
+                file=sys.stderr,
+            )
+    at_exit(watch)
+    _watch = watch
+
+
+def leave(error: BaseException | None) -> None:
+    """To be called when the work is done or has ended with an error, which then ends the other processes, too."""
+    if _watch is None:
+        return
+    if error is None or isinstance(error, Stopped):  # all stop together
+        _watch.leave(0)
+    else:
+        code = 2 if isinstance(error, UserError) else 130 if isinstance(error, KeyboardInterrupt) else 1
+        _watch.leave(code, printable(f"{error}" if code == 2 else f"{type(error).__name__}: {error}"))
+
+
+def from_all(name: str, text: str) -> list[str]:
+    """What every process says, in their order; to be called by all of them, in the same order.
+
+    UserError if one of them is not heard in ten minutes. Nothing is computed on a device, so nothing can hang.
+    """
+    if jax.process_count() == 1:
+        return [text]
+    client, number, found = distributed.global_state.client, next(_asked), []
+    client.key_value_set(f"larvseg/{number}/{jax.process_index()}", text)
+    for process in range(jax.process_count()):
+        try:
+            found.append(client.blocking_key_value_get(f"larvseg/{number}/{process}", round(1000 * _LONGEST_START)))
+        except jax.errors.JaxRuntimeError as error:
+            raise UserError(
+                f"process {process} has not said its {name} in {_LONGEST_START:g} s: look at what it prints"
+            ) from error
+    return found
 
 
 def is_first_process() -> bool:
