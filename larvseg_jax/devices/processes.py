@@ -57,7 +57,7 @@ def start(coordinator: str, num_processes: int | None, process_id: int | None, p
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(f"--coordinator={coordinator}: {error}; give --coordinator=host:port") from error
-    _start_watch(peer_timeout)
+    _start_watch(float(peer_timeout))
     console.quiet = not is_first_process()
 
 

@@ -53,7 +53,9 @@ class Watch:
         self._ending = False
         self._settled = threading.Event()
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="watch", daemon=True).start()
+        self._server: asyncio.Server | None = None
+        self._thread = threading.Thread(target=self._loop.run_forever, name="watch", daemon=True)
+        self._thread.start()
 
     def listen(self) -> dict[str, Any]:
         """The first process's part: awaits the others; what they need to `join` it."""
@@ -98,6 +100,22 @@ class Watch:
 
         with contextlib.suppress(TimeoutError):
             asyncio.run_coroutine_threadsafe(say(), self._loop).result(2)
+
+    def close(self) -> None:
+        """Watches no more: the connections close, and nothing that the others do matters."""
+
+        async def stop() -> None:
+            for task in self._tasks:
+                task.cancel()
+            for writer in self._writers.values():
+                writer.transport.abort()
+            if self._server is not None:
+                self._server.close()
+
+        asyncio.run_coroutine_threadsafe(stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def before_shutdown(self) -> None:
         """At exit, before JAX waits for all processes: those that the error of this one ended will never come."""
@@ -178,7 +196,11 @@ class Watch:
             self._settled.set()
 
     def _end(self, line: str) -> None:
-        if self._ending or self._code is not None:  # it ends already; with an error of its own it says that one
+        if self._code is not None:  # it ends with an error of its own and says that one
+            if self._process:
+                self._settled.set()
+            return
+        if self._ending:
             return
         self._ending = True
         self._tell({"end": line})
