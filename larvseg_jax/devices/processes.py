@@ -93,6 +93,17 @@ def leave(error: BaseException | None) -> None:
         _watch.leave(code, printable(f"{error}" if code == 2 else f"{type(error).__name__}: {error}"))
 
 
+def tell_data_wait(seconds: float) -> None:
+    """Tells the first process how long the devices of this one stood still for want of data, per step."""
+    if _watch is not None:
+        _watch.tell_wait(seconds)
+
+
+def data_waits() -> dict[int, tuple[str, float]]:
+    """Process -> (its host, what it told last); the first process knows all, {} without others."""
+    return {} if _watch is None else {process: (_watch.hosts[process], s) for process, s in _watch.waits.items()}
+
+
 def from_all(name: str, text: str) -> list[str]:
     """What every process says, in their order; to be called by all of them, in the same order.
 
