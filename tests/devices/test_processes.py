@@ -38,12 +38,22 @@ from tests.devices.several import assert_all_finish, exit_codes, printed, printe
 STEPS = 7
 
 
-def on_one_device(config, steps):
-    """(metrics of every step, state after it) of a run of one process with one device: this one."""
-    run, mesh = from_config(config), make_mesh(1, 1, jax.devices()[:1])
-    batches, place = host_batches(run, open_streams(run), 0), batch_placer(run, mesh)
-    state, losses, states = fresh_state(run, mesh), [], []
-    step = lower_step(run, mesh, state).compile({"xla_backend_optimization_level": 0})
+def one_device():
+    return make_mesh(1, 1, jax.devices()[:1])
+
+
+def step_of(config):
+    """A run's step, compiled for one process with one device: this one."""
+    run, mesh = from_config(config), one_device()
+    return lower_step(run, mesh, state_layout(run, mesh)).compile({"xla_backend_optimization_level": 0})
+
+
+def on_one_device(config, steps, state=None, step=None):
+    """(metrics of each step, state after it) of a run of one process with one device; from the beginning or a state."""
+    run, mesh = from_config(config), one_device()
+    state, step = state or fresh_state(run, mesh), step or step_of(config)
+    batches, place = host_batches(run, open_streams(run), int(state.step)), batch_placer(run, mesh)
+    losses, states = [], []
     for _ in range(steps):
         state, metrics = step(state, place(next(batches)))
         losses.append(jax.device_get(metrics))
@@ -77,14 +87,16 @@ def data_root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def on_one(data_root):
-    losses, (*_, state) = on_one_device(config_for(data_root, STEPS), STEPS)
-    return losses, jax.device_get(state)
+    config = config_for(data_root, STEPS)
+    step = step_of(config)
+    losses, (*_, state) = on_one_device(config, STEPS, step=step)
+    return losses, jax.device_get(state), step
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [(4, 4), (2, 2, 2, 2)], ids=str)
-def test_several_processes_train_like_one_and_one_reads_their_checkpoint(tmp_path, data_root, on_one, devices):
-    config, workdir, (losses, ours) = config_for(data_root, STEPS), tmp_path / "run", on_one
+def test_several_processes_train_like_one_and_one_goes_on_from_them(tmp_path, data_root, on_one, devices):
+    config, workdir, (losses, ours, one_step) = config_for(data_root, STEPS), tmp_path / "run", on_one
     mesh = "--config.mesh.model=2", "--config.mesh.shard_backbone=True"
     assert_all_finish(workdir, start(workdir, *options(config), *mesh, devices=devices))
 
@@ -95,6 +107,10 @@ def test_several_processes_train_like_one_and_one_reads_their_checkpoint(tmp_pat
     layout = state_layout(from_config(config), make_mesh(8, 1))
     with Checkpoints(workdir, read_only=True) as checkpoints:
         theirs = jax.device_get(checkpoints.restore(STEPS, layout))
+        # As if they had been killed before the last step, and one process had gone on.
+        before = checkpoints.restore(STEPS - 1, state_layout(from_config(config), one_device()))
+    last, _ = on_one_device(config, 1, before, one_step)
+    assert_same_losses(history, [*losses[:-1], *last], first=STEPS - 1)
     assert ours.memory.wraps.max() >= 1
     np.testing.assert_array_equal(theirs.memory.cursor, ours.memory.cursor)
     np.testing.assert_array_equal(theirs.memory.wraps, ours.memory.wraps)
