@@ -17,7 +17,7 @@ from larvseg_jax import assemble
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import console, stage
 from larvseg_jax.devices.memory import state_size
-from larvseg_jax.devices.processes import Stopping, is_first_process, stop_requested
+from larvseg_jax.devices.processes import Stopping, from_all, is_first_process, stop_requested
 from larvseg_jax.diverged import explain
 from larvseg_jax.errors import Stopped, UserError
 from larvseg_jax.evaluation.evaluator import Evaluation, Evaluator
@@ -98,6 +98,7 @@ def _train(
         if int(state.step) < run.total_steps:
             with stage("compilation", timings):
                 train_step = assemble.lower_step(run, mesh, state, method).compile()
+                from_all("compiled step", "")  # a host that compiles for long is waited for here: the step would not
                 batches = map(assemble.batch_placer(run, mesh), assemble.host_batches(run, streams, int(state.step)))
             with stage("training", timings):
                 rate = learning_rate(run.optimizer, run.total_steps)

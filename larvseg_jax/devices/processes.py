@@ -9,7 +9,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 from jax._src import distributed  # the store that all processes share has no public name
@@ -20,7 +22,7 @@ from larvseg_jax.devices.watch import Watch, at_exit
 from larvseg_jax.errors import Stopped, UserError
 
 AUTO = "auto"
-_LONGEST_START = 600.0  # seconds between the first and the last process that is to say something
+_LONGEST_START = 1800.0  # seconds between the first and the last process that is to say something
 _asked = itertools.count()
 _watch: Watch | None = None
 
@@ -59,16 +61,21 @@ def start(coordinator: str, num_processes: int | None, process_id: int | None, p
         raise UserError(f"--coordinator={coordinator}: {error}; give --coordinator=host:port") from error
     _start_watch(float(peer_timeout))
     console.quiet = not is_first_process()
+    if jax.default_backend() == "cpu":
+        # JAX writes those of the first process only. With its programs from disk that one would be in the first step
+        # while the others compile, and Gloo, which connects CPUs, waits for them no longer than 30 s.
+        jax.config.update("jax_enable_compilation_cache", False)
 
 
 def _start_watch(timeout: float) -> None:
     global _watch
     state = distributed.global_state
+    store: Any = state.client
     watch, key = Watch(state.process_id, state.num_processes, timeout), "larvseg/watch"
     if state.process_id == 0:
-        state.client.key_value_set(key, json.dumps(watch.listen()))
+        store.key_value_set(key, json.dumps(watch.listen()))
     else:
-        said = json.loads(state.client.blocking_key_value_get(key, round(1000 * _LONGEST_START)))
+        said = json.loads(store.blocking_key_value_get(key, round(1000 * _LONGEST_START)))
         address = str(state.coordinator_address).rpartition(":")[0].strip("[]")
         try:
             watch.join(address, said)
@@ -86,6 +93,9 @@ def leave(error: BaseException | None) -> None:
     """To be called when the work is done or has ended with an error, which then ends the other processes, too."""
     if _watch is None:
         return
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        # Perhaps of a transfer whose other end is gone: the watch says which, and ends this process, or will soon.
+        time.sleep(_watch.timeout + 1)
     if error is None or isinstance(error, Stopped):  # all stop together
         _watch.leave(0)
     else:
@@ -107,16 +117,19 @@ def data_waits() -> dict[int, tuple[str, float]]:
 def from_all(name: str, text: str) -> list[str]:
     """What every process says, in their order; to be called by all of them, in the same order.
 
-    UserError if one of them is not heard in ten minutes. Nothing is computed on a device, so nothing can hang.
+    UserError if one of them is not heard in half an hour. Nothing is computed on a device, so nothing can hang.
     """
     if jax.process_count() == 1:
         return [text]
-    client, number, found = distributed.global_state.client, next(_asked), []
-    client.key_value_set(f"larvseg/{number}/{jax.process_index()}", text)
+    number, found = next(_asked), []
+    store: Any = distributed.global_state.client
+    store.key_value_set(f"larvseg/{number}/{jax.process_index()}", text)
     for process in range(jax.process_count()):
         try:
-            found.append(client.blocking_key_value_get(f"larvseg/{number}/{process}", round(1000 * _LONGEST_START)))
+            found.append(store.blocking_key_value_get(f"larvseg/{number}/{process}", round(1000 * _LONGEST_START)))
         except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE" not in str(error):
+                raise
             raise UserError(
                 f"process {process} has not said its {name} in {_LONGEST_START:g} s: look at what it prints"
             ) from error

@@ -35,15 +35,16 @@ class Watch:
     """One process's part. A thread of its own hears and speaks, whatever the rest of the process waits for.
 
     Attributes:
+      timeout: seconds of silence after which another process is taken for dead.
       hosts: process -> its host, of those that are known here: the first process knows all.
       waits: process -> what it last said by `tell_wait`, seconds; the first process knows all.
     """
 
     def __init__(self, process: int, count: int, timeout: float) -> None:
-        """`timeout`: seconds of silence after which another process is taken for dead."""
         self.hosts = {process: socket.gethostname()}
         self.waits: dict[int, float] = {}
-        self._process, self._timeout = process, timeout
+        self.timeout = timeout
+        self._process = process
         self._others = set(range(count)) - {process}
         self._left: set[int] = set()  # they have said that they end
         self._closed: set[int] = set()  # their connection is no more
@@ -78,7 +79,7 @@ class Watch:
 
         async def connect() -> None:
             opening = asyncio.open_connection(address, said["port"])
-            reader, writer = await asyncio.wait_for(opening, self._timeout)
+            reader, writer = await asyncio.wait_for(opening, self.timeout)
             own = {"token": said["token"], "process": self._process, "host": self.hosts[self._process]}
             writer.write(_line(own))
             self._begin(self._follow(0, said["host"], reader, writer))
@@ -134,7 +135,7 @@ class Watch:
 
     async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: str) -> None:
         with contextlib.suppress(TimeoutError, OSError, ValueError, KeyError, TypeError):  # a stranger
-            hello = json.loads(await asyncio.wait_for(reader.readline(), self._timeout))
+            hello = json.loads(await asyncio.wait_for(reader.readline(), self.timeout))
             if secrets.compare_digest(hello["token"], token):
                 self._begin(self._follow(hello["process"], hello["host"], reader, writer))
                 return
@@ -148,10 +149,10 @@ class Watch:
         self._begin(self._beat(writer))
         how = "its connection has closed"
         try:
-            while text := await asyncio.wait_for(reader.readline(), self._timeout):
+            while text := await asyncio.wait_for(reader.readline(), self.timeout):
                 self._hear(process, json.loads(text))
         except TimeoutError:
-            how = f"silent for {self._timeout:g} s"
+            how = f"silent for {self.timeout:g} s"
         except (OSError, ValueError):
             pass
         writer.close()
@@ -164,7 +165,7 @@ class Watch:
     async def _beat(self, writer: asyncio.StreamWriter) -> None:
         while not writer.is_closing():
             writer.write(_line({}))
-            await asyncio.sleep(min(5.0, self._timeout / 6))
+            await asyncio.sleep(min(5.0, self.timeout / 6))
 
     def _hear(self, process: int, said: Mapping[str, Any]) -> None:
         if "end" in said:

@@ -33,6 +33,7 @@ def start(workdir, *options, devices=(4, 4), own=()):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_FLAGS", "JAX_NUMPY"))}
+    environment |= {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": f"{workdir}_programs"}
     processes = []
     for i, count in enumerate(devices):
         # Without optimisation: compiling is most of the time these tests take.
@@ -44,8 +45,8 @@ def start(workdir, *options, devices=(4, 4), own=()):
             done = subprocess.Popen(
                 command,
                 cwd=REPOSITORY,
-                # No programs from disk: one that has to compile would keep the others waiting too long.
-                env=environment | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": ""},
+                env=environment
+                | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": f"{workdir}_programs"},
                 stdout=out,
                 stderr=out,
             )

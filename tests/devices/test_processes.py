@@ -24,7 +24,7 @@ from larvseg_jax.assemble import (
 from larvseg_jax.config import from_config
 from larvseg_jax.devices import processes
 from larvseg_jax.devices.mesh import make_mesh
-from larvseg_jax.errors import UserError
+from larvseg_jax.errors import Stopped, UserError
 from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.training.profiling import Profile
 from larvseg_jax.training.state import TrainState
@@ -121,6 +121,8 @@ def test_several_processes_train_like_one_and_one_goes_on_from_them(tmp_path, da
         # Adam moves an entry by the rate whatever the size of its gradient, so one near zero may go either way.
         np.testing.assert_allclose(a, b, atol=1e-4, err_msg=jax.tree_util.keystr(path))
     assert_only_the_first_writes_and_tells(workdir, len(devices))
+    # Else the first one would not compile at the next start, and give up waiting for the others, which have to.
+    assert not Path(f"{workdir}_programs").exists()
 
 
 def assert_only_the_first_writes_and_tells(workdir, processes):
@@ -236,6 +238,23 @@ def test_another_process_traces_nothing(tmp_path, monkeypatch):
     with Clock(0) as clock, Profile(tmp_path, (0, 2)) as profile:
         profile.begin(0, {}, clock)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_a_transfer_waits_for_the_watch_to_say_who_is_gone(monkeypatch):
+    class Heard:
+        timeout = 30.0
+
+        def leave(self, *said):
+            events.append(said)
+
+    events = []
+    monkeypatch.setattr(processes, "_watch", Heard())
+    monkeypatch.setattr(time, "sleep", events.append)
+    processes.leave(jax.errors.JaxRuntimeError("Connection closed by peer"))
+    processes.leave(UserError("seed is wrong"))
+    processes.leave(Stopped("stopped", 143))
+    processes.leave(None)
+    assert events == [31.0, (1, "JaxRuntimeError: Connection closed by peer"), (2, "seed is wrong"), (0,), (0,)]
 
 
 def test_one_process_joins_nobody():
