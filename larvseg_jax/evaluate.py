@@ -12,7 +12,9 @@ from larvseg_jax import assemble
 from larvseg_jax.console import console, printable, stage
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.evaluation.metrics import Summary
+from larvseg_jax.provenance import versions
 from larvseg_jax.trained import load_trained
+from larvseg_jax.training.agreement import check_same_everywhere
 
 
 def evaluate_checkpoint(
@@ -34,6 +36,8 @@ def evaluate_checkpoint(
         trained = load_trained(path, step, mesh=mesh)
         run = trained.experiment(config, data_root)
         console.print(f"  step {trained.step} of {path}")
+    kept = {name: value for name, value in run.settings.items() if name != "data_root"}  # may differ between hosts
+    check_same_everywhere("config", {**kept, "step": trained.step, "versions": versions()})
     summaries = {}
     for name, evaluator in assemble.make_evaluators(run, mesh, trained.method).items():
         summaries[name] = summary = evaluator(trained.params, trained.memory).summary

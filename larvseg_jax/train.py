@@ -18,16 +18,18 @@ from larvseg_jax import assemble
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import console, stage
 from larvseg_jax.devices.memory import state_size
-from larvseg_jax.devices.processes import Stopping, is_first_process, stop_requested
+from larvseg_jax.devices.processes import Stopping, from_all, is_first_process, stop_requested
 from larvseg_jax.disk import write_text
 from larvseg_jax.diverged import explain
 from larvseg_jax.errors import DataError, Stopped, UserError
 from larvseg_jax.evaluation.evaluator import Evaluation, Evaluator
 from larvseg_jax.methods.method import Batch, Method
 from larvseg_jax.options import changes
+from larvseg_jax.provenance import versions
 from larvseg_jax.report.gallery import check_figures, choose_photos, make_gallery
 from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.report.report import EvaluationReport, write_report
+from larvseg_jax.training.agreement import check_same_everywhere
 from larvseg_jax.training.finite import Diverged, check_state
 from larvseg_jax.training.history import note
 from larvseg_jax.training.lock import locked
@@ -53,6 +55,9 @@ def train(run: Experiment, profiled: tuple[int, int] | None = None, accept: Coll
     `profiled` = (START, STOP) traces the steps from START to STOP (training/profiling.py). `accept` names what may
     differ from the checkpoint that it goes on from: "data". Raises Stopped after SIGTERM or Ctrl-C, the state saved.
     """
+    # Of the paths only this one may differ between hosts.
+    kept = {name: value for name, value in run.settings.items() if name != "data_root"}
+    check_same_everywhere("config", {**kept, "--accept": sorted(accept), "versions": versions()})
     with locked(run.workdir), stop_requested() as stopping:
         return _train(run, profiled, accept, stopping)
 
@@ -82,6 +87,7 @@ def _train(
             check_figures(method, layout.params, layout.memory, evaluator)
     check_not_stopped(stopping)
     record = Record.of(run.settings, run.vocabulary.classes, assemble.data_settings(run, streams), layout)
+    check_same_everywhere("data", {**record.data, "vocabulary.classes": record.classes})
     evaluations: Evaluations = {}
     with Checkpoints(run.workdir, run.checkpoint.keep_last, run.checkpoint.best) as checkpoints:
         first = functools.partial(first_state, run, mesh, method, checkpoints, record, accept)
@@ -96,6 +102,7 @@ def _train(
         if int(state.step) < run.total_steps:
             with stage("compilation", timings):
                 train_step = assemble.lower_step(run, mesh, state, method).compile()
+                from_all("compiled step", "")  # a host that compiles for long is waited for here: the step would not
                 host, replaced = host_batches(run, streams, int(state.step))
                 batches = map(assemble.batch_placer(run, mesh), host)
             with stage("training", timings):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from larvseg_jax.cli import Flags, Given
-from larvseg_jax.commands._processes import define_processes, start_processes
+from larvseg_jax.commands._processes import define_processes, several_processes
 
 
 def define(flags: Flags) -> None:
@@ -23,8 +23,8 @@ def define(flags: Flags) -> None:
 
 def main(given: Given) -> None:
     """Loads the checkpoint and prints its scores."""
-    start_processes(given)
-    # Imported late: a mistyped flag is answered before JAX has started.
-    from larvseg_jax.evaluate import evaluate_checkpoint
+    with several_processes(given):
+        # Imported late: a mistyped flag is answered before JAX has started.
+        from larvseg_jax.evaluate import evaluate_checkpoint
 
-    evaluate_checkpoint(Path(given.run), given.step, given.data_root, given.config)
+        evaluate_checkpoint(Path(given.run), given.step, given.data_root, given.config)

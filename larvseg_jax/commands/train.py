@@ -7,7 +7,7 @@ The same command continues a run that was interrupted. On several hosts it is st
 from __future__ import annotations
 
 from larvseg_jax.cli import Flags, Given
-from larvseg_jax.commands._processes import define_processes, start_processes
+from larvseg_jax.commands._processes import define_processes, several_processes
 from larvseg_jax.errors import UserError
 
 INTERRUPTED = "the same command goes on from the last checkpoint; before the first one it begins again"
@@ -27,15 +27,15 @@ def main(given: Given) -> None:
     unknown = set(given.accept) - {"data"}
     if unknown:
         raise UserError(f"--accept={sorted(unknown)[0]}: the only thing to accept is data")
-    start_processes(given)
-    # Imported late: a mistyped flag is answered before JAX has started.
-    from larvseg_jax.config import from_config
-    from larvseg_jax.show import show
-    from larvseg_jax.train import train
-    from larvseg_jax.training.profiling import parse_window
+    with several_processes(given):
+        # Imported late: a mistyped flag is answered before JAX has started.
+        from larvseg_jax.config import from_config
+        from larvseg_jax.show import show
+        from larvseg_jax.train import train
+        from larvseg_jax.training.profiling import parse_window
 
-    run = from_config(given.config)
-    if given.show:
-        show(run)
-        return
-    train(run, parse_window(given.profile, run.total_steps) if given.profile else None, given.accept)
+        run = from_config(given.config)
+        if given.show:
+            show(run)
+            return
+        train(run, parse_window(given.profile, run.total_steps) if given.profile else None, given.accept)

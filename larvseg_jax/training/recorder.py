@@ -15,6 +15,7 @@ from larvseg_jax.methods.method import Metrics
 from larvseg_jax.report.metric_log import MetricLog
 from larvseg_jax.training.finite import check_losses
 from larvseg_jax.training.profiling import Profile
+from larvseg_jax.training.slow_host import SlowHost
 from larvseg_jax.training.telemetry import Clock, Meter
 
 T = TypeVar("T")
@@ -47,6 +48,7 @@ class Recorder:
         self._log, self._clock = MetricLog(workdir, start), Clock(start)
         self._progress = TrainProgress(total, start)
         self._profile = Profile(workdir / "tensorboard", profiled)
+        self._slow_host = SlowHost(workdir)
         self._pending: tuple[int, Metrics] | None = None
         self._last: Metrics = {}
         self._open = contextlib.ExitStack()
@@ -98,7 +100,8 @@ class Recorder:
         if due:
             with jax.transfer_guard("allow"):  # the schedule is a function on the device, whatever it is given
                 values["learning_rate"] = float(self._rate(step - 1))
-            values |= self._meter.values(self._clock.read(step))
+            lap = self._clock.read(step)
+            values |= self._meter.values(lap) | self._slow_host.values(step, lap)
             self._log.write(step, "train", values)
         self._progress.update(step, values if due else {})
 

@@ -5,9 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -28,7 +25,7 @@ from larvseg_jax.assemble import (
 from larvseg_jax.config import from_config
 from larvseg_jax.devices import processes
 from larvseg_jax.devices.mesh import make_mesh
-from larvseg_jax.errors import UserError
+from larvseg_jax.errors import Stopped, UserError
 from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.training.profiling import Profile
 from larvseg_jax.training.state import TrainState
@@ -37,87 +34,27 @@ from larvseg_jax.weights import checkpoint
 from larvseg_jax.weights.checkpoint import Checkpoints
 from larvseg_jax.weights.record import Record
 from tests import tiny
+from tests.devices.several import assert_all_finish, exit_codes, printed, printed_text, start, touched
 
-REPOSITORY = Path(__file__).parent.parent.parent
 STEPS = 7
-GLOO = ("[Gloo] Rank ", " is connected to ", " peer ranks. ", "Expected number of connected peer ranks is : ")
-
-# train.py, and a list of the files and folders that its Python makes, changes or moves.
-WATCHED = """
-import os, runpy, sys
-touched = open(sys.argv[1], "w", buffering=1)
-def watch(event, arguments):
-    writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-    if (writes or event in ("os.mkdir", "os.rename", "os.remove")) and not isinstance(arguments[0], int):
-        print(os.fsdecode(arguments[0]), file=touched)
-sys.argv[:2] = ["train.py"]
-sys.addaudithook(watch)
-runpy.run_path("train.py", run_name="__main__")
-"""
 
 
-def start(workdir, *options, devices=(4, 4)):
-    """Processes of so many devices each, one run of tests/tiny.py; what they print goes to files beside its folder."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_FLAGS", "JAX_NUMPY"))}
-    processes = []
-    for i, count in enumerate(devices):
-        # Without optimisation: compiling is most of the time these tests take.
-        flags = f"--xla_force_host_platform_device_count={count} --xla_backend_optimization_level=0"
-        own = [f"--coordinator=localhost:{port}", f"--num_processes={len(devices)}", f"--process_id={i}"]
-        command = [sys.executable, "-c", WATCHED, f"{workdir}_{i}_touched.txt", "--config=tests/tiny.py"]
-        command += [f"--config.workdir={workdir}", *options, *own]
-        with printed(workdir, i).open("w") as out:
-            done = subprocess.Popen(
-                command,
-                cwd=REPOSITORY,
-                # No programs from disk: one that has to compile would keep the others waiting too long.
-                env=environment | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": ""},
-                stdout=out,
-                stderr=out,
-            )
-        processes.append(done)
-    return processes
+def one_device():
+    return make_mesh(1, 1, jax.devices()[:1])
 
 
-def printed(workdir, process):
-    return workdir.parent / f"{workdir.name}_{process}.txt"
+def step_of(config):
+    """A run's step, compiled for one process with one device: this one."""
+    run, mesh = from_config(config), one_device()
+    return lower_step(run, mesh, state_layout(run, mesh)).compile({"xla_backend_optimization_level": 0})
 
 
-def printed_text(workdir, process):
-    """What it printed, but for the lines of Gloo, whose threads write them piece by piece into each other's."""
-    text = printed(workdir, process).read_text()
-    for piece in GLOO:
-        text = text.replace(piece, "")
-    return text if re.search(r"[^\d\s]", text) else ""
-
-
-def touched(workdir, process):
-    """What a process made, changed or moved in the run's folder."""
-    paths = map(Path, Path(f"{workdir}_{process}_touched.txt").read_text().splitlines())
-    return {path for path in paths if workdir in path.parents}
-
-
-def assert_all_finish(workdir, processes):
-    assert exit_codes(processes) == [0] * len(processes), printed(workdir, 1).read_text()[-3000:]
-
-
-def exit_codes(processes):
-    try:
-        return [process.wait(timeout=400) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-
-
-def on_one_device(config, steps):
-    """(metrics of every step, state after it) of a run of one process with one device: this one."""
-    run, mesh = from_config(config), make_mesh(1, 1, jax.devices()[:1])
-    batches, place = host_batches(run, open_streams(run), 0), batch_placer(run, mesh)
-    state, losses, states = fresh_state(run, mesh), [], []
-    step = lower_step(run, mesh, state).compile({"xla_backend_optimization_level": 0})
+def on_one_device(config, steps, state=None, step=None):
+    """(metrics of each step, state after it) of a run of one process with one device; from the beginning or a state."""
+    run, mesh = from_config(config), one_device()
+    state, step = state or fresh_state(run, mesh), step or step_of(config)
+    batches, place = host_batches(run, open_streams(run), int(state.step)), batch_placer(run, mesh)
+    losses, states = [], []
     for _ in range(steps):
         state, metrics = step(state, place(next(batches)))
         losses.append(jax.device_get(metrics))
@@ -151,14 +88,16 @@ def data_root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def on_one(data_root):
-    losses, (*_, state) = on_one_device(config_for(data_root, STEPS), STEPS)
-    return losses, jax.device_get(state)
+    config = config_for(data_root, STEPS)
+    step = step_of(config)
+    losses, (*_, state) = on_one_device(config, STEPS, step=step)
+    return losses, jax.device_get(state), step
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [(4, 4), (2, 2, 2, 2)], ids=str)
-def test_several_processes_train_like_one_and_one_reads_their_checkpoint(tmp_path, data_root, on_one, devices):
-    config, workdir, (losses, ours) = config_for(data_root, STEPS), tmp_path / "run", on_one
+def test_several_processes_train_like_one_and_one_goes_on_from_them(tmp_path, data_root, on_one, devices):
+    config, workdir, (losses, ours, one_step) = config_for(data_root, STEPS), tmp_path / "run", on_one
     mesh = "--config.mesh.model=2", "--config.mesh.shard_backbone=True"
     assert_all_finish(workdir, start(workdir, *options(config), *mesh, devices=devices))
 
@@ -169,6 +108,10 @@ def test_several_processes_train_like_one_and_one_reads_their_checkpoint(tmp_pat
     layout = state_layout(from_config(config), make_mesh(8, 1))
     with Checkpoints(workdir, read_only=True) as checkpoints:
         theirs = jax.device_get(checkpoints.restore(STEPS, layout))
+        # As if they had been killed before the last step, and one process had gone on.
+        before = checkpoints.restore(STEPS - 1, state_layout(from_config(config), one_device()))
+    last, _ = on_one_device(config, 1, before, one_step)
+    assert_same_losses(history, [*losses[:-1], *last], first=STEPS - 1)
     assert ours.memory.wraps.max() >= 1
     np.testing.assert_array_equal(theirs.memory.cursor, ours.memory.cursor)
     np.testing.assert_array_equal(theirs.memory.wraps, ours.memory.wraps)
@@ -179,6 +122,8 @@ def test_several_processes_train_like_one_and_one_reads_their_checkpoint(tmp_pat
         # Adam moves an entry by the rate whatever the size of its gradient, so one near zero may go either way.
         np.testing.assert_allclose(a, b, atol=1e-4, err_msg=jax.tree_util.keystr(path))
     assert_only_the_first_writes_and_tells(workdir, len(devices))
+    # Else the first one would not compile at the next start, and give up waiting for the others, which have to.
+    assert not Path(f"{workdir}_programs").exists()
 
 
 def assert_only_the_first_writes_and_tells(workdir, processes):
@@ -268,7 +213,7 @@ def test_a_mesh_that_the_processes_cannot_share_is_refused_by_all(tmp_path, data
 )
 def test_incomplete_flags_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
-        processes.start(*arguments)
+        processes.start(*arguments, peer_timeout=30)
 
 
 def test_another_process_waits_until_the_first_has_set_damage_aside(tmp_path, monkeypatch):
@@ -296,8 +241,25 @@ def test_another_process_traces_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_error_of_a_transfer_waits_for_the_watch_to_say_who_is_gone(monkeypatch):
+    class Heard:
+        timeout = 30.0
+
+        def leave(self, *said):
+            events.append(said)
+
+    events = []
+    monkeypatch.setattr(processes, "_watch", Heard())
+    monkeypatch.setattr(time, "sleep", events.append)
+    processes.leave(jax.errors.JaxRuntimeError("Connection closed by peer"))
+    processes.leave(UserError("seed is wrong"))
+    processes.leave(Stopped("stopped", 143))
+    processes.leave(None)
+    assert events == [31.0, (1, "JaxRuntimeError: Connection closed by peer"), (2, "seed is wrong"), (0,), (0,)]
+
+
 def test_one_process_joins_nobody():
-    processes.start("", None, None)
+    processes.start("", None, None, 30)
     assert processes.is_first_process()
     with processes.stop_requested() as stopping:
         assert not stopping(1)

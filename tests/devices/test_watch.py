@@ -1,0 +1,198 @@
+"""A process that is gone, or has ended with an error, ends the others, which say in one line who it was."""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import socket
+import time
+
+import pytest
+
+from larvseg_jax.devices import watch
+from larvseg_jax.devices.watch import GONE, Watch
+from larvseg_jax.report.metric_log import read_history
+from tests import tiny
+from tests.devices.several import exit_codes, printed, start
+
+SECONDS = 60.0  # for what takes a moment
+
+
+@pytest.fixture
+def ends(monkeypatch):
+    """The lines of all watches of this process that end it."""
+    lines = queue.Queue()
+    monkeypatch.setattr(watch, "end_process", lines.put)
+    return lines
+
+
+@pytest.fixture
+def watching(ends):
+    """Makes watches, which are closed before they could really end this process."""
+    with contextlib.ExitStack() as made:
+
+        def make(process, count, timeout=SECONDS):
+            return made.enter_context(contextlib.closing(Watch(process, count, timeout)))
+
+        yield make
+
+
+@pytest.fixture
+def first(watching):
+    """(the watch of the first of three processes, a function that connects to it as another one)."""
+    mine = watching(0, 3)
+    said = mine.listen()
+    with contextlib.ExitStack() as opened:
+
+        def connect(process, *lines, token=None):
+            connection = opened.enter_context(socket.create_connection(("localhost", said["port"]), SECONDS))
+            for line in ({"token": token or said["token"], "process": process, "host": f"host{process}"}, *lines):
+                connection.sendall(json.dumps(line).encode() + b"\n")
+            return connection
+
+        connect.said = said
+        yield mine, connect
+
+
+def join(other, server):
+    other.join("localhost", {"port": server.getsockname()[1], "token": "x", "host": "host0"})
+
+
+def until(condition):
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_closed_connection_is_a_death_and_all_hear_of_it(first, ends, watching):
+    _, connect = first
+    third = watching(2, 3)
+    third.join("localhost", connect.said)
+    connect(1).close()
+    for _ in range(2):
+        assert ends.get(timeout=SECONDS).startswith("process 1 (host1) of this run is gone (its connection has closed)")
+
+
+def test_the_death_of_the_first_process_is_seen_too(ends, watching):
+    with socket.create_server(("localhost", 0)) as server:
+        join(watching(1, 2), server)
+        server.accept()[0].close()
+        assert ends.get(timeout=SECONDS).startswith("process 0 (host0) of this run is gone (its connection has closed)")
+
+
+def test_silence_is_a_death(ends, watching):
+    with socket.create_server(("localhost", 0)) as server:
+        join(watching(1, 2, 0.2), server)
+        assert ends.get(timeout=SECONDS).startswith("process 0 (host0) of this run is gone (silent for 0.2 s)")
+
+
+def test_two_that_have_nothing_to_say_are_not_silent(ends, watching):
+    mine, other = watching(0, 2, 1.0), watching(1, 2, 1.0)
+    other.join("localhost", mine.listen())
+    with pytest.raises(queue.Empty):
+        ends.get(timeout=3)
+
+
+def test_one_that_ends_by_itself_is_no_death(first, ends):
+    _, connect = first
+    connect(1, {"left": 1, "host": "host1", "error": ""}).close()
+    connect(2).close()
+    assert ends.get(timeout=SECONDS).startswith("process 2 (host2)")
+    assert ends.empty()
+
+
+def test_an_error_of_one_ends_the_others_a_moment_later(first, ends, watching, monkeypatch):
+    monkeypatch.setattr(watch, "GRACE", 0.1)
+    _, connect = first
+    third = watching(2, 3)
+    third.join("localhost", connect.said)
+    connect(1, {"left": 1, "host": "host1", "error": "photo.jpg cannot be read"})
+    said = "process 1 (host1) of this run has ended with an error: photo.jpg cannot be read"
+    for _ in range(2):
+        assert ends.get(timeout=SECONDS).startswith(said)
+
+
+def test_one_with_an_error_of_its_own_says_only_that_and_waits_for_no_one(first, ends, monkeypatch):
+    """JAX's own end would wait for the others, which have been ended by this one's error."""
+    codes = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    mine, connect = first
+    others = [connect(process) for process in (1, 2)]
+    until(lambda: len(mine.hosts) == 3)
+    mine.before_shutdown()
+    assert codes == []
+    mine.leave(2, "the learning rate is wrong")
+    for other in others:
+        with other.makefile() as lines:
+            assert json.loads(next(line for line in lines if "left" in line))["error"] == "the learning rate is wrong"
+        other.close()
+    mine.before_shutdown()
+    assert codes == [2]
+    assert ends.empty()
+
+
+def test_where_all_have_the_same_error_they_end_as_jax_likes_it(first, monkeypatch):
+    codes = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    mine, connect = first
+    for process in (1, 2):
+        connect(process, {"left": process, "host": "", "error": "the same"})
+    mine.leave(2, "the same")
+    mine.before_shutdown()
+    assert codes == []
+
+
+def test_strangers_are_not_heard(first, ends):
+    mine, connect = first
+    stranger = connect(1, {"wait": 9.0}, token="guessed")
+    assert stranger.recv(1) == b""
+    connect(2, {"wait": 0.5})
+    until(lambda: 2 in mine.waits)
+    assert mine.waits == {2: 0.5}
+    assert ends.empty()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_killed_process_ends_the_other_in_the_middle_of_a_training(tmp_path, dead):
+    workdir, data = tmp_path / "run", tiny.write_data(tmp_path / "data").parent
+    endless = f"--config.data_root={data}", "--config.total_steps=100000", "--config.evals.val.every=100000"
+    processes = start(workdir, *endless, devices=(1, 1))
+    try:
+        until_step(workdir, 3, processes)
+        processes[dead].send_signal(signal.SIGKILL)
+        codes = exit_codes(processes)
+    finally:
+        for process in processes:
+            process.kill()
+    assert codes[dead] == -signal.SIGKILL
+    text = printed(workdir, 1 - dead).read_text()
+    assert codes[1 - dead] == GONE, text[-3000:]
+    said = f"error: process {dead} ({socket.gethostname()}) of this run is gone (its connection has closed): "
+    assert text.splitlines()[-1].startswith(said)
+
+
+def until_step(workdir, step, processes):
+    deadline = time.monotonic() + 400
+    while not (history := read_history(workdir)) or history[-1]["step"] < step:
+        assert [process.poll() for process in processes] == [None, None], printed(workdir, 1).read_text()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_an_error_on_one_process_ends_the_other(tmp_path):
+    """Only the disk of the second has a photo that cannot be read."""
+    workdir, folders = tmp_path / "run", [tiny.write_data(tmp_path / name).parent for name in "ab"]
+    photo = folders[1] / "tiny" / "images" / "p12.png"
+    photo.write_bytes(photo.read_bytes()[:60])
+    own = [[f"--config.data_root={folder}"] for folder in folders]
+    codes = exit_codes(start(workdir, devices=(1, 1), own=own))
+    texts = [printed(workdir, process).read_text() for process in range(2)]
+    assert codes == [GONE, 2], "\n".join(text[-3000:] for text in texts)
+    said = f"error: process 1 ({socket.gethostname()}) of this run has ended with an error: "
+    assert texts[0].splitlines()[-1].startswith(said)
+    assert "p12.png" in texts[0].splitlines()[-1]
+    assert "p12.png" in texts[1].splitlines()[-1]
