@@ -127,7 +127,8 @@ def replay(file: Path) -> None:
         ) from error
     mesh = assemble.mesh_of(run)
     method = assemble.make_method(run, mesh)
-    state = read_state(file.parent / "checkpoints" / str(step), assemble.state_layout(run, mesh, method))
+    checkpoint = file.absolute().parent / "checkpoints" / str(step)  # Orbax takes no relative path
+    state = read_state(checkpoint, assemble.state_layout(run, mesh, method))
     again = take_apart(run, mesh, method, assemble.open_streams(run), state)
     again.show()
     if again.examples != before.examples:
