@@ -25,7 +25,7 @@ _WANTED = {  # how absl and ml_collections complain about a value -> what it mus
 
 
 class Words(NamedTuple):
-    """A command line in three parts, each in its order: the config and its options, other options, what stands alone."""
+    """A command line in three parts, each in its order: config and its options, other options, what stands alone."""
 
     config: list[str]
     options: list[str]

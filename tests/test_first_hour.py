@@ -4,6 +4,7 @@ Flags that make a run short are added behind; everything else is as printed. doc
 tests/configs/test_own_data.py.
 """
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -80,11 +81,11 @@ def run(line: str | Line, capsys) -> str:
     text = " ".join(words)
     more = max((begin for begin in BEHIND if text.startswith(begin)), key=len, default=None)
     capsys.readouterr()
-    try:
+    with contextlib.suppress(SystemExit):
         cli.run(name, [*arguments, *BEHIND.get(more, [])])
-    except SystemExit as left:
-        assert not left.code, f"{text}\n{capsys.readouterr().err}"
-    return capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "error: " not in printed.err, text
+    return printed.out
 
 
 def run_page(name: str, capsys, skip=lambda line: False) -> dict[str, str]:
