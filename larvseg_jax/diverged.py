@@ -57,9 +57,7 @@ class Anatomy:
 
     def show(self) -> None:
         """Prints it."""
-        console.print(
-            f"step {self.step + 1}: " + ", ".join(f"{k} {v:.6g}" for k, v in self.losses.items()), markup=False
-        )
+        console.print(f"step {self.step + 1}: " + ", ".join(f"{k} {v:.6g}" for k, v in self.losses.items()))
         table = Table("layer", "norm of its gradient")
         for layer, norm in self.gradient_norms.items():
             table.add_row(layer, f"{norm:.4g}", style=None if math.isfinite(norm) else "bold red")
