@@ -125,7 +125,10 @@ class Flags:
                     raise UserError(f"--{name}={value}: use {least:g} or more")
             if words.config:
                 rest += self.values([program, *words.config])[1:]
-                _ = self.values["config"].value.name  # a file that could not be loaded says so only when it is used
+                config = self.values["config"].value
+                if config is None:
+                    raise UserError(f"{words.config[0]}: its get_config() returns nothing: let it return the config")
+                _ = config.name  # a file that could not be loaded says so only when it is used
         except Exception as error:  # of absl, of ml_collections, and whatever a config file does
             raise command_line.in_our_words(error, words) from error
         return Given(self.values, [*rest, *words.rest])

@@ -78,8 +78,8 @@ OF_A_CONFIG = {
     ("train", f"--config.seed=1 {CONFIG}"): "--config.seed=1 stands before the config: give --config first",
     (
         "train",
-        f"{CONFIG}:basline",
-    ): "--config=configs/quickstart.py: config argument 'basline': use larvseg or baseline",
+        f"{CONFIG}:larvseq",
+    ): "--config=configs/quickstart.py: config argument 'larvseq': use larvseg or baseline",
     ("train", f"{CONFIG} --profile=20"): "--profile=20: give START:STOP",
     ("train", f"{CONFIG} --config.pretrained=none.npz"): "there is no file none.npz: a published one is at",
     ("train", f"{CONFIG} --config.pretrained=runs"): "did you mean HERE/runs/x,",
@@ -143,7 +143,10 @@ def test_other_ways_to_write_options_are_taken():
     assert flags_of("predict", ["--run=x", "a.jpg", "--", "-b.jpg"]).parse().rest == ["a.jpg", "-b.jpg"]
 
 
-@pytest.mark.parametrize("broken", ["import nowhere", "def get_config():\n    return unknown", "x = 1", "1 / 0"])
+@pytest.mark.parametrize(
+    "broken",
+    ["import nowhere", "def get_config():\n    return unknown", "x = 1", "1 / 0", "def get_config():\n    pass"],
+)
 def test_a_config_that_fails_is_one_line(here, broken):
     Path("own.py").write_text(f"{broken}\n")
     (line,) = answer("train", "--config=own.py")

@@ -65,7 +65,12 @@ def check_script(words: list[str]) -> None:
         assert f'add_argument("{flag}"' in source, flag
 
 
-@pytest.mark.parametrize("line", dict.fromkeys(LINES), ids=lambda line: f"{line.page}: {line.text}")
+def parameter(line: Line):
+    slow = [pytest.mark.slow] if "c171_i21k" in line.text else []  # its class lists take seconds
+    return pytest.param(line, id=f"{line.page}: {line.text}", marks=slow)
+
+
+@pytest.mark.parametrize("line", map(parameter, dict.fromkeys(LINES)))
 def test_a_command_is_taken_as_printed(line: Line, checkout, monkeypatch):
     monkeypatch.chdir(checkout)
     words = words_of(line)
