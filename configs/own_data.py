@@ -180,13 +180,13 @@ def vocabulary(data: Path, classes: FolderClasses, groups: dict[str, str], learn
 def _say(data: Path, classes: FolderClasses, groups: dict[str, str]) -> None:
     """A line for everything that was understood and not simply read."""
     if classes.reading:
-        console.print(classes.reading, markup=False)
+        console.print(classes.reading)
     special_names = [f"{name!r} is {'the background' if g == 'background' else g}" for name, g in groups.items()]
     if set(groups) - {"background"}:
         remedy = "(other meanings: the arguments background=, ignore=, base=)"
-        console.print(f"{classes.file}: {', '.join(special_names)} {remedy}", markup=False)
+        console.print(f"{classes.file}: {', '.join(special_names)} {remedy}")
     if not has_tags(data):
-        console.print(f"{data / 'tagged'} holds no class folder: all classes are learnt from the masks", markup=False)
+        console.print(f"{data / 'tagged'} holds no class folder: all classes are learnt from the masks")
 
 
 def _names(argument: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ ml_collections', are too. Each command has its own set: nothing is defined for t
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import hashlib
 import importlib
@@ -23,6 +24,7 @@ from absl import flags as absl_flags
 from absl import logging
 from ml_collections import config_flags
 
+from larvseg_jax import command_line
 from larvseg_jax.console import print_any_text, printable
 from larvseg_jax.errors import Stopped, UserError
 
@@ -71,7 +73,7 @@ class Flags:
 
     def text(self, name: str, default: str | None, meaning: str, *, required: bool = False) -> None:
         """A flag with a text."""
-        absl_flags.DEFINE_string(name, default, meaning, flag_values=self.values, required=required)
+        absl_flags.DEFINE_string(name, default, meaning, flag_values=self.values)
         self.required += [name] if required else []
 
     def texts(self, name: str, meaning: str) -> None:
@@ -101,20 +103,36 @@ class Flags:
         config_flags.DEFINE_config_file(
             "config", None, meaning, lock_config=True, flag_values=self.values, sys_argv=self._argv
         )
-        if required:
-            self.required.append("config")
-            absl_flags.mark_flag_as_required("config", flag_values=self.values)
+        self.required += ["config"] if required else []
 
-    def parse(self) -> Given:
-        """The values; what stands without a flag is in `rest`."""
-        rest = self.values(self._argv)
-        if "config" in self.values and self.values["config"].value is not None:
-            _ = self.values["config"].value.name  # a file that could not be loaded says so only when it is used
-        for name, least in self._least.items():
-            value = self.values[name].value
-            if value is not None and value < least:
-                raise UserError(f"--{name}={value}: use {least:g} or more")
-        return Given(self.values, rest[1:])
+    def parse(self, *, takes_rest: bool = True) -> Given:
+        """The values; what stands without a flag is in `rest`, if the command `takes_rest`.
+
+        Raises:
+          UserError: a flag does not exist, is missing or has a wrong value. What can be known without the config, which
+            takes seconds to load, is said before.
+        """
+        program = self._argv[0]
+        switches = {name: bool(self.values[name].boolean) for name in self.values if "." not in name}
+        words = command_line.sort_words(self._argv[1:], switches)
+        command_line.check_names(words, switches, program)
+        command_line.check_complete(words, self.required, program, takes_rest)
+        command_line.check_config_file(words)
+        try:
+            rest = self.values([program, *words.options])[1:]
+            for name, least in self._least.items():
+                value = self.values[name].value
+                if value is not None and value < least:
+                    raise UserError(f"--{name}={value}: use {least:g} or more")
+            if words.config:
+                rest += self.values([program, *words.config])[1:]
+                config = self.values["config"].value
+                if config is None:
+                    raise UserError(f"{words.config[0]}: its get_config() returns nothing: let it return the config")
+                _ = config.name  # a file that could not be loaded says so only when it is used
+        except Exception as error:  # of absl, of ml_collections, and whatever a config file does
+            raise command_line.in_our_words(error, words) from error
+        return Given(self.values, [*rest, *words.rest])
 
 
 def keep_compiled_programs() -> None:
@@ -146,13 +164,8 @@ def run(name: str, argv: Sequence[str] | None = None) -> None:
         print(f"{(command.__doc__ or '').strip()}\n{own}")
         return
     try:
-        given = flags.parse()
-        if given.rest and not getattr(command, "TAKES_REST", False):
-            raise UserError(f"unexpected argument {given.rest[0]!r}: options start with --")
-    except absl_flags.IllegalFlagValueError as error:
-        missing = [f"--{flag}" for flag in flags.required if f"flag --{flag}=None" in str(error)]
-        fail(f"{missing[0]} is missing: {name} --help lists the flags" if missing else error)
-    except (absl_flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        given = flags.parse(takes_rest=getattr(command, "TAKES_REST", False))
+    except UserError as error:
         fail(error)
     guarded(command.main, given, getattr(command, "INTERRUPTED", _BEGINS_AGAIN))
 
@@ -192,12 +205,7 @@ def _leave(code: int, *lines: str) -> NoReturn:
 
 
 def _in_one_line(problem: object) -> str:
-    """Of a traceback (an error inside a config file) only what it ends with."""
-    while isinstance(problem, Exception) and problem.args and isinstance(problem, AttributeError | KeyError):
-        problem = problem.args[0]  # whose text would be the repr of what it is about
     text = str(problem).strip()
-    if "Traceback (most recent call last)" in text:
-        text = f"{text.splitlines()[0].split('Traceback')[0]}{text.splitlines()[-1]}"
     return printable(re.sub(r"[ \t]*[\r\n]+\s*", " ", text))  # a name keeps the two spaces it may have
 
 
@@ -210,5 +218,7 @@ def main() -> None:
         print("larvseg COMMAND [--flag=value ...]        larvseg COMMAND --help lists its flags\n", *lines, sep="\n")
         return
     if name not in COMMANDS:
-        fail(f"there is no command {name!r}: use one of {', '.join(COMMANDS)}")
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"use one of {', '.join(COMMANDS)}"
+        fail(f"there is no command {name!r}: {hint}")
     run(name, argv)

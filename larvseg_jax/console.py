@@ -176,9 +176,21 @@ def _bar(name: str) -> Progress:
 
 
 def _train_text(metrics: Mapping[str, float]) -> str:
-    """Losses first, then speed: "loss 2.310  coco/L_seg 1.900  images/s 41.5  MFU 43.2%  waiting for data 0.1%"."""
+    """Losses first, then speed: "loss 2.310  coco/L_seg 1.900  images/s 41.5  MFU 43.2%  waiting for data 0.1%".
+
+    While something is not ready, losses of 0 are none yet: "bank 37% ready: no tags/L_aux yet".
+    """
     parts = [f"loss {metrics['loss']:.3f}"] if "loss" in metrics else []
-    parts += [f"{name} {value:.3f}" for name, value in metrics.items() if "/L_" in name]
+    losses = {name: value for name, value in metrics.items() if "/L_" in name}
+    waiting = [
+        f"{name.removeprefix('ready/')} {int(100 * value)}% ready"
+        for name, value in metrics.items()
+        if name.startswith("ready/") and value < 1
+    ]
+    late = [name for name, value in losses.items() if value == 0] if waiting else []
+    parts += [f"{name} {value:.3f}" for name, value in losses.items() if name not in late]
+    if waiting:
+        parts.append(", ".join(waiting) + (f": no {', '.join(late)} yet" if late else ""))
     parts += [f"{name} {value}" for name, value in speed_facts(metrics).items()]
     return "  ".join(parts)
 

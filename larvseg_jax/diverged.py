@@ -58,9 +58,7 @@ class Anatomy:
 
     def show(self) -> None:
         """Prints it."""
-        console.print(
-            f"step {self.step + 1}: " + ", ".join(f"{k} {v:.6g}" for k, v in self.losses.items()), markup=False
-        )
+        console.print(f"step {self.step + 1}: " + ", ".join(f"{k} {v:.6g}" for k, v in self.losses.items()))
         table = Table("layer", "norm of its gradient")
         for layer, norm in self.gradient_norms.items():
             table.add_row(layer, f"{norm:.4g}", style=None if math.isfinite(norm) else "bold red")
@@ -131,7 +129,8 @@ def replay(file: Path) -> None:
         ) from error
     mesh = assemble.mesh_of(run)
     method = assemble.make_method(run, mesh)
-    state = read_state(file.parent / "checkpoints" / str(step), assemble.state_layout(run, mesh, method))
+    checkpoint = file.absolute().parent / "checkpoints" / str(step)  # Orbax takes no relative path
+    state = read_state(checkpoint, assemble.state_layout(run, mesh, method))
     again = take_apart(run, mesh, method, assemble.open_streams(run), state)
     again.show()
     if again.examples != before.examples:

@@ -40,7 +40,8 @@ from larvseg_jax.training.state import TrainState
 from larvseg_jax.training.step import TrainStep
 from larvseg_jax.training.telemetry import Meter
 from larvseg_jax.weights.checkpoint import Checkpoints
-from larvseg_jax.weights.pretrained import load_pretrained
+from larvseg_jax.weights.places import steps_named
+from larvseg_jax.weights.pretrained import check_there, load_pretrained
 from larvseg_jax.weights.record import Record, changed_options
 from larvseg_jax.weights.saves import Saves
 
@@ -60,6 +61,23 @@ def train(run: Experiment, profiled: tuple[int, int] | None = None, accept: Coll
     check_same_everywhere("config", {**kept, "--accept": sorted(accept), "versions": versions()})
     with locked(run.workdir), stop_requested() as stopping:
         return _train(run, profiled, accept, stopping)
+
+
+def check_start(run: Experiment) -> None:
+    """UserError if it can be known before anything is computed: another run's folder, no weights to start from."""
+    if not steps_named(run.workdir):
+        if run.pretrained:
+            check_there(run.pretrained)
+        return
+    try:
+        name = json.loads((run.workdir / "config.json").read_text())["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # the checkpoints say what they are
+    if name != run.name:
+        raise UserError(
+            f"{run.workdir} holds the run {name!r}, and this is {run.name!r}: give this one a --config.workdir of its "
+            f"own, or go on with that one by --config.name={name}"
+        )
 
 
 def _train(

@@ -57,6 +57,19 @@ def test_every_logged_step_is_one_line(capsys, clock):
     assert lines[1:] == [f"step 70/100  {shown}  0:00:30 left", f"step 100/100  {shown}  0:00:00 left"]
 
 
+def test_losses_that_wait_for_something_are_not_shown_as_0(capsys, clock):
+    metrics = {"loss": 2.0, "tags/L_cls": 1.5, "tags/L_aux": 0.0, "ready/bank": 0.996}
+    with console.TrainProgress(total=4) as bar:
+        bar.update(1, metrics)
+        bar.update(2, metrics | {"tags/L_aux": 0.25})
+        bar.update(3, metrics | {"ready/bank": 1.0})
+    lines = [line.partition("  loss 2.000  tags/L_cls 1.500  ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "bank 99% ready: no tags/L_aux yet"
+    assert lines[1].startswith("tags/L_aux 0.250  bank 99% ready")
+    assert lines[2].startswith("tags/L_aux 0.000  ")
+    assert "ready" not in lines[2]
+
+
 def test_an_unknown_device_has_no_mfu():
     metrics = {name: value for name, value in SPEED.items() if name != "mfu"} | {"host_memory_gib": 1.25}
     assert console.speed_facts(metrics) == {

@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "options": {"errors"},
     "provenance": set(),
     "old_settings": {"errors"},
-    "cli": {"errors", "console"},
+    "command_line": {"errors"},
+    "cli": {"errors", "console", "command_line"},
     "vocabulary": {"errors"},
     # Data knows classes, not networks. `cli` is for the two `python -m data_pipelines...` commands.
     "data_pipelines": {*CORE, "vocabulary", "cli"},

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from larvseg_jax.cli import Flags, Given
+from larvseg_jax.commands._places import check_output
 from larvseg_jax.errors import UserError
 
 
@@ -35,6 +36,8 @@ def define(flags: Flags) -> None:
 
 def main(given: Given) -> None:
     """Compiles, prints, and leaves with the exit code."""
+    data_and_model = _mesh(given.mesh) if given.mesh else None
+    check_output(given.json, "json")
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # the step is only compiled: plugins are not to look for their devices
@@ -43,8 +46,8 @@ def main(given: Given) -> None:
     from larvseg_jax.config import from_config
 
     config = given.config
-    if given.mesh:
-        config.mesh.data, config.mesh.model = _mesh(given.mesh)
+    if data_and_model:
+        config.mesh.data, config.mesh.model = data_and_model
     target = open_target(given.topology)
     mesh, refusal = target_mesh(target, config.mesh.data, config.mesh.model)
     changed = fit_batch(config, mesh, given.images_per_chip)

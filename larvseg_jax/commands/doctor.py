@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from larvseg_jax.cli import Flags, Given
+from larvseg_jax.commands._places import check_output
 
 
 def define(flags: Flags) -> None:
@@ -27,6 +28,8 @@ def define(flags: Flags) -> None:
 
 def main(given: Given) -> None:
     """Examines the run of the config and leaves with the exit code."""
+    check_output(given.out, "out")
+    check_output(given.json, "json")
     # Imported late: a mistyped flag is answered before JAX has started.
     from larvseg_jax.config import from_config
     from larvseg_jax.doctor.examination import Extent, diagnose, on_accelerator

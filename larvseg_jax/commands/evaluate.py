@@ -9,13 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from larvseg_jax.cli import Flags, Given
+from larvseg_jax.commands._places import check_folder
 from larvseg_jax.commands._processes import define_processes, several_processes
+from larvseg_jax.weights.places import check_model
 
 
 def define(flags: Flags) -> None:
     """Adds the flags."""
     flags.text("run", None, "Folder of a run or of a checkpoint, or a .safetensors file.", required=True)
-    flags.whole("step", None, "Step of the checkpoint; by default the newest.")
+    flags.whole("step", None, "Step of the checkpoint; by default the newest.", least=0)
     flags.text("data_root", None, "Where the data is, if not where it was in training.")
     flags.config("Evaluate as this config says.", required=False)
     define_processes(flags)
@@ -23,6 +25,8 @@ def define(flags: Flags) -> None:
 
 def main(given: Given) -> None:
     """Loads the checkpoint and prints its scores."""
+    check_model(Path(given.run), given.step)
+    check_folder(given.data_root, "data_root")
     with several_processes(given):
         # Imported late: a mistyped flag is answered before JAX has started.
         from larvseg_jax.evaluate import evaluate_checkpoint

@@ -9,18 +9,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from larvseg_jax.cli import Flags, Given
+from larvseg_jax.commands._places import check_output
+from larvseg_jax.weights.places import check_model
 
 
 def define(flags: Flags) -> None:
     """Adds the flags."""
     flags.text("run", None, "Folder of a run or of a checkpoint.", required=True)
-    flags.whole("step", None, "Step of the checkpoint; by default the newest.")
+    flags.whole("step", None, "Step of the checkpoint; by default the newest.", least=0)
     flags.text("out", None, "File to write, ending in .safetensors.", required=True)
     flags.switch("memory", "Write the method's memory too.")
 
 
 def main(given: Given) -> None:
     """Exports the checkpoint."""
+    check_model(Path(given.run), given.step)
+    check_output(given.out, "out", ".safetensors")
     # Imported late: a mistyped flag is answered before JAX has started.
     from larvseg_jax.export import export
 

@@ -11,12 +11,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from larvseg_jax.cli import Flags, Given
+from larvseg_jax.commands._places import check_folder
+from larvseg_jax.vocabulary.class_lists import class_list
+from larvseg_jax.weights.places import check_model
 
 
 def define(flags: Flags) -> None:
     """Adds the flags."""
     flags.text("run", None, "Folder of a run or of a checkpoint, or a .safetensors file.", required=True)
-    flags.whole("step", None, "Step of the checkpoint; by default the newest.")
+    flags.whole("step", None, "Step of the checkpoint; by default the newest.", least=0)
     flags.text("data_root", None, "Where the data is, if not where it was in training.")
     flags.text("data", None, "Prepared data set or data folder, in --data_root.", required=True)
     flags.text("class_list", None, "Class list of the data, such as ade20k_150.", required=True)
@@ -30,6 +33,9 @@ def define(flags: Flags) -> None:
 
 def main(given: Given) -> None:
     """Loads the checkpoint, runs the test and prints its table."""
+    check_model(Path(given.run), given.step)
+    check_folder(given.data_root, "data_root")
+    class_list(given.class_list)  # UserError if there is none of that name
     # Imported late: a mistyped flag is answered before JAX has started.
     from larvseg_jax.oracle.cosines import Drawing
     from larvseg_jax.oracle.oracle import Photos, oracle_test

@@ -12,6 +12,9 @@ from pathlib import Path
 from data_pipelines.picture_files import MAX_MEGAPIXELS
 from larvseg_jax.cli import Flags, Given, fail
 from larvseg_jax.errors import UserError
+from larvseg_jax.predict.names import targets
+from larvseg_jax.predict.photos import find_photos
+from larvseg_jax.weights.places import check_model
 
 TAKES_REST = True  # photos
 INTERRUPTED = "what was written is whole; the same command predicts all photos again"
@@ -20,16 +23,16 @@ INTERRUPTED = "what was written is whole; the same command predicts all photos a
 def define(flags: Flags) -> None:
     """Adds the flags."""
     flags.text("run", None, "Folder of a run or of a checkpoint, or a .safetensors file.", required=True)
-    flags.whole("step", None, "Step of the checkpoint; by default the newest.")
+    flags.whole("step", None, "Step of the checkpoint; by default the newest.", least=0)
     flags.texts("image", "A photo, or a folder of photos.")
     flags.texts(
         "classes",
         "Names of the classes that compete, separated by commas, or the flag once for each; by default all. "
         "A text that is the name of a class as it stands is not separated.",
     )
-    flags.whole("top_k", None, "Classes per pixel (default: 5, or all that compete if they are fewer).")
+    flags.whole("top_k", None, "Classes per pixel (default: 5, or all that compete if they are fewer).", least=1)
     flags.text("out", "predictions", "Folder for the files, or for one photo a name ending in .png.")
-    flags.number("memory_gb", 1.5, "Memory above the weights that may be used, GiB.")
+    flags.number("memory_gb", 1.5, "Memory above the weights that may be used, GiB.", least=0.0)
     flags.whole("max_megapixels", MAX_MEGAPIXELS, "The largest photo that is read, millions of pixels.", least=1)
     flags.switch("probabilities", "Softmax over all classes (much slower with many).")
     flags.text("scale", "", "LONG,SHORT: limits of the resized photo's sides, pixels, if not as in the evaluation.")
@@ -42,13 +45,17 @@ def main(given: Given) -> None:
     if not photos:
         raise UserError("there is no photo: give --image=photo.jpg, or a folder of photos")
     scale = _scale(given.scale) if given.scale else None
+    found, missing = find_photos(photos)
+    if not found:
+        fail(*missing)
+    written_to = dict(zip(found, targets(found, Path(given.out)), strict=True))
+    check_model(Path(given.run), given.step)
     # Imported late: a mistyped flag is answered before JAX has started.
     from larvseg_jax.predict.predict import predict
 
     problems = predict(
         Path(given.run),
-        photos,
-        Path(given.out),
+        written_to,
         step=given.step,
         classes=[text for text in given.classes if text] or None,
         top_k=given.top_k,
@@ -57,6 +64,7 @@ def main(given: Given) -> None:
         max_megapixels=given.max_megapixels,
         scale=scale,
         whole=given.whole,
+        missing=missing,
     )
     if problems:
         fail(*problems)
@@ -67,4 +75,6 @@ def _scale(text: str) -> tuple[int, int]:
         long, short = map(int, text.split(","))
     except ValueError:
         raise UserError(f"--scale={text} is not two numbers: give LONG,SHORT such as 2048,512") from None
+    if min(long, short) < 1:
+        raise UserError(f"--scale={text}: give two sides in pixels, LONG,SHORT such as 2048,512")
     return long, short

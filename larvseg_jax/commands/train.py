@@ -27,15 +27,17 @@ def main(given: Given) -> None:
     unknown = set(given.accept) - {"data"}
     if unknown:
         raise UserError(f"--accept={sorted(unknown)[0]}: the only thing to accept is data")
-    with several_processes(given):
-        # Imported late: a mistyped flag is answered before JAX has started.
-        from larvseg_jax.config import from_config
-        from larvseg_jax.show import show
-        from larvseg_jax.train import train
-        from larvseg_jax.training.profiling import parse_window
+    # Imported late: a mistyped flag is answered before JAX is loaded.
+    from larvseg_jax.config import from_config
+    from larvseg_jax.show import show
+    from larvseg_jax.train import check_start, train
+    from larvseg_jax.training.profiling import parse_window
 
-        run = from_config(given.config)
-        if given.show:
-            show(run)
-            return
-        train(run, parse_window(given.profile, run.total_steps) if given.profile else None, given.accept)
+    run = from_config(given.config)
+    if given.show:
+        show(run)
+        return
+    profiled = parse_window(given.profile, run.total_steps) if given.profile else None
+    check_start(run)
+    with several_processes(given):
+        train(run, profiled, given.accept)

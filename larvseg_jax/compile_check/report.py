@@ -177,10 +177,10 @@ def print_report(report: Report) -> None:
     effort = "quick (little optimisation)" if report.quick else "full optimisation"
     console.print(f"{report.target}, mesh {report.mesh}, pictures of a step {report.batch}")
     for note in report.notes:
-        console.print(f"  {note}", markup=False)
+        console.print(f"  {note}")
     console.print(f"compiled in {report.seconds:.0f} s, {effort}")
     if report.failure:
-        console.print(f"does NOT fit: {report.failure}", markup=False)
+        console.print(f"does NOT fit: {report.failure}")
     elif report.memory:
         console.print(f"fits: {in_gib(report.memory['total'])} of {in_gib(report.available)} on every chip")
     console.print(_memory_table(report))
@@ -189,7 +189,7 @@ def print_report(report: Report) -> None:
     console.print(_collective_table(report))
     work = f"{report.flops:.3g} FLOP in all, {report.chip_flops:.3g} on a chip with what several repeat (by formula)"
     console.print(f"work: {work}; XLA counts {report.xla_flops:.3g} on a chip, loops once")
-    console.print(_time_text(report), markup=False)
+    console.print(_time_text(report))
 
 
 def _memory_table(report: Report) -> Table:

@@ -19,7 +19,8 @@ Batch = Mapping[str, Mapping[str, jax.Array]]
 """Stream -> array -> values of a step: what `view.spec()` says, and `valid`, False for rows that only fill up."""
 
 Metrics = dict[str, Float[Array, ""]]
-"""Scalars to log; "<stream>/L_<name>" is drawn as a loss."""
+"""Scalars to log. "<stream>/L_<name>" is drawn as a loss; "ready/<what>" is a share of one, shown until it is 1: a loss
+that is 0 before is none yet."""
 
 Images = Float[Array, "b height width 3"]
 

@@ -151,7 +151,7 @@ def oracle_test(
         raise UserError(f"--novel_only: {classes.key} has no novel classes: use ade20k_150 or ade20k_full_847")
     with stage("checkpoint"):
         trained = load_trained(path, step)
-        console.print(f"  step {trained.step} of {path}", markup=False)
+        console.print(f"  step {trained.step} of {path}")
     vocabulary = Vocabulary(classes.ids)
     root = trained.experiment().data_root if photos.data_root is None else Path(photos.data_root)
     source = _open(root, photos, vocabulary.label_set())

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from data_pipelines.decode import decode_image
 from data_pipelines.files import PICTURES, entries, read_bytes
-from data_pipelines.picture_files import REPLACE, check_size, size_of
+from data_pipelines.picture_files import REPLACE, check_sides, size_of
 from larvseg_jax.console import first_few, printable
 from larvseg_jax.errors import DataError, UserError
 from larvseg_jax.predict.names import is_part_of_prediction
@@ -79,12 +79,12 @@ def sizes(photos: Sequence[Path], max_megapixels: int) -> Iterator[tuple[int, in
     """Height and width of the photos that can be read and are not too large, before any turning."""
     for photo in photos:
         try:
-            data = _head(photo)
-            check_size(data, "", max_megapixels)
+            size = size_of(_head(photo))
+            if size is None:
+                continue
+            check_sides(*size, "", max_megapixels)  # not check_size, which wants the whole file
         except (OSError, UserError):  # said when it is read
             continue
-        size = size_of(data)
-        assert size is not None
         yield size
 
 

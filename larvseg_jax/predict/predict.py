@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from data_pipelines.picture_files import MAX_MEGAPIXELS
@@ -12,19 +12,18 @@ from larvseg_jax.console import console, first_few, in_gib, printable, stage, tr
 from larvseg_jax.errors import UserError
 from larvseg_jax.predict import files
 from larvseg_jax.predict.memory import TooLittleMemoryError
-from larvseg_jax.predict.names import targets
-from larvseg_jax.predict.photos import find_photos, read_photo, sizes
+from larvseg_jax.predict.photos import read_photo, sizes
 from larvseg_jax.predict.predictor import DEFAULT_MEMORY, Predictor
 from larvseg_jax.predict.segmentation import Segmentation
 from larvseg_jax.trained import load_trained
 
+_NUMBERS = "the legend gives numbers, places in `names` of the JSON"
 _PHOTO_BYTES = 5  # of every pixel: RGB, and the label map
 
 
 def predict(
     run: Path,
-    paths: Sequence[Path],
-    out: Path,
+    targets: Mapping[Path, Path],
     *,
     step: int | None = None,
     classes: Sequence[str] | None = None,
@@ -34,46 +33,41 @@ def predict(
     max_megapixels: int = MAX_MEGAPIXELS,
     scale: tuple[int, int] | None = None,
     whole: bool = False,
+    missing: Sequence[UserError] = (),
 ) -> list[UserError]:
-    """Predicts all photos, writes the files and prints a table for each; returns what is wrong with the others.
+    """Predicts photos, writes the files and prints a table for each; returns what is wrong with the others.
 
     Args:
       run: folder of a run or of a checkpoint, or an exported file.
-      paths: photos, or folders of photos.
-      out: folder for the files, or for one photo a name ending in .png.
+      targets: photo -> the file of its overlay (predict/names.py).
       step: which checkpoint; the newest by default.
       classes: names; or several names in one text, separated by commas, where it is no name as it stands.
       top_k, probabilities, memory: see `Predictor`.
       max_megapixels: the largest photo that is read, millions of pixels.
       scale: (long, short) limits of the resized photo's sides, if not as in the evaluation.
       whole: the whole photo at once instead of sliding windows.
+      missing: what is wrong with photos that were asked for and are not among these; counted and returned as well.
 
     Raises:
-      UserError: the model, the options or `out` are not right, whatever the photos.
+      UserError: the model or the options are not right, whatever the photos.
     """
-    photos, problems = find_photos(paths)
-    if not photos:
-        return problems
-    written_to = targets(photos, out)
+    problems = list(missing)
     with stage("model"):
         trained = load_trained(run, step)
     windows = dataclasses.replace(trained.windows, scale=scale or trained.windows.scale)
     predictor = Predictor(trained, dataclasses.replace(windows, window=0) if whole else windows)
     names = None if classes is None else split_names(classes, trained.vocabulary.classes)
 
-    _print_peak(predictor, sizes(photos, max_megapixels), names, top_k, probabilities, memory)
+    _print_peak(predictor, sizes(list(targets), max_megapixels), names, top_k, probabilities, memory)
     unwritable: dict[str, None] = {}
-    done = 0
-    for photo, target in track(zip(photos, written_to, strict=True), len(photos), "prediction"):
+    for photo, target in track(targets.items(), len(targets), "prediction"):
         try:
             image = read_photo(photo, max_megapixels)
             left = memory - _PHOTO_BYTES * image.shape[0] * image.shape[1]
             strips = predictor.strips(image, names, top_k, probabilities=probabilities, memory=left)
-        except TooLittleMemoryError as error:
-            problems.append(UserError(f"{printable(photo)}: {error}"))
-            continue
         except UserError as error:
-            problems.append(error)
+            of_this = isinstance(error, TooLittleMemoryError)  # which does not name the photo
+            problems.append(UserError(f"{printable(photo)}: {error}") if of_this else error)
             continue
         found = Segmentation.of(strips, image.shape[:2])
         written = files.write(target, photo, image, found, str(run))
@@ -81,22 +75,31 @@ def predict(
         console.print(files.table(found))
         console.print(f"written: {', '.join(map(printable, written))}")
         unwritable |= dict.fromkeys(files.without_letters(found))
-        done += 1
     if unwritable:
-        shown = first_few(map(printable, unwritable))
-        console.print(
-            f"no font here has the letters of {shown}: the legend gives numbers, places in `names` of the JSON"
-        )
+        console.print(f"no font here has the letters of {first_few(map(printable, unwritable))}: {_NUMBERS}")
     if problems:
-        console.print(f"predicted: {done} of {done + len(problems)}; not predicted:")
+        asked = len(targets) + len(missing)
+        console.print(f"predicted: {asked - len(problems)} of {asked}; not predicted:")
     return problems
 
 
 def split_names(given: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Names of classes as they stand on the command line: several in one text, unless that is itself a name."""
+    """Names of classes as they stand on the command line: several in one text, unless that is itself a name.
+
+    Raises:
+      UserError: a name with a comma was torn apart.
+    """
     whole = set(known)
     parts = [[text] if text in whole else text.split(",") for text in given]
-    return [name if name in whole else name.strip() for part in parts for name in part]
+    names = [name if name in whole else name.strip() for part in parts for name in part]
+    if not whole.issuperset(names):
+        torn = [name for name in known if "," in name and any(name in text and name != text for text in given)]
+        if torn:
+            raise UserError(
+                f"--classes: the name {printable(torn[0])!r} has a comma: give each class by a flag of its own, "
+                f'--classes="{printable(torn[0])}" --classes=...'
+            )
+    return names
 
 
 def _print_peak(

@@ -29,7 +29,7 @@ def draw_curves(history: History) -> list[tuple[str, bytes]]:
     """(caption, PNG) of each plot there are numbers for."""
     names = list(dict.fromkeys(line.get("name", "val") for line in history if line["kind"] == "eval"))
     plots: tuple[tuple[str, Callable[[Figure, History], bool]], ...] = (
-        ("Losses per stream, before their weights", _draw_losses),
+        (f"Losses per stream, before their weights{_waiting(history)}", _draw_losses),
         *(
             (
                 f"mIoU on the photos of {name}" if len(names) > 1 else "mIoU on the evaluation photos",
@@ -47,6 +47,19 @@ def draw_curves(history: History) -> list[tuple[str, bytes]]:
             figure.savefig(png, format="png", dpi=180)
             drawn.append((caption, png.getvalue()))
     return drawn
+
+
+def _waiting(history: History) -> str:
+    """What a method waited for at first, whose losses are 0 until then."""
+    train = [line for line in history if line["kind"] == "train"]
+    notes = []
+    for name in dict.fromkeys(name for line in train for name in line if name.startswith("ready/")):
+        shares = {line["step"]: line[name] for line in train if name in line}
+        if min(shares.values()) < 1:
+            done = [step for step, share in shares.items() if share >= 1]
+            when = f"ready at step {done[0]}" if done else f"{[*shares.values()][-1]:.0%} ready at the last step"
+            notes.append(f"; {name.removeprefix('ready/')} {when}, losses that need it are 0 at first")
+    return "".join(notes)
 
 
 def smoothed(values: np.ndarray, width: int) -> np.ndarray:

@@ -62,7 +62,7 @@ class Profile:
     def _write(self) -> None:
         self._on, self._window = False, None
         jax.profiler.stop_trace()
-        console.print(f"profile: {self._folder.absolute() / 'plugins' / 'profile'}", markup=False)
+        console.print(f"profile: {self._folder.absolute() / 'plugins' / 'profile'}")
 
     def __enter__(self) -> Profile:
         return self

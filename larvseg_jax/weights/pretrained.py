@@ -20,6 +20,7 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.models.vit import resize_position_embedding
 from larvseg_jax.weights.augreg import read_augreg
 from larvseg_jax.weights.original import TORCH_SUFFIXES, OriginalCheckpoint, union_classes
+from larvseg_jax.weights.places import find_run
 from larvseg_jax.weights.safetensors_file import read_safetensors
 from larvseg_jax.weights.stored_checkpoint import read_checkpoint
 from larvseg_jax.weights.stored_weights import CLASS_EMBEDDINGS, POSITIONS, StoredWeights, describe_size
@@ -104,6 +105,15 @@ def load_pretrained(
         flat[CLASS_EMBEDDINGS] = _place_rows(flat[CLASS_EMBEDDINGS], fitted.rows_here, rows)
     flat |= {name: jax.device_put(value, flat[name].sharding) for name, value in arrays.items()}
     return traverse_util.unflatten_dict(flat, sep="/"), fitted.report
+
+
+def check_there(path: str | Path) -> None:
+    """UserError if there is nothing at `path`, or a folder that is no run; nothing of it is read."""
+    path = Path(path)
+    if path.is_dir():
+        find_run(path, None)
+    elif not path.exists():
+        _read(path, {})  # each reader has its own remedy
 
 
 def check_pretrained(

@@ -18,9 +18,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
-from larvseg_jax.errors import UserError
 from larvseg_jax.weights.checkpoint import Checkpoints
 from larvseg_jax.weights.digest import digest
+from larvseg_jax.weights.places import find_run
 from larvseg_jax.weights.record import Record
 from larvseg_jax.weights.saved_step import STATE, DamagedCheckpoint, quiet_reading, read_digests, read_record
 from larvseg_jax.weights.stored_weights import StoredWeights
@@ -59,7 +59,7 @@ def read_checkpoint(path: Path, step: int | None = None, *, memory: bool = False
       UserError: the folder is neither, or has no such step.
       DamagedCheckpoint: it cannot be read, or is not what was written.
     """
-    folder, step = _find(path, step)
+    folder, step = find_run(path, step)
     with Checkpoints(folder, read_only=True) as checkpoints:
         newest = checkpoints.choose(step)
         steps = [newest] if step is not None else list(reversed(checkpoints.steps()))
@@ -82,20 +82,6 @@ def _read(run: Path, step: int, memory: bool) -> StoredCheckpoint:
     leaves = _read_leaves(folder, record, parts)
     found = [{"/".join(keys[1:]): value for keys, value in leaves.items() if keys[0] == part} for part in parts]
     return StoredCheckpoint(found[0], found[1] if memory else {}, record, run, step)
-
-
-def _find(path: Path, step: int | None) -> tuple[Path, int | None]:
-    """The folder of the run, and the step if the path says it."""
-    path = path.absolute()
-    if (path / "checkpoints").is_dir():
-        return path, step
-    if path.parent.name == "checkpoints" and path.name.isdecimal() and path.is_dir():
-        if step not in (None, int(path.name)):
-            raise UserError(f"{path} is not the checkpoint of step {step}: leave one of the two out")
-        return path.parent.parent, int(path.name)
-    raise UserError(
-        f"{path} is no run and no checkpoint: give a folder with checkpoints/ in it, or one like runs/x/checkpoints/800"
-    )
 
 
 def _read_leaves(folder: Path, record: Record, parts: tuple[str, ...]) -> dict[tuple[str, ...], np.ndarray]:

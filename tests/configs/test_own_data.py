@@ -1,6 +1,5 @@
 """docs/own_data.md, followed to the letter on made pictures; and the config behind it."""
 
-import importlib
 import json
 import os
 import re
@@ -163,15 +162,6 @@ def test_the_other_arguments_of_the_page_are_accepted(mydata):
     assert config.pretrained == "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0.npz"
     assert (config.model.width, config.model.depth, config.model.patch_size) == (768, 12, 16)
     assert config.optimizer.name == "sgd"
-
-
-def test_options_that_the_page_names_exist():
-    config = importlib.import_module("configs.common").get_config()
-    for option in re.findall(r"--config\.([\w.]+)=", PAGE):
-        assert option in config.to_dict() or re.sub(r"\.\w+$", "", option) in config.to_dict(), option
-        value = config
-        for part in option.split("."):
-            value = value[part]
 
 
 @pytest.mark.parametrize(

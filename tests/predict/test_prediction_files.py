@@ -15,6 +15,8 @@ from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.windows import Windows
 from larvseg_jax.predict import files
+from larvseg_jax.predict.photos import sizes
+from larvseg_jax.predict.predict import split_names
 from larvseg_jax.predict.predictor import Prediction, Predictor
 from larvseg_jax.predict.segmentation import Segmentation
 from larvseg_jax.weights.checkpoint import Checkpoints
@@ -191,3 +193,20 @@ def test_the_weights_take_the_parameters_and_the_table_of_the_classes_that_compe
     alone = sum(np.size(x) for x in jax.tree.leaves(params)) - (16 - len(tiny.NAMES)) * 16  # rows without a class
     predictor(photo, ("red", "green", "grey"), 1)
     assert predictor.weight_bytes == 4 * (alone + 3 * 16 + 16 * 16 + 3 + 2)
+
+
+@pytest.mark.parametrize("kind", ["png", "bmp"])
+def test_the_size_of_a_large_file_is_told_by_its_head(tmp_path, kind):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    Image.fromarray(noise).save(photo := tmp_path / f"a.{kind}")
+    assert photo.stat().st_size > 2 << 16
+    assert list(sizes([photo, tmp_path / "none.png"], 178)) == [(200, 300)]
+    assert list(sizes([photo], 0)) == []
+
+
+def test_a_name_that_was_torn_at_its_comma_is_named():
+    known = ("fish, salmon", "dog")
+    assert split_names(["fish, salmon", "dog"], known) == ["fish, salmon", "dog"]
+    with pytest.raises(UserError, match="'fish, salmon' has a comma: .* --classes=\"fish, salmon\" --classes="):
+        split_names(["fish, salmon,dog"], known)
+    assert split_names(["cat,dog"], known) == ["cat", "dog"]  # the vocabulary says that there is no cat

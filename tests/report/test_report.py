@@ -187,3 +187,18 @@ def test_a_report_is_written_whatever_stands_in_the_log(tmp_path):
     report.write_report(tmp_path, title="x", evaluations=[], history=history, facts={}, config={}, timings={})
     page = Page((tmp_path / "report.html").read_text())
     assert sum(url.startswith("data:image/png") for url in page.pictures) == 3
+
+
+@pytest.mark.parametrize(
+    ("shares", "note"),
+    [
+        ((0.2, 0.8, 1.0), "; bank ready at step 3, losses that need it are 0 at first"),
+        ((0.2, 0.8), "; bank 80% ready at the last step, losses that need it are 0 at first"),
+        ((1.0, 1.0), ""),
+        ((), ""),
+    ],
+)
+def test_the_losses_say_what_they_waited_for(shares, note):
+    history = [{"kind": "train", "step": i, "tags/L_aux": 0.0, "ready/bank": s} for i, s in enumerate(shares, start=1)]
+    history += [{"kind": "train", "step": 9, "tags/L_aux": 1.0}]
+    assert curves.draw_curves(history)[0][0] == f"Losses per stream, before their weights{note}"

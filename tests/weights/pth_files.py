@@ -48,11 +48,12 @@ def write_pth(path: Path, content: dict, extra: dict | None = None) -> Path:
         return call("torch._utils", "_rebuild_tensor_v2", storage, 0, value.shape, strides, False, {})
 
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", b"\x80\x02" + opcodes(prepared(content)) + b".")
+        pickle = zipfile.ZipInfo("archive/data.pkl")  # as of 1980: the same bytes at any time
+        archive.writestr(pickle, b"\x80\x02" + opcodes(prepared(content)) + b".")
         for key, value in storages.items():
-            archive.writestr(f"archive/data/{key}", value)
+            archive.writestr(zipfile.ZipInfo(f"archive/data/{key}"), value)
         for name, value in (extra or {}).items():
-            archive.writestr(name, value)
+            archive.writestr(zipfile.ZipInfo(name), value)
     return path
 
 

@@ -282,7 +282,10 @@ def test_a_file_that_cannot_be_written_is_named(exported, tmp_path, name):
     [
         (["--run", "{folder}", "--step", "4"], "has no checkpoint of step 4: it has [3, 6]"),
         (["--run", "{folder}/checkpoints/3", "--step", "6"], "3 is not the checkpoint of step 6"),
-        (["--run", "{folder}/checkpoints"], "is no run and no checkpoint: give a folder with checkpoints/ in it"),
+        (
+            ["--run", "{folder}/checkpoints"],
+            "is no run and no checkpoint: did you mean {folder}, or a folder with checkpoints/",
+        ),
         (["--run", "{folder}/checkpoints/9"], "is no run and no checkpoint"),
     ],
 )
@@ -293,7 +296,7 @@ def test_the_command_tells_bad_input_in_one_line(folder, tmp_path, capsys, argum
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert message in error
+    assert message.format(folder=folder) in error
     assert error.count("\n") == 1
 
 

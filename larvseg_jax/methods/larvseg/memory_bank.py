@@ -52,6 +52,15 @@ class MemoryBank:
         """Whether the rings of the classes have been filled `warmup` times (method 6.4)."""
         return self.wraps[rows] >= warmup
 
+    def filled(self, rows: Bool[Array, " c"], warmup: int) -> Float[Array, ""]:
+        """How far the rings of some classes are filled up to the warm-up: 0 = nothing was written, 1 = all are warm."""
+        wanted = warmup * self.slots.shape[1]
+        if wanted == 0:
+            return jnp.ones(())
+        written = jnp.minimum(self.wraps * self.slots.shape[1] + self.cursor, wanted)
+        shares = jnp.where(rows, written.astype(jnp.float32) / wanted, 0.0)
+        return jnp.sum(shares) / jnp.sum(rows.astype(jnp.float32))
+
 
 def region_features(
     patches: Float[Array, "b p d"], tag_scores: Float[Array, "b l p"], topk: int

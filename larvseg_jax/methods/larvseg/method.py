@@ -9,6 +9,7 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from larvseg_jax.errors import UserError
@@ -36,6 +37,8 @@ class LarvSeg:
         self.streams = streams_of(task)
         # Without the CA-Classifier on any stream the bank is neither read nor written.
         self.attends = any(isinstance(s.loss, TagLoss) and s.loss.lambda_aux > 0 for s in self.streams)
+        tagged = [stream.label_set for stream in task.streams.values() if isinstance(stream.loss, TagLoss)]
+        self._tagged_rows = np.isin(np.arange(task.rows), [r for of in tagged for r in of.rows[of.multiplicity > 0]])
         for name, stream in task.streams.items():
             if isinstance(stream.loss, TagLoss):
                 self._check_topk(f"streams.{name}", stream.view.crop_size)
@@ -71,6 +74,8 @@ class LarvSeg:
                 losses = {"L_seg": segmentation_loss(patches, table, labels, arrays["valid"], mean_over)}
                 total += of.weight * losses["L_seg"]
             metrics |= {f"{stream.name}/{name}": value for name, value in losses.items()}
+        if self.attends:
+            metrics["ready/bank"] = memory.filled(jnp.asarray(self._tagged_rows), self.config.ca_classifier.warmup)
         return total, (metrics, writes)
 
     def remember(self, memory: MemoryBank, params: PyTree, seen: list[BankWrites]) -> MemoryBank:

@@ -91,11 +91,23 @@ def step(streams, outputs, batch, bank, options, seg_loss_mean, frozen=None):
         metrics[f"{name}/L_cls"], metrics[f"{name}/L_aux"] = l_cls, l_aux if stream.loss.lambda_aux else 0.0
         metrics[f"{name}/attended"] = np.mean([pair.weights is not None for pair in pairs[name]])
         total += stream.loss.weight * (stream.loss.lambda_cls * l_cls + stream.loss.lambda_aux * l_aux)
+    if any(tagged(stream) and stream.loss.lambda_aux for stream in streams):
+        metrics["ready/bank"] = filled(streams, bank, options.warmup)
     after = copy.deepcopy(bank)
     if any(tagged(stream) and stream.loss.lambda_aux for stream in streams):
         for pair in [pair for name in pairs for pair in pairs[name]]:
             after.write(pair.row, pair.feature)
     return total, metrics | {"loss": total}, pairs, after
+
+
+def filled(streams, bank, warmup):
+    """Slots written, up to `warmup` rings, of all classes that some tagged stream knows; as a share."""
+    label_sets = [stream.label_set for stream in streams if tagged(stream)]
+    rows = {int(row) for of in label_sets for row, many in zip(of.rows, of.multiplicity, strict=True) if many > 0}
+    size = bank.slots.shape[1]
+    return sum(min(bank.wraps[row] * size + bank.cursor[row], warmup * size) for row in rows) / (
+        len(rows) * warmup * size
+    )
 
 
 def tagged(stream):

@@ -1,0 +1,60 @@
+"""Where a model lies: a run, one of its checkpoints, a file. Looks at names only, so that a slip is told at once."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from larvseg_jax.errors import UserError
+
+_HEADER = 8  # bytes before the JSON of a .safetensors file
+
+
+def find_run(path: Path, step: int | None) -> tuple[Path, int | None]:
+    """The folder of a run, and the step if the path of a checkpoint says it. UserError if it is neither."""
+    path = path.absolute()
+    if (path / "checkpoints").is_dir():
+        return path, step
+    if path.parent.name == "checkpoints" and path.name.isdecimal() and path.is_dir():
+        if step not in (None, int(path.name)):
+            raise UserError(f"{path} is not the checkpoint of step {step}: leave one of the two out")
+        return path.parent.parent, int(path.name)
+    meant = _runs_near(path)
+    hint = f"did you mean {' or '.join(meant)}, or" if meant else "give"
+    raise UserError(
+        f"{path} is no run and no checkpoint: {hint} a folder with checkpoints/ in it, or one like "
+        "runs/x/checkpoints/800"
+    )
+
+
+def check_model(path: Path, step: int | None = None) -> None:
+    """UserError if there is no model at `path`, or no checkpoint of that step. Whether it is whole shows on reading."""
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(_HEADER + 1)
+        if path.suffix != ".safetensors" and head[_HEADER:] != b"{":
+            raise UserError(f"{path} is no model: give the folder of a run, of a checkpoint, or a .safetensors file")
+        return
+    if path.suffix == ".safetensors" and not path.exists():
+        raise UserError(
+            f"there is no file {path}: give one that larvseg_jax.export has written, or the folder of a run"
+        )
+    run, step = find_run(path, step)
+    there = steps_named(run)
+    if not there or step not in (None, *there):
+        raise UserError(f"{run} has no checkpoint of step {step}: it has {there or 'none at all'}")
+
+
+def steps_named(run: Path) -> list[int]:
+    """Steps of which a run has a folder, ascending. Those that are under way are called otherwise."""
+    return sorted(int(folder.name) for folder in run.glob("checkpoints/*/") if folder.name.isdecimal())
+
+
+def _runs_near(path: Path) -> list[str]:
+    """Runs that may be meant: the one around it, those inside it, those beside it with nearly its name."""
+    if path.name == "checkpoints":
+        return [str(path.parent)]
+    if path.is_dir():
+        return [str(p.parent) for p in sorted(path.glob("*/checkpoints"))][:3]
+    beside = [p.parent.name for p in sorted(path.parent.glob("*/checkpoints"))]
+    return [str(path.parent / name) for name in difflib.get_close_matches(path.name, beside, n=3)]
