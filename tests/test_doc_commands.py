@@ -70,7 +70,7 @@ def parameter(line: Line):
     return pytest.param(line, id=f"{line.page}: {line.text}", marks=slow)
 
 
-@pytest.mark.parametrize("line", map(parameter, dict.fromkeys(LINES)))
+@pytest.mark.parametrize("line", [parameter(line) for line in dict.fromkeys(LINES)])
 def test_a_command_is_taken_as_printed(line: Line, checkout, monkeypatch):
     monkeypatch.chdir(checkout)
     words = words_of(line)
