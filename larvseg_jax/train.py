@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import sys
@@ -24,11 +23,11 @@ from larvseg_jax.diverged import explain
 from larvseg_jax.errors import DataError, Stopped, UserError
 from larvseg_jax.evaluation.evaluator import Evaluation, Evaluator
 from larvseg_jax.methods.method import Batch, Method
-from larvseg_jax.options import changes
 from larvseg_jax.provenance import versions
 from larvseg_jax.report.gallery import check_figures, choose_photos, make_gallery
 from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.report.report import EvaluationReport, write_report
+from larvseg_jax.start import first_state
 from larvseg_jax.training.agreement import check_same_everywhere
 from larvseg_jax.training.finite import Diverged, check_state
 from larvseg_jax.training.history import note
@@ -40,9 +39,7 @@ from larvseg_jax.training.state import TrainState
 from larvseg_jax.training.step import TrainStep
 from larvseg_jax.training.telemetry import Meter
 from larvseg_jax.weights.checkpoint import Checkpoints
-from larvseg_jax.weights.places import steps_named
-from larvseg_jax.weights.pretrained import check_there, load_pretrained
-from larvseg_jax.weights.record import Record, changed_options
+from larvseg_jax.weights.record import Record
 from larvseg_jax.weights.saves import Saves
 
 T = TypeVar("T")
@@ -61,23 +58,6 @@ def train(run: Experiment, profiled: tuple[int, int] | None = None, accept: Coll
     check_same_everywhere("config", {**kept, "--accept": sorted(accept), "versions": versions()})
     with locked(run.workdir), stop_requested() as stopping:
         return _train(run, profiled, accept, stopping)
-
-
-def check_start(run: Experiment) -> None:
-    """UserError if it can be known before anything is computed: another run's folder, no weights to start from."""
-    if not steps_named(run.workdir):
-        if run.pretrained:
-            check_there(run.pretrained)
-        return
-    try:
-        name = json.loads((run.workdir / "config.json").read_text())["name"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # the checkpoints say what they are
-    if name != run.name:
-        raise UserError(
-            f"{run.workdir} holds the run {name!r}, and this is {run.name!r}: give this one a --config.workdir of its "
-            f"own, or go on with that one by --config.name={name}"
-        )
 
 
 def _train(
@@ -150,30 +130,6 @@ def check_not_stopped(stopping: Stopping, step: int = 0, lost: str = "", *, aske
         none = "begins again" if lost else "begins again; no step was taken yet"
         where = f"goes on from step {step}, which is saved" if step else none
         raise Stopped(f"stopped: the same command {where}{lost}", stopping.exit_code())
-
-
-def first_state(
-    run: Experiment,
-    mesh: Mesh,
-    method: Method,
-    checkpoints: Checkpoints,
-    record: Record,
-    accept: Collection[str] = (),
-) -> tuple[TrainState, list[str]]:
-    """Where the weights come from: this run's own checkpoint; else what `pretrained` names; else nowhere.
-
-    The lines say which it was, and what is not as it was when that checkpoint was written.
-    """
-    restored = checkpoints.restore_latest(assemble.state_layout(run, mesh, method), record, accept)
-    if restored is not None:
-        state, then = restored
-        changed = [*changed_options(then, record), *changes(then.data, record.data)]
-        return state, [f"resumed at step {int(state.step)}", *(f"changed: {line}" for line in changed)]
-    fresh = assemble.fresh_state(run, mesh, method)
-    if not run.pretrained:
-        return fresh, ["from scratch"]
-    params, report = load_pretrained(run.pretrained, fresh.params, run.vit.stored_grid, run.vocabulary.classes)
-    return dataclasses.replace(fresh, params=params), [str(report)]
 
 
 def host_batches(

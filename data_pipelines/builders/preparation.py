@@ -53,7 +53,7 @@ def prepare(
     builder = make()
     final = Path(builder.data_dir)
     if (final / "dataset_info.json").is_file():
-        console.print(f"{final} is prepared already", markup=False)
+        console.print(f"{final} is prepared already")
         return final
     if not root.is_dir():
         raise UserError(f"there is no folder {root}: give the one that holds the data set as it was downloaded")
@@ -61,7 +61,7 @@ def prepare(
     work = final.with_name(final.name + _PREPARING)
     layout, pieces = builder.layout(root), builder.pieces(root)
     for line in (layout, *builder.remarks(root)):
-        console.print(f"{root}: {line}", markup=False)
+        console.print(f"{root}: {line}")
     try:
         work.mkdir(parents=True, exist_ok=True)
         with _locked(work):
@@ -160,11 +160,10 @@ def _report(builder: DownloadBuilder, final: Path, tallies: dict[str, Tally]) ->
     expected = builder.info.metadata["expected"]
     for split, tally in tallies.items():
         published = f" of {expected[split]:,} published" if split in expected else ""
-        console.print(f"{final}, split {split}: {tally.photos:,} photos{published}", markup=False)
+        console.print(f"{final}, split {split}: {tally.photos:,} photos{published}")
         if tally.unreadable:
             first = tally.unreadable[0]
             console.print(
                 f"{len(tally.unreadable):,} unreadable files left out, listed in {final / 'metadata.json'} under "
                 f"unreadable/{split}; the first: {first['file']}: {first['reason']}",
-                markup=False,
             )

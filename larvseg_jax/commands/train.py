@@ -30,7 +30,8 @@ def main(given: Given) -> None:
     # Imported late: a mistyped flag is answered before JAX is loaded.
     from larvseg_jax.config import from_config
     from larvseg_jax.show import show
-    from larvseg_jax.train import check_start, train
+    from larvseg_jax.start import check_start
+    from larvseg_jax.train import train
     from larvseg_jax.training.profiling import parse_window
 
     run = from_config(given.config)

@@ -18,7 +18,7 @@ from larvseg_jax.config import from_config, network_sections
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
 from larvseg_jax.methods.method import Task
-from larvseg_jax.train import first_state
+from larvseg_jax.start import first_state
 from larvseg_jax.trained import load_trained
 from larvseg_jax.weights.checkpoint import Checkpoints
 from larvseg_jax.weights.pretrained import check_pretrained, load_pretrained
