@@ -114,6 +114,8 @@ def _train(
                     )
                 except Diverged as error:
                     raise explain(run, mesh, method, streams, train_step, lambda: first()[0], record, error) from error
+        elif profiled:
+            console.print("nothing is traced: the run has all its steps; give --config.workdir another folder")
     if (saved := max(checkpoints.steps(), default=0)) < run.total_steps:
         lost = f"; step {int(state.step)} could not be saved" if saved < int(state.step) else ""
         check_not_stopped(stopping, saved, lost, asked=True)
