@@ -52,7 +52,7 @@ def disturb(run: Run, names: list[str], seed: int) -> dict[str, Row]:
     rng = random.Random(seed + 1)
     begun, reached, culprit = 0, 0, ""
     for number, name in enumerate([*names, "the end"], start=1):
-        row = rows[name]
+        row, logged = rows[name], run.log_time()
         try:
             row.tries += 1
             FAULTS[name][0](run, rng) if name in FAULTS else _end(run)
@@ -67,7 +67,11 @@ def disturb(run: Run, names: list[str], seed: int) -> dict[str, Row]:
             if culprit:
                 rows[culprit].most_lost = max(rows[culprit].most_lost or 0, reached - starts[0])
             culprit = name
-        begun, reached = begun + len(starts), run.step()
+        begun += len(starts)
+        if run.log_time() != logged:
+            reached = run.step()
+        elif starts:  # it ended before its first step
+            reached = starts[-1]
         console.print(
             f"{number}/{len(names) + 1} {name}: from step {first_few(map(str, starts))} to {reached}",
             *row.problems[-1:],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,11 +30,14 @@ class Life:
 
     process: subprocess.Popen[bytes]
     output: Path
-    events_before: int
 
     def text(self) -> str:
         """What it has printed."""
         return self.output.read_text(errors="replace")
+
+    def steps(self) -> list[int]:
+        """The steps that it has told."""
+        return [int(step) for step in re.findall(r"^step (\d+)/", self.text(), re.M)]
 
     def end(self, how: int | None = None, patience: float = PATIENCE) -> int:
         """Sends a signal, if one is given, and waits for the end; the exit code. Failure if it hangs or tracebacks."""
@@ -69,7 +74,7 @@ class Run:
             process = subprocess.Popen(
                 command, cwd=REPOSITORY, env=own, stdout=file, stderr=subprocess.STDOUT, preexec_fn=limited
             )
-        return Life(process, output, len(history.read(self.workdir)))
+        return Life(process, output)
 
     def step(self) -> int:
         """The last step that was logged."""
@@ -79,10 +84,10 @@ class Run:
         """The steps at which its lives have begun, first to last."""
         return [event["step"] for event in history.read(self.workdir) if event["event"] in ("started", "resumed")]
 
-    def begun_at(self, life: Life) -> int | None:
-        """The step that a life goes on from, once it says so."""
-        events = history.read(self.workdir)[life.events_before :]
-        return next((event["step"] for event in events if event["event"] in ("started", "resumed")), None)
+    def log_time(self) -> float:
+        """When the log was last written; 0.0 if there is none."""
+        log = self.workdir / "metrics.jsonl"
+        return log.stat().st_mtime if log.exists() else 0.0
 
     def until(self, life: Life, ready: Callable[[], bool], pause: float = 0.02) -> bool:
         """Waits until it is so; False if the life ends before. Failure if it takes too long."""
@@ -98,17 +103,17 @@ class Run:
 
     def until_steps(self, life: Life, steps: int) -> bool:
         """Waits until a life has logged so many steps; False if it ends before that."""
-        if not self.until(life, lambda: self.begun_at(life) is not None):
-            return False
-        first = self.begun_at(life) or 0
-        return self.until(life, lambda: self.step() >= first + steps)
+        return self.until(life, lambda: len(life.steps()) >= steps)
 
     def until_saving(self, life: Life) -> bool:
         """Waits until a checkpoint is being written."""
-        return self.until(life, lambda: any(self._begun_saves()), pause=0.001)
+        left = set(self._begun_saves())  # by lives before
+        return self.until(life, lambda: bool(set(self._begun_saves()) - left), pause=0.001)
 
-    def _begun_saves(self) -> Iterator[Path]:
-        return self.checkpoints.glob("*.orbax-checkpoint-tmp")
+    def _begun_saves(self) -> Iterator[tuple[str, float]]:
+        for path in self.checkpoints.glob("*.orbax-checkpoint-tmp"):
+            with contextlib.suppress(FileNotFoundError):
+                yield path.name, path.stat().st_ctime
 
     def newest(self) -> Path | None:
         """The folder of the newest checkpoint."""

@@ -57,7 +57,7 @@ def test_what_a_fault_costs_is_seen_by_the_next_life(monkeypatch):
     class Fake:
         """Lives that begin at the first number and are ended at the second."""
 
-        lives = [(0, 30), (20, 25), (25, 60), (40, 41)]
+        lives = [(0, 30), (20, 20), (20, 25), (25, 60), (40, 41)]
 
         def __init__(self):
             self.lived = 0
@@ -66,16 +66,20 @@ def test_what_a_fault_costs_is_seen_by_the_next_life(monkeypatch):
             return [begun for begun, _ in self.lives[: self.lived]]
 
         def step(self):
-            return self.lives[self.lived - 1][1] if self.lived else 0
+            return self.lives[self.lived - 1][1] if self.lived != 2 else 30  # the log of the life before
+
+        def log_time(self):
+            return self.lived if self.lived != 2 else 1
 
     def live(run, rng):
         run.lived += 1
 
-    for name in ("SIGTERM", "SIGINT", "clock jumps"):
+    for name in ("SIGTERM", "two runs on one folder", "SIGINT", "clock jumps"):
         monkeypatch.setitem(FAULTS, name, (live, 1))
     monkeypatch.setitem(FAULTS, "full disk at the start", (lambda run, rng: random.random(), 1))  # never begins
     monkeypatch.setattr("tests.drill.drill._end", lambda run: live(run, None))
-    rows = disturb(Fake(), ["SIGTERM", "full disk at the start", "SIGINT", "clock jumps"], 0)
+    names = ["SIGTERM", "full disk at the start", "two runs on one folder", "SIGINT", "clock jumps"]
+    rows = disturb(Fake(), names, 0)
     lost = {name: row.most_lost for name, row in rows.items() if row.tries}
-    assert lost == {"SIGTERM": 10, "full disk at the start": None, "SIGINT": 0, "clock jumps": 20, "the end": None}
+    assert lost == dict(zip([*names, "the end"], [10, None, 0, 0, 20, None], strict=True))
     assert rows["kill -9 in start-up"] == Row()
