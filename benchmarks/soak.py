@@ -10,6 +10,7 @@ which it starts, is left out.
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import subprocess
 import sys
@@ -28,9 +29,10 @@ PAUSE = 5.0  # seconds between two looks
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """A process at one moment: seconds since the first look, resident bytes, handles, threads, steps done."""
+    """A process at one moment: seconds since the first look, and of processor time; resident bytes, handles, ..."""
 
     seconds: float
+    processor: float
     memory: int
     handles: int
     threads: int
@@ -44,12 +46,12 @@ def look_at(pid: int, workdir: Path, begun: float) -> Look:
         status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
         handles = len(list((folder / "fd").iterdir()))
         memory = int(status["VmRSS"].split()[0]) * 1024
+        ticks = sum(map(int, (folder / "stat").read_text().rpartition(")")[2].split()[11:13]))
     except (OSError, KeyError) as error:
         raise UserError(f"the training has ended: see {workdir}") from error
     history = read_history(workdir)
-    return Look(
-        time.monotonic() - begun, memory, handles, int(status["Threads"]), history[-1]["step"] if history else 0
-    )
+    seconds, step = time.monotonic() - begun, history[-1]["step"] if history else 0
+    return Look(seconds, ticks / os.sysconf("SC_CLK_TCK"), memory, handles, int(status["Threads"]), step)
 
 
 def summary(looks: list[Look]) -> dict[str, str]:
@@ -58,7 +60,7 @@ def summary(looks: list[Look]) -> dict[str, str]:
     hours = np.array([look.seconds for look in looks]) / 3600
     slope = np.polyfit(hours, [look.memory / 2**20 for look in looks], 1)[0]
     third = max(len(looks) // 3, 2)
-    first, last = (_speed(looks[:third]), _speed(looks[-third:]))
+    (first, first_work), (last, last_work) = _speeds(looks[:third]), _speeds(looks[-third:])
     handles, threads = ([getattr(look, name) for look in looks] for name in ("handles", "threads"))
     return {
         "steps": f"{looks[0].step} to {looks[-1].step} in {(looks[-1].seconds - looks[0].seconds) / 60:.1f} minutes",
@@ -67,12 +69,16 @@ def summary(looks: list[Look]) -> dict[str, str]:
         "handles": f"{min(handles)} to {max(handles)}, at the end {handles[-1]}",
         "threads": f"{min(threads)} to {max(threads)}, at the end {threads[-1]}",
         "steps/s": f"first third {first:.2f}, last third {last:.2f}, ratio {last / first:.3f}",
+        # This one does not depend on what else the machine does.
+        "steps per second of processor time": f"{first_work:.2f}, {last_work:.2f}, ratio {last_work / first_work:.3f}",
     }
 
 
-def _speed(looks: list[Look]) -> float:
-    """Steps per second."""
-    return (looks[-1].step - looks[0].step) / (looks[-1].seconds - looks[0].seconds)
+def _speeds(looks: list[Look]) -> tuple[float, float]:
+    """Steps per second, and per second of processor time."""
+    first, last = looks[0], looks[-1]
+    steps = last.step - first.step
+    return steps / (last.seconds - first.seconds), steps / (last.processor - first.processor)
 
 
 def main(given: Given) -> None:

@@ -48,3 +48,14 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no goldens and photographs here: set LARVSEG_SHARED to their folder ({folder} is none)")
     return folder
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """Trainings of this process use one of its 8 devices: what concerns no other device is tested sooner so."""
+    import jax
+
+    from larvseg_jax import assemble
+    from larvseg_jax.devices.mesh import make_mesh
+
+    monkeypatch.setattr(assemble, "mesh_of", lambda run: make_mesh(1, 1, jax.devices()[:1]))

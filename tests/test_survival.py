@@ -25,6 +25,8 @@ from larvseg_jax.training.state import TrainState
 from larvseg_jax.weights.checkpoint import Checkpoints
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 REPOSITORY = Path(__file__).parent.parent
 
 

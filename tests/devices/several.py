@@ -17,7 +17,8 @@ touched = open(sys.argv[1], "w", buffering=1)
 def watch(event, arguments):
     writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
     if (writes or event in ("os.mkdir", "os.rename", "os.remove")) and not isinstance(arguments[0], int):
-        print(os.fsdecode(arguments[0]), file=touched)
+        for name in arguments[: 2 if event == "os.rename" else 1]:
+            print(os.fsdecode(name), file=touched)
 sys.argv[:2] = ["train.py"]
 sys.addaudithook(watch)
 runpy.run_path("train.py", run_name="__main__")

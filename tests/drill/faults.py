@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -94,7 +93,7 @@ def kill_on_full_disk(run: Run, rng: random.Random) -> None:
 
 def full_disk_from_the_start(run: Run, _: random.Random) -> None:
     """No room when it is started: one line, exit code 2."""
-    life = run.start(limited=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY)))
+    life = run.start(before=["sh", "-c", 'ulimit -f 0; exec "$@"', "sh"])
     if (code := life.end()) != 2:
         raise Failure(f"exit code {code} on a full disk")
 

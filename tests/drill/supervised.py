@@ -63,17 +63,15 @@ class Run:
         self.checkpoints = self.workdir / "checkpoints"
         self._lives = 0
 
-    def start(self, environment: Mapping[str, str] | None = None, limited: Callable[[], None] | None = None) -> Life:
-        """Starts a process; `environment` is added to this one's, `limited` is called in it before train.py begins."""
+    def start(self, environment: Mapping[str, str] | None = None, before: Sequence[str] = ()) -> Life:
+        """Starts a process; `environment` is added to this one's, the command stands behind the words of `before`."""
         self._lives += 1
         output = self.folder / f"{self.workdir.name}_{self._lives:03d}.txt"
         own = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
         own |= {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(self.folder / "xla"), **(environment or {})}
-        command = [sys.executable, "train.py", *self._flags, f"--config.workdir={self.workdir}"]
+        command = [*before, sys.executable, "train.py", *self._flags, f"--config.workdir={self.workdir}"]
         with output.open("wb") as file:
-            process = subprocess.Popen(
-                command, cwd=REPOSITORY, env=own, stdout=file, stderr=subprocess.STDOUT, preexec_fn=limited
-            )
+            process = subprocess.Popen(command, cwd=REPOSITORY, env=own, stdout=file, stderr=subprocess.STDOUT)
         return Life(process, output)
 
     def step(self) -> int:
