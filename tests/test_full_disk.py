@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import jax
@@ -71,6 +72,24 @@ def test_a_checkpoint_that_found_no_room_costs_itself_only(tmp_path, capsys, cap
         assert checkpoints.steps() == [1, 3, 6]
         assert len(list((tmp_path / "checkpoints").iterdir())) == 3  # nothing half written takes up room
         np.testing.assert_array_equal(checkpoints.restore(6, STATES[0]).params["x"], STATES[6].params["x"])
+
+
+def test_nothing_waits_for_a_checkpoint_whose_folder_could_not_be_made(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(RECORD, STATES[1], 1, None)
+        checkpoints.settle()
+        (tmp_path / "checkpoints").rename(tmp_path / "aside")
+        (tmp_path / "checkpoints").write_text("no folder")
+        checkpoints.save(RECORD, STATES[2], 2, None)
+        checkpoints.settle()
+        (tmp_path / "checkpoints").unlink()
+        (tmp_path / "aside").rename(tmp_path / "checkpoints")
+        checkpoints.save(RECORD, STATES[3], 3, None)
+    assert checkpoints.steps() == [1, 3]
+    for thread in threading.enumerate():  # for twenty minutes, and the end of the program for them
+        if "orbax" in type(thread).__module__:
+            thread.join(20)
+            assert not thread.is_alive()
 
 
 def test_an_error_that_is_no_disks_is_not_taken_for_one(tmp_path):

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import logging
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Collection, Sequence
@@ -27,6 +26,7 @@ from larvseg_jax.devices.processes import is_first_process, wait_for_all
 from larvseg_jax.disk import refusal
 from larvseg_jax.errors import UserError
 from larvseg_jax.training.state import TrainState
+from larvseg_jax.weights.failed_save import end_what_waits, keep_orbax_quiet
 from larvseg_jax.weights.record import Record, check_same_data, check_same_vocabulary
 from larvseg_jax.weights.saved_step import DamagedCheckpoint, read_record, read_state, steps_in, to_write
 
@@ -86,7 +86,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
         )
-        _keep_orbax_quiet()
+        keep_orbax_quiet()
         manager = ocp.CheckpointManager(self._folder, options=options)
         self._open = True
         return manager
@@ -154,6 +154,7 @@ class Checkpoints:
         if reason is None:
             raise error
         what = f"the checkpoint of step {step} could not be written ({reason})"
+        end_what_waits()
         if jax.process_count() > 1:
             raise UserError(f"{what}: make room; the same command goes on from the one before") from error
         if self._reason != reason:
@@ -209,21 +210,3 @@ class Checkpoints:
             (self._folder / str(step)).rename(tempfile.mkdtemp(prefix=f"{step}_", dir=damaged))
         if steps:
             wait_for_all("set aside")
-
-
-@functools.cache
-def _keep_orbax_quiet() -> None:
-    """Keeps Orbax from telling, each with a traceback, the errors of a save that it also raises."""
-
-    def is_not_orbax(entry: logging.LogRecord) -> bool:
-        return "orbax" not in entry.pathname and "never retrieved" not in str(entry.msg)
-
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(is_not_orbax)
-    others = sys.unraisablehook
-
-    def without_orbax(found: sys.UnraisableHookArgs) -> None:
-        if not (found.object is None and str(found.exc_value) == "Event loop is closed"):  # writes that came too late
-            others(found)
-
-    sys.unraisablehook = without_orbax
