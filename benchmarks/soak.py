@@ -60,11 +60,12 @@ def summary(looks: list[Look]) -> dict[str, str]:
     hours = np.array([look.seconds for look in looks]) / 3600
     slope = np.polyfit(hours, [look.memory / 2**20 for look in looks], 1)[0]
     third = max(len(looks) // 3, 2)
+    thirds = [np.median([look.memory / 2**20 for look in part]) for part in (looks[:third], looks[-third:])]
     (first, first_work), (last, last_work) = _speeds(looks[:third]), _speeds(looks[-third:])
     handles, threads = ([getattr(look, name) for look in looks] for name in ("handles", "threads"))
     return {
         "steps": f"{looks[0].step} to {looks[-1].step} in {(looks[-1].seconds - looks[0].seconds) / 60:.1f} minutes",
-        "resident memory": f"{looks[0].memory / 2**20:.0f} MiB, at the end {looks[-1].memory / 2**20:.0f} MiB; "
+        "resident memory": f"first third {thirds[0]:.0f} MiB, last third {thirds[1]:.0f} MiB (medians); "
         f"slope {slope:+.1f} MiB an hour",
         "handles": f"{min(handles)} to {max(handles)}, at the end {handles[-1]}",
         "threads": f"{min(threads)} to {max(threads)}, at the end {threads[-1]}",

@@ -99,8 +99,7 @@ def explain(
     wait_for_all("cleared")
     with Checkpoints(folder, keep_last=1) as checkpoints:
         checkpoints.save(record, state, bad, None)
-        checkpoints.settle()
-        repeatable = bad in checkpoints.steps()
+        repeatable = checkpoints.settle()
     file = folder / f"step_{bad + 1}.json"
     if is_first_process():
         said = dataclasses.asdict(anatomy) | {"settings": record.settings}

@@ -116,7 +116,8 @@ def _train(
                     raise explain(run, mesh, method, streams, train_step, lambda: first()[0], record, error) from error
         elif profiled:
             console.print("nothing is traced: the run has all its steps; give --config.workdir another folder")
-    if (saved := max(checkpoints.steps(), default=0)) < run.total_steps:
+    saved = int(state.step) if checkpoints.settle() else max(checkpoints.steps(), default=0)
+    if saved < run.total_steps:
         lost = f"; step {int(state.step)} could not be saved" if saved < int(state.step) else ""
         check_not_stopped(stopping, saved, lost, asked=True)
     with stage("report", timings):
@@ -206,7 +207,7 @@ def fail_after_save(
     with jax.transfer_guard("allow"):
         recorder.catch_up()
         saves(state, step, None)
-        if not saves.written(step):
+        if not saves.written():
             raise error
     raise UserError(f"{error}; all steps so far are saved: the same command goes on from here{advice}") from error
 

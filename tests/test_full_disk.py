@@ -19,6 +19,7 @@ from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.disk import refusal, write_text
 from larvseg_jax.errors import UserError
 from larvseg_jax.report.metric_log import MetricLog, read_history
+from larvseg_jax.training.lock import locked
 from larvseg_jax.training.state import TrainState
 from larvseg_jax.weights import checkpoint
 from larvseg_jax.weights.checkpoint import Checkpoints
@@ -113,7 +114,7 @@ def test_who_stops_does_not_wait_for_room(tmp_path):
         saves = Saves(checkpoints, RECORD, lambda: True)
         with full_disk():
             saves.insist(STATES[7], 7, None)
-        assert not saves.written(7)
+        assert not saves.written()
 
 
 class Disk:
@@ -123,6 +124,13 @@ class Disk:
 
     def close(self):
         self._full.__exit__(None, None, None)
+
+
+def test_a_run_that_found_no_room_for_its_lock_leaves_none_in_the_way(tmp_path):
+    with full_disk(), pytest.raises(UserError, match=r"cannot write .*\(File too large\)"), locked(tmp_path):
+        raise AssertionError
+    with locked(tmp_path):  # at once, not after a minute
+        pass
 
 
 def test_lines_of_the_log_wait_for_room(tmp_path, capsys):

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from data_pipelines.streams import HostBatch, Stream
 from larvseg_jax.console import console, first_few, printable
+from larvseg_jax.devices.processes import from_all
 from larvseg_jax.errors import DataError, UserError
 from larvseg_jax.training import history
 
@@ -74,7 +74,8 @@ class Replacements:
         done = [name for at, name in self._rows if at <= step]
         self._rows = [row for row in self._rows if row[0] > step]
         if jax.process_count() > 1:
-            shared = _of_all([done, [met for met in self._met if met.step <= step]])
+            own = json.dumps([done, [met for met in self._met if met.step <= step]])
+            shared = [json.loads(text) for text in from_all("replaced photos", own)]
             self._met = [met for met in self._met if met.step > step]
             done = [name for names, _ in shared for name in names]
             self._learn([_Met(*met) for _, others in shared for met in others])
@@ -138,14 +139,3 @@ def _still_unusable(streams: Mapping[str, Stream], met: _Met) -> bool:
     except DataError:
         return True
     return False
-
-
-def _of_all(own: Any) -> list[Any]:
-    """What every process gives, in their order; anything that JSON can hold."""
-    text = np.frombuffer(json.dumps(own).encode(), np.uint8)
-    with jax.transfer_guard("allow"):
-        sizes = multihost_utils.process_allgather(np.int32(text.size))
-        padded = np.zeros(1 << int(sizes.max()).bit_length(), np.uint8)  # few different shapes are compiled
-        padded[: text.size] = text
-        texts = multihost_utils.process_allgather(padded)
-    return [json.loads(bytes(row[:size])) for row, size in zip(texts, sizes, strict=True)]

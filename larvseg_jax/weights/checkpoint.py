@@ -129,16 +129,19 @@ class Checkpoints:
         except Exception as error:
             self._refused(step, error)
 
-    def settle(self) -> None:
-        """Waits for the save under way, and says so if the disk did not take it."""
-        if self._writing is None:
-            return
-        step, self._writing = self._writing, None
-        try:
-            self._manager.wait_until_finished()
-        except Exception as error:
-            self._refused(step, error)
-            return
+    def settle(self) -> bool:
+        """Waits for the save under way; whether the last one is on disk. Says so if the disk did not take it."""
+        if self._writing is not None:
+            step, self._writing = self._writing, None
+            try:
+                self._manager.wait_until_finished()
+            except Exception as error:
+                self._refused(step, error)
+            else:
+                self._accepted(step)
+        return self._refused_at is None
+
+    def _accepted(self, step: int) -> None:
         if self._refused_at is not None:
             console.print(f"step {step} is saved: the disk takes checkpoints again")
             self._refused_at, self._reason = None, ""

@@ -26,18 +26,17 @@ class Saves:
         """Whether a save has failed and it is time to try anew."""
         return self._checkpoints.again()
 
-    def written(self, step: int) -> bool:
-        """Whether a step is on disk; waits for the save under way."""
-        self._checkpoints.settle()
-        return step in self._checkpoints.steps()
+    def written(self) -> bool:
+        """Whether the last save is on disk; waits for it."""
+        return self._checkpoints.settle()
 
     def insist(self, state: TrainState, step: int, score: float | None) -> None:
         """Saves, and returns once that is written, however long it takes until there is room; or at `give_up`."""
         self(state, step, score)
-        if self.written(step) or self._give_up():
+        if self.written() or self._give_up():
             return
         console.print("the run is kept waiting until its last step is written; Ctrl-C gives that up")
-        while not self.written(step) and not self._give_up():
+        while not self.written() and not self._give_up():
             time.sleep(0.2)
             if self.again():
                 self(state, step, score)

@@ -13,7 +13,7 @@ def test_a_leak_and_a_slowing_down_are_seen():
     ]
     said = summary(looks)
     assert said["steps"] == "120 to 900 in 9.0 minutes"
-    assert said["resident memory"] == "501 MiB, at the end 510 MiB; slope +60.0 MiB an hour"
+    assert said["resident memory"] == "first third 502 MiB, last third 509 MiB (medians); slope +60.0 MiB an hour"
     assert said["handles"] == "41 to 50, at the end 50"
     assert said["threads"] == "30 to 30, at the end 30"
     assert said["steps/s"] == "first third 2.00, last third 1.00, ratio 0.500"

@@ -92,7 +92,7 @@ class Saved(Saves):
     def again(self):
         return False
 
-    def written(self, step):
+    def written(self):
         return True
 
 

@@ -6,14 +6,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
-import numpy as np
 import pytest
-from jax.experimental import multihost_utils
 
 from data_pipelines.streams import iterate, step_batches
 from larvseg_jax.console import console
 from larvseg_jax.report.metric_log import read_history
-from larvseg_jax.training import history
+from larvseg_jax.training import history, replaced
 from larvseg_jax.training.replaced import EVENT, Replacements, TooManyUnusable, replaced_facts
 from tests.data_pipelines.test_replacing import Broken
 from tests.data_pipelines.test_streams import photos, stream
@@ -155,10 +153,10 @@ def two_processes(monkeypatch, work):
     """work(0) and work(1) in two threads that take each other for processes; what they return."""
     meeting, given, own = threading.Barrier(2, timeout=60), {}, threading.local()
 
-    def gather(array):
-        given[own.process] = np.asarray(array)
+    def from_all(name, text):
+        given[own.process] = text
         meeting.wait()
-        found = np.stack([given[0], given[1]])
+        found = [given[0], given[1]]
         meeting.wait()
         return found
 
@@ -167,7 +165,7 @@ def two_processes(monkeypatch, work):
         return work(process)
 
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(multihost_utils, "process_allgather", gather)
+    monkeypatch.setattr(replaced, "from_all", from_all)
     monkeypatch.setattr(history, "is_first_process", lambda: own.process == 0)
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(run, range(2)))
