@@ -192,15 +192,10 @@ def fail(*problems: object) -> NoReturn:
 
 
 def _leave(code: int, *lines: str) -> NoReturn:
-    """Says the lines on stderr and ends with the exit code, also where stdout and stderr are files on a full disk."""
+    """Says the lines on stderr and ends with the exit code, also where stderr is a file on a full disk."""
     with contextlib.suppress(OSError):
         for line in lines:
             print(line, file=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:  # Python would try again at its very end, and make it exit code 120
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
 
 

@@ -141,7 +141,7 @@ def test_lines_of_the_log_wait_for_room(tmp_path, capsys):
                 log.write(step, "train", {"loss": 1.0})
         assert [line["step"] for line in read_history(tmp_path)] == [1]
         with (tmp_path / "metrics.jsonl").open("a") as file:
-            file.write('{"step": 2, "ki')  # what a disk with a little room had taken
+            file.write('{"step": 2, "ki' * 1000)  # what a disk with a little room had taken
         log.write(42, "train", {"loss": 1.0})
         assert [line["step"] for line in read_history(tmp_path)] == list(range(1, 43))
         with full_disk():
