@@ -144,6 +144,7 @@ def test_lines_of_the_log_wait_for_room(tmp_path, capsys):
             file.write('{"step": 2, "ki' * 1000)  # what a disk with a little room had taken
         log.write(42, "train", {"loss": 1.0})
         assert [line["step"] for line in read_history(tmp_path)] == list(range(1, 43))
+        assert (tmp_path / "metrics.jsonl").read_bytes().count(b"{") == 42
         with full_disk():
             log.write(43, "train", {"loss": 1.0})
     assert [line["step"] for line in read_history(tmp_path)] == list(range(1, 44))
