@@ -1,6 +1,7 @@
 """A process that is gone, or has ended with an error, ends the others, which say in one line who it was."""
 
 import contextlib
+import itertools
 import json
 import os
 import queue
@@ -101,6 +102,15 @@ def test_one_that_ends_by_itself_is_no_death(first, ends):
     connect(2).close()
     assert ends.get(timeout=SECONDS).startswith("process 2 (host2)")
     assert ends.empty()
+
+
+def test_all_hear_that_one_has_ended_by_itself(first, ends):
+    _, connect = first
+    with connect(2).makefile() as lines:
+        connect(1, {"left": 1, "host": "host1", "error": ""})
+        connect(0, {"wait": 0.0}).close()  # so that something else comes afterwards: a death
+        heard = [json.loads(line) for line in itertools.takewhile(lambda line: "end" not in json.loads(line), lines)]
+    assert {"left": 1, "host": "host1", "error": ""} in heard
 
 
 def test_an_error_of_one_ends_the_others_a_moment_later(first, ends, watching, monkeypatch):

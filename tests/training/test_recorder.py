@@ -78,19 +78,21 @@ def train_step(state, batch):
 
 
 class Saved(Saves):
-    """Writes nothing; `steps` and `scores` are those that were saved."""
+    """Writes nothing; `steps` and `scores` are those that were saved, `insisted` those that had to be written."""
 
-    def __init__(self):
-        self.steps, self.scores = [], []
+    def __init__(self, *, refused=False):
+        self.steps, self.scores, self.insisted, self.refused = [], [], [], refused
 
     def __call__(self, state, step, score):
         self.steps.append(step)
         self.scores.append(score)
 
-    insist = __call__
+    def insist(self, state, step, score):
+        self(state, step, score)
+        self.insisted.append(step)
 
     def again(self):
-        return False
+        return self.refused
 
     def written(self):
         return True
@@ -119,7 +121,14 @@ def test_the_loop_saves_and_logs_every_step_with_its_own_metrics(tmp_path):
     state, _ = run_loop(tmp_path, range(1, TOTAL + 1), every=1, saves=saved)
     assert int(state.step) == TOTAL
     assert saved.steps == [2, 4, 6, 7]
+    assert saved.insisted == [7]
     assert logged(tmp_path) == {step: (step, 0.1 * (step - 1)) for step in range(1, TOTAL + 1)}
+
+
+def test_a_save_that_the_disk_has_refused_is_tried_again_between_those_that_are_due(tmp_path):
+    saved = Saved(refused=True)
+    run_loop(tmp_path, range(1, TOTAL + 1), every=1, saves=saved)
+    assert saved.steps == list(range(1, TOTAL + 1))
 
 
 @pytest.mark.parametrize("every", [1, 100])
