@@ -54,7 +54,7 @@ def import_original(file: Path, to: Path, union: str | None = None, heads: int |
         method = method_config("larvseg")().make(Task(len(classes), vit, {}, make_mesh(1, 1, jax.devices()[:1])))
         layout, _ = jax.eval_shape(method.init, jax.random.key(0))
         shapes = {name: x.shape for name, x in traverse_util.flatten_dict(layout, sep="/").items()}
-        arrays, report = fit(stored, shapes, vit.stored_grid, file)
+        arrays, report = fit(stored, shapes, vit, file)
         if bank:
             report = dataclasses.replace(report, extra=tuple(n for n in report.extra if n not in BANK))
     console.print(f"  {report}")

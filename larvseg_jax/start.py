@@ -57,5 +57,5 @@ def first_state(
     fresh = assemble.fresh_state(run, mesh, method)
     if not run.pretrained:
         return fresh, ["from scratch"]
-    params, report = load_pretrained(run.pretrained, fresh.params, run.vit.stored_grid, run.vocabulary.classes)
+    params, report = load_pretrained(run.pretrained, fresh.params, run.vit, run.vocabulary.classes)
     return dataclasses.replace(fresh, params=params), [str(report)]

@@ -93,8 +93,8 @@ def _weights(run: Experiment, layout: TrainState | None) -> Finding:
             return Finding("error", "pretrained", f"{run.pretrained} is not there: see docs/weights.md")
         return Finding("note", "pretrained", f"{run.pretrained}: whether it fits is seen when the run starts")
     try:
-        grid, classes = run.vit.stored_grid, run.vocabulary.classes
-        report = check_pretrained(run.pretrained, layout.params, grid, classes)
+        classes = run.vocabulary.classes
+        report = check_pretrained(run.pretrained, layout.params, run.vit, classes)
     except UserError as error:
         return Finding("error", "pretrained", str(error))
     return Finding("ok", "pretrained", f"{report.source} fits: {report.size}, {len(report.loaded)} arrays")

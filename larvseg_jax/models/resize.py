@@ -1,6 +1,6 @@
 """Resampling as matrices: one small dense matrix per axis, so that a transpose is just a transpose.
 
-All follow PyTorch with align_corners=False: half-pixel centres, borders clamped, never antialiased.
+All follow PyTorch with align_corners=False: half-pixel centres, borders clamped, not antialiased unless the name says so.
 `jax.image.resize` differs for "cubic" (a = -0.5, renormalised border) and "nearest" (pixel centres).
 """
 
@@ -40,6 +40,18 @@ def bicubic_matrix(n_in: int, n_out: int) -> Float32[np.ndarray, "{n_out} {n_in}
         weight = _cubic_kernel(position - (first + tap))
         np.add.at(matrix, (np.arange(n_out), np.clip(first + tap, 0, n_in - 1)), weight)
     return _frozen(matrix)
+
+
+@functools.cache
+def antialiased_bicubic_matrix(n_in: int, n_out: int) -> Float32[np.ndarray, "{n_out} {n_in}"]:
+    """The same as Pillow does it, and PyTorch with antialias=True: a = -0.5, the kernel as wide as an output sample.
+
+    Taps beyond the border are left out, the others of a row sum to 1.
+    """
+    wider = max(n_in / n_out, 1.0)
+    distance = (_centres(n_in, n_out)[:, None] - np.arange(n_in)) / wider
+    matrix = _cubic_kernel(distance, -0.5)
+    return _frozen(matrix / matrix.sum(1, keepdims=True))
 
 
 def nearest_indices(n_in: int, n_out: int) -> np.ndarray:

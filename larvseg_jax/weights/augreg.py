@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -20,19 +21,32 @@ _MARKS = ("cls", POSITIONS.removeprefix("backbone/"))  # one of them is in every
 _CLASSIFIER = ("head/", "pre_logits/")  # of the data set the file was trained on
 
 
-def read_augreg(path: Path) -> StoredWeights:
-    """The backbone in a file; the classifier of its old data set is left out.
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, whosever they are.
 
     Raises:
-      UserError: there is no such file (the message says where the published one is), it cannot be read, it holds
-        weights of another family, or it is one of the hybrids (R_Ti/16, R26+S/32, ...), which begin with a ResNet.
+      UserError: there is no such file (the message says where the published one is), or it cannot be read.
     """
     if not path.exists():
         raise UserError(
             f"there is no file {path}: a published one is at gs://{PUBLIC_FOLDER}/{path.name} = "
             f"https://storage.googleapis.com/{PUBLIC_FOLDER}/{path.name}"
         )
-    found = _read(path)
+    return _read(path)
+
+
+def read_augreg(path: Path) -> StoredWeights:
+    """The backbone in an AugReg file: UserError as of `read_npz` and `augreg_weights`."""
+    return augreg_weights(path, read_npz(path))
+
+
+def augreg_weights(path: Path, found: Mapping[str, np.ndarray]) -> StoredWeights:
+    """The backbone among the arrays of a file; the classifier of its old data set is left out.
+
+    Raises:
+      UserError: it holds weights of another family, or it is one of the hybrids (R_Ti/16, R26+S/32, ...), which begin
+        with a ResNet.
+    """
     prefix = next((prefix for prefix in _PREFIXES for mark in _MARKS if f"{prefix}{mark}" in found), "")
     arrays = {name.removeprefix(prefix): value for name, value in found.items()}
     if not arrays.keys() & set(_MARKS) and (owner := whose(arrays)):

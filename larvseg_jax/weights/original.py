@@ -1,7 +1,6 @@
 """Weights of the original implementation (PyTorch, mmsegmentation) under the names and layouts used here.
 
-`Original:` linear weights are (out, in), query, key and value are stacked in one matrix, convolutions are
-(out, in, height, width); docs/weights.md has the table.
+Their layouts are those of PyTorch (torch_layout.py); docs/weights.md has the table.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from larvseg_jax.vocabulary import class_lists
 from larvseg_jax.weights.foreign import REMEDY, whose
 from larvseg_jax.weights.stored_weights import CLASS_EMBEDDINGS, POSITIONS, StoredWeights
 from larvseg_jax.weights.torch_file import StoredTensor, read_state_dict
+from larvseg_jax.weights.torch_layout import from_torch, unstacked
 
 TORCH_SUFFIXES = (".pth", ".pt")
 HEAD_DIM = 64
@@ -220,27 +220,15 @@ def _translate(name: str, value: np.ndarray, heads: int) -> dict[str, np.ndarray
         return {ours: value.reshape(()) if ours in ("head/gamma", "head/beta") else value}
     inner = name.removeprefix("backbone.")
     if inner in _EMBEDDINGS:
-        return {_EMBEDDINGS[inner]: value.transpose(2, 3, 1, 0) if inner.endswith("projection.weight") else value}
+        return {_EMBEDDINGS[inner]: from_torch(_EMBEDDINGS[inner], value, heads)}
     block = re.fullmatch(r"layers\.(\d+)\.(.+)", inner)
     if block is None or block[2] not in (*_BLOCK, *_STACKED):
         return {f"backbone/{inner}": value}
-    prefix = f"backbone/Transformer/encoderblock_{block[1]}/"
+    prefix = f"backbone/Transformer/encoderblock_{block[1]}"
     if block[2] in _STACKED:
-        return _unstack(f"{prefix}MultiHeadDotProductAttention_1/", _STACKED[block[2]], value, heads)
-    ours = _BLOCK[block[2]]
-    if ours.endswith("out/kernel"):
-        value = value.T.reshape(heads, -1, value.shape[0])
-    elif ours.endswith("kernel"):
-        value = value.T
-    return {prefix + ours: value}
-
-
-def _unstack(prefix: str, kind: str, value: np.ndarray, heads: int) -> dict[str, np.ndarray]:
-    """(3 D, D) or (3 D,) -> query, key and value, split by head."""
-    parts = zip(("query", "key", "value"), np.split(value, 3), strict=True)
-    if kind == "bias":
-        return {f"{prefix}{name}/bias": part.reshape(heads, -1) for name, part in parts}
-    return {f"{prefix}{name}/kernel": part.T.reshape(part.shape[1], heads, -1) for name, part in parts}
+        return unstacked(prefix, _STACKED[block[2]], value, heads)
+    ours = f"{prefix}/{_BLOCK[block[2]]}"
+    return {ours: from_torch(ours, value, heads)}
 
 
 def _slot_means(queue: np.ndarray) -> np.ndarray:

@@ -17,13 +17,16 @@ from jaxtyping import PyTree
 
 from larvseg_jax.console import first_few
 from larvseg_jax.errors import UserError
-from larvseg_jax.models.vit import resize_position_embedding
-from larvseg_jax.weights.augreg import read_augreg
+from larvseg_jax.models.position import resize_position_embedding
+from larvseg_jax.models.vit_config import ViTConfig
+from larvseg_jax.weights.augreg import augreg_weights, read_npz
+from larvseg_jax.weights.backbones import is_backbone, read_backbone
 from larvseg_jax.weights.original import TORCH_SUFFIXES, OriginalCheckpoint, union_classes
 from larvseg_jax.weights.places import find_run
-from larvseg_jax.weights.safetensors_file import read_safetensors
+from larvseg_jax.weights.safetensors_file import read_arrays, read_safetensors
 from larvseg_jax.weights.stored_checkpoint import read_checkpoint
-from larvseg_jax.weights.stored_weights import CLASS_EMBEDDINGS, POSITIONS, StoredWeights, describe_size
+from larvseg_jax.weights.stored_weights import CLASS_EMBEDDINGS, POSITIONS, StoredWeights, describe_size, options_of
+from larvseg_jax.weights.torch_file import read_state_dict
 
 POSITION_EMBEDDING = POSITIONS.removeprefix("backbone/")
 """Its name in a backbone, and in AugReg files."""
@@ -78,19 +81,19 @@ class LoadReport:
 
 
 def load_pretrained(
-    path: str | Path, params: PyTree, stored_grid: tuple[int, int], classes: Sequence[str]
+    path: str | Path, params: PyTree, vit: ViTConfig, classes: Sequence[str]
 ) -> tuple[PyTree, LoadReport]:
     """The parameters of a model, with all that a file holds of them in place of the fresh values.
 
-    A position embedding stored for another grid is resized bicubically to `stored_grid`, the class
-    token's entry kept. The forward pass resizes once more to the grid of its pictures, as in the original.
+    A position embedding stored for another grid is resized to that of `vit`, the class token's entry kept. The forward pass resizes once more to the grid of its pictures, as in the original.
     Class embeddings go by name: a class that the file does not know keeps its fresh row.
 
     Args:
       path: an AugReg .npz; a run of ours, its newest checkpoint, or one checkpoint (runs/x/checkpoints/800);
-        a .safetensors file of ours; a .pth file of the original.
+        a .safetensors file of ours; a .pth file of the original; a backbone of timm, facebook or Hugging Face in any
+        of these kinds of files.
       params: fresh parameters of the Segmenter, placed; the result is placed in the same way.
-      stored_grid: patch grid of the backbone's position embedding.
+      vit: options of the backbone.
       classes: names of the rows of the class embeddings, in order; rows beyond them stay fresh.
 
     Raises:
@@ -98,7 +101,7 @@ def load_pretrained(
         `Original:` missing and unknown arrays are only logged.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
-    fitted = _fit_all(Path(path), _shapes(flat), stored_grid, classes)
+    fitted = _fit_all(Path(path), _shapes(flat), vit, classes)
     arrays = dict(fitted.arrays)
     if CLASS_EMBEDDINGS in arrays:
         rows = arrays.pop(CLASS_EMBEDDINGS)[fitted.rows_there]
@@ -113,15 +116,13 @@ def check_there(path: str | Path) -> None:
     if path.is_dir():
         find_run(path, None)
     elif not path.exists():
-        _read(path, {})  # each reader has its own remedy
+        _read(path, ViTConfig())  # each reader has its own remedy
 
 
-def check_pretrained(
-    path: str | Path, layout: PyTree, stored_grid: tuple[int, int], classes: Sequence[str]
-) -> LoadReport:
+def check_pretrained(path: str | Path, layout: PyTree, vit: ViTConfig, classes: Sequence[str]) -> LoadReport:
     """What `load_pretrained` would report or raise; of the parameters only names and shapes are needed."""
     wanted = _shapes(traverse_util.flatten_dict(layout, sep="/"))
-    return _fit_all(Path(path), wanted, stored_grid, classes).report
+    return _fit_all(Path(path), wanted, vit, classes).report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,10 +136,10 @@ class _Fitted:
 
 
 def _fit_all(
-    path: Path, wanted: Mapping[str, tuple[int, ...]], stored_grid: tuple[int, int], classes: Sequence[str]
+    path: Path, wanted: Mapping[str, tuple[int, ...]], vit: ViTConfig, classes: Sequence[str]
 ) -> _Fitted:
-    stored = _read(path, wanted)
-    arrays, report = fit(stored, wanted, stored_grid, path)
+    stored = _read(path, vit)
+    arrays, report = fit(stored, wanted, vit, path)
     row_of = {name: row for row, name in enumerate(stored.classes)}
     here = np.array([i for i, name in enumerate(classes) if name in row_of], np.int32)
     there = np.array([row_of[classes[i]] for i in here], np.int32)
@@ -156,34 +157,38 @@ def _shapes(flat: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: x.shape for name, x in flat.items()}
 
 
-def _read(path: Path, wanted: Mapping[str, tuple[int, ...]]) -> StoredWeights:
+def _read(path: Path, vit: ViTConfig) -> StoredWeights:
     """Which reader a file needs."""
+    model = vit.width, vit.num_heads
     if path.is_dir():
         return read_checkpoint(path).weights
     if path.suffix == ".npz":
-        return read_augreg(path)
+        found = read_npz(path)
+        return _as_backbone(found, model, path) if is_backbone(found) else augreg_weights(path, found)
     if path.suffix == ".safetensors":
-        return read_safetensors(path)
+        found, _ = read_arrays(path)
+        return _as_backbone(found, model, path) if is_backbone(found) else read_safetensors(path)
     if path.suffix in TORCH_SUFFIXES:
+        tensors = read_state_dict(path)
+        if is_backbone(tensors):
+            return read_backbone({name: tensor.read for name, tensor in tensors.items()}, model, path)
         original = OriginalCheckpoint.open(path)
-        width, heads = _width_and_heads(wanted)
         classes = union_classes(original.class_rows, None, path)
-        return original.weights(classes, heads if original.width == width else None)
+        return original.weights(classes, vit.num_heads if original.width == vit.width else None)
     problem = "is no kind of weights known here" if path.exists() else "does not exist"
     raise UserError(
         f"pretrained={path} {problem}: give an AugReg .npz, the folder of a run or of one of its checkpoints, "
-        "a .safetensors file of larvseg_jax, or a .pth file of the original"
+        "a .safetensors file of larvseg_jax, a .pth file of the original, or a backbone in such a file "
+        "(docs/weights.md)"
     )
 
 
-def _width_and_heads(wanted: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
-    name = "backbone/Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel"
-    width, heads, _ = wanted[name]
-    return width, heads
+def _as_backbone(found: Mapping[str, np.ndarray], model: tuple[int, int], path: Path) -> StoredWeights:
+    return read_backbone({name: functools.partial(found.get, name) for name in found}, model, path)
 
 
 def fit(
-    stored: StoredWeights, wanted: Mapping[str, tuple[int, ...]], stored_grid: tuple[int, int], path: Path
+    stored: StoredWeights, wanted: Mapping[str, tuple[int, ...]], vit: ViTConfig, path: Path
 ) -> tuple[dict[str, np.ndarray], LoadReport]:
     """The arrays of a file as float32 in the shapes `wanted`; only the class embeddings keep their own rows.
 
@@ -191,14 +196,14 @@ def fit(
     not finite.
     """
     arrays = dict(stored.arrays)
-    resized = _resize_position_embedding(arrays, wanted, stored_grid)
+    resized = _resize_position_embedding(arrays, wanted, vit)
     beyond_backbone = {name for name in wanted if not name.startswith("backbone/")}
     left_fresh = beyond_backbone if not beyond_backbone & arrays.keys() else set()
     problems = _differences(arrays, wanted, left_fresh)
     if problems:
         theirs, ours = describe_size(stored.shapes), describe_size(wanted)
         sizes = f"it is a {theirs}, the model a {ours}; " if theirs != ours else ""
-        raise UserError(f"{path} does not fit the model: {sizes}{'; '.join(problems)}")
+        raise UserError(f"{path} does not fit the model: {sizes}{_remedy(stored, wanted)}{'; '.join(problems)}")
     with np.errstate(over="ignore"):  # noticed below
         params = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
     bad = sorted(name for name, value in params.items() if not np.isfinite(value).all())
@@ -218,19 +223,30 @@ def fit(
     return params, report
 
 
+def _remedy(stored: StoredWeights, wanted: Mapping[str, tuple[int, ...]]) -> str:
+    """The options to set where the model section is another one than the file tells."""
+    there, here = options_of(stored.shapes), options_of(wanted)
+    differing = [f"--config.model.{name}={there[name]}" for name in there if there[name] != here[name]]
+    if not differing or 0 in [there[name] for name in ("width", "depth", "num_heads", "mlp_dim", "patch_size")]:
+        return ""  # of a file that is damaged, or no vision transformer
+    return f"set {' '.join(differing)}; as it is, "
+
+
 def _resize_position_embedding(
-    arrays: dict[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], stored_grid: tuple[int, int]
+    arrays: dict[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], vit: ViTConfig
 ) -> str:
     """Resizes it in `arrays` if it is that of another, square grid; says from what to what."""
-    value, target = arrays.get(POSITIONS), wanted[POSITIONS]
+    value, target, leading = arrays.get(POSITIONS), wanted[POSITIONS], int(vit.class_token)
     if value is None or value.ndim != 3 or value.shape == target or value.shape[::2] != target[::2]:
         return ""
-    side = math.isqrt(max(value.shape[1] - 1, 0))
-    if not side or side**2 != value.shape[1] - 1 or not _is_float(value):
+    side = math.isqrt(max(value.shape[1] - leading, 0))
+    if not side or side**2 != value.shape[1] - leading or not _is_float(value):
         return ""
+    grid = vit.stored_grid
     embedding = jnp.asarray(np.asarray(value, np.float32))
-    arrays[POSITIONS] = np.asarray(resize_position_embedding(embedding, (side, side), stored_grid))
-    return f"{side}x{side} -> {stored_grid[0]}x{stored_grid[1]}"
+    resized = resize_position_embedding(embedding, (side, side), grid, vit.position_resize)
+    arrays[POSITIONS] = np.asarray(resized)
+    return f"{side}x{side} -> {grid[0]}x{grid[1]}"
 
 
 def _differences(

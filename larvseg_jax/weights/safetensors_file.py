@@ -111,7 +111,7 @@ def load_safetensors(path: Path) -> SavedModel:
     Raises:
       UserError: the file cannot be read, is not one of ours, or is not what was written.
     """
-    arrays, metadata = _read(path)
+    arrays, metadata = read_arrays(path)
     if metadata.get("format") not in (FORMAT, _OLD_FORMAT):
         found = metadata.get("format", "none")
         owner, remedy = whose(arrays), f"export a run with larvseg_jax.export, or {REMEDY}"
@@ -139,7 +139,8 @@ def read_safetensors(path: Path) -> StoredWeights:
     return StoredWeights(f"exported model {path.name}", saved.params, saved.metadata.classes)
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and the metadata of a file, whosever it is; UserError if it cannot be read."""
     if not path.is_file():
         raise UserError(f"there is no file {path}: make one with python -m larvseg_jax.export")
     try:

@@ -5,17 +5,28 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 CLASS_EMBEDDINGS = "head/class_embeddings"
 POSITIONS = "backbone/Transformer/posembed_input/pos_embedding"
 
-_BLOCK = "backbone/Transformer/encoderblock_"
-_QUERY = f"{_BLOCK}0/MultiHeadDotProductAttention_1/query/bias"
-_MLP = f"{_BLOCK}0/MlpBlock_3/Dense_0/bias"
+CLASS_TOKEN = "backbone/cls"
+REGISTERS = "backbone/Transformer/registers"
+BLOCK = "backbone/Transformer/encoderblock_"
+
+_QUERY = f"{BLOCK}0/MultiHeadDotProductAttention_1/query/bias"
+_MLP_IN, _MLP_OUT = (f"{BLOCK}0/MlpBlock_3/Dense_{i}/kernel" for i in range(2))
 _PATCHES = "backbone/embedding/kernel"
-_SIZES = {(192, 12, 3, 768): "Ti", (384, 12, 6, 1536): "S", (768, 12, 12, 3072): "B", (1024, 24, 16, 4096): "L"}
+_SIZES = {
+    (192, 12, 3, 768): "Ti",
+    (384, 12, 6, 1536): "S",
+    (768, 12, 12, 3072): "B",
+    (1024, 24, 16, 4096): "L",
+    (1280, 32, 16, 5120): "H",
+    (1536, 40, 24, 4096): "g",  # DINOv2's
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,27 +51,57 @@ class StoredWeights:
         return {name: value.shape for name, value in self.arrays.items()}
 
 
+def options_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The options of `model` that names and shapes of a backbone's arrays tell; 0 where they do not (a damaged file).
+
+    `num_heads` is told by arrays in our layout only: a file of another implementation has been given its heads.
+    """
+    width = next((shapes[name][-1] for name in (CLASS_TOKEN, _PATCHES, POSITIONS) if shapes.get(name)), 0)
+    blocks = {name.removeprefix(BLOCK).split("/")[0] for name in shapes if name.startswith(BLOCK)}
+    hidden, mlp_dim = _size(shapes, _MLP_IN, 1), _size(shapes, _MLP_OUT, 0)
+    conv = any(name.startswith("backbone/stem/") for name in shapes)
+    halvings = sum(name.startswith("backbone/stem/conv_") and name.endswith("/kernel") for name in shapes)
+    return {
+        "width": width,
+        "depth": len(blocks),
+        "num_heads": _size(shapes, _QUERY, 0),
+        "mlp_dim": mlp_dim,
+        "patch_size": 2**halvings if conv else _size(shapes, _PATCHES, 0),
+        "stem": "conv" if conv else "patch",
+        "class_token": CLASS_TOKEN in shapes,
+        "registers": _size(shapes, REGISTERS, 1),
+        "layer_scale": f"{BLOCK}0/attention_scale" in shapes,
+        "mlp": "swiglu" if mlp_dim and hidden == 2 * mlp_dim else "gelu",
+    }
+
+
 def describe_size(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """The size of a backbone in the field's words, "ViT-S/16 at 384 pixels", as far as its shapes tell."""
     if any(name.startswith("backbone/conv_root/") for name in shapes):
         return "hybrid with a ResNet stem"
-    width = next((shapes[name][-1] for name in ("backbone/cls", _PATCHES) if shapes.get(name)), 0)
-    blocks = {name.removeprefix(_BLOCK).split("/")[0] for name in shapes if name.startswith(_BLOCK)}
-    depth, heads, mlp = len(blocks), *((shapes.get(name) or (0,))[0] for name in (_QUERY, _MLP))
+    found = options_of(shapes)
+    width, depth, heads, mlp, patch = (
+        found[name] for name in ("width", "depth", "num_heads", "mlp_dim", "patch_size")
+    )
     if not width or not depth:
         return "file without a vision transformer"
     size = _SIZES.get((width, depth, heads, mlp))
-    patch, stem = _patch_size(shapes)
     name = f"ViT-{size}/{patch}" if size else f"ViT/{patch} of width {width}, depth {depth}, {heads} heads, MLP {mlp}"
-    tokens = (*shapes.get(POSITIONS, ()), 0, 0)[1] - 1  # of a damaged file it may have any shape
-    side = math.isqrt(max(tokens, 0))
-    grid = f" at {side * patch} pixels" if side and side**2 == tokens else ""
-    return f"{name}{grid}{stem}"
+    patches = _size(shapes, POSITIONS, 1) - found["class_token"]
+    side = math.isqrt(max(patches, 0))
+    grid = f" at {side * patch} pixels" if side and side**2 == patches else ""
+    registers = found["registers"]
+    beyond = {
+        "a conv stem": found["stem"] == "conv",
+        "no class token": not found["class_token"],
+        f"{registers} register{'s' if registers > 1 else ''}": registers > 0,
+        "layer scale": found["layer_scale"],
+        "SwiGLU": found["mlp"] == "swiglu",
+    }
+    listed = ", ".join(what for what, there in beyond.items() if there)
+    return f"{name}{grid}{' with ' if listed else ''}{listed}"
 
 
-def _patch_size(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, str]:
-    """The patch size, and what to say of the stem if it is not the usual one."""
-    if len(shapes.get(_PATCHES, ())) == 4:
-        return shapes[_PATCHES][0], ""
-    halvings = sum(name.startswith("backbone/stem/conv_") and name.endswith("/kernel") for name in shapes)
-    return 2**halvings, " with a conv stem"
+def _size(shapes: Mapping[str, tuple[int, ...]], name: str, axis: int) -> int:
+    """0 if there is no such array, or it has no such axis: of a damaged file it may have any shape."""
+    return (*shapes.get(name, ()), *(0,) * (axis + 1))[axis]

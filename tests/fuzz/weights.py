@@ -18,6 +18,7 @@ from safetensors import safe_open
 from larvseg_jax.config import network_sections
 from larvseg_jax.errors import UserError
 from larvseg_jax.vocabulary import Vocabulary
+from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.weights.augreg import read_augreg
 from larvseg_jax.weights.original import OriginalCheckpoint, vit_config
 from larvseg_jax.weights.pretrained import fit
@@ -29,6 +30,7 @@ from tests.fuzz.reader import Reader
 from tests.weights.pth_files import write_pth
 
 _EXPORTED = REPOSITORY / "tests/data/version_0_1.safetensors"
+_VIT = ViTConfig(width=8, depth=1, num_heads=2, mlp_dim=12, patch_size=4, image_size=12)
 _DTYPES = {"float32": "F32", "bfloat16": "BF16", "int32": "I32", "int8": "I8"}
 
 
@@ -59,7 +61,7 @@ def npz_reader() -> Reader:
     def read(content: bytes, folder: Path) -> None:
         path = folder / "x.npz"
         path.write_bytes(content)
-        fit(read_augreg(path), wanted, (3, 3), path)
+        fit(read_augreg(path), wanted, _VIT, path)
 
     return Reader("npz", seeds, mutations.changed_zip(mutations.changed_npy), read, 14)
 

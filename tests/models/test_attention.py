@@ -13,7 +13,8 @@ from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.methods.larvseg.segmenter import Segmenter
 from larvseg_jax.models.attention import attention_of_jax, cpu_attention, dot_product_attention
 from larvseg_jax.models.attention_cpu import attention_head_by_head, attention_of_all_heads
-from larvseg_jax.models.vit import ViTConfig, gelu
+from larvseg_jax.models.blocks import gelu
+from larvseg_jax.models.vit_config import ViTConfig
 from tests import tiny
 
 SHAPE = (2, 7, 3, 4)

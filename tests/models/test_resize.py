@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from larvseg_jax.models import resize
 
@@ -55,6 +56,13 @@ def test_enlarging_bilinearly_is_that_of_jax():
     maps = jax.random.normal(jax.random.key(0), (2, 5, 8, 3))
     expected = jax.image.resize(maps, (2, 20, 21, 3), "bilinear")
     np.testing.assert_allclose(resize.resize_bilinear(maps, (20, 21)), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), SIZES)
+def test_the_antialiased_bicubic_is_that_of_pillow(n_in, n_out):
+    picture = np.random.default_rng(0).standard_normal((n_in, 3)).astype(np.float32)
+    expected = Image.fromarray(picture).resize((3, n_out), Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(resize.antialiased_bicubic_matrix(n_in, n_out) @ picture, expected, atol=2e-6)
 
 
 def test_shrinking_does_not_antialias():

@@ -147,7 +147,7 @@ def test_rows_go_to_their_names_in_another_vocabulary():
     names = class_lists.raw("union_a150_c171")["classes"]
     vit = ViTConfig(width=16, depth=2, num_heads=2, mlp_dim=32, patch_size=4, image_size=12)
     classes = ("nothing of the sort", names[200], names[3])
-    params, report = load_pretrained(TINY, segmenter_params(vit, 16), vit.stored_grid, classes)
+    params, report = load_pretrained(TINY, segmenter_params(vit, 16), vit, classes)
     table, rows = params["head"]["class_embeddings"], numbers("decode_head.cls_emb", (247, 16))
     np.testing.assert_array_equal(table[1], rows[200])
     np.testing.assert_array_equal(table[2], rows[3])
@@ -164,7 +164,7 @@ def test_what_does_not_fit_is_told_with_the_names(tmp_path):
     tensors["auxiliary_head.conv.weight"] = np.zeros(3, np.float32)
     path = write_pth(tmp_path / "x.pth", tensors)
     with pytest.raises(UserError) as caught:
-        load_pretrained(path, segmenter_params(vit, 16), vit.stored_grid, ("wall",))
+        load_pretrained(path, segmenter_params(vit, 16), vit, ("wall",))
     assert "missing: backbone/Transformer/encoderblock_0/LayerNorm_2/bias, head/gamma" in str(caught.value)
     assert "unknown: backbone/dist_token" in str(caught.value)
     assert "auxiliary" not in str(caught.value)

@@ -87,7 +87,7 @@ def flat(params):
 def test_every_array_arrives_under_its_name(save, prefix):
     arrays = file_arrays()
     path = save({prefix + name: value for name, value in arrays.items()})
-    params, report = load_backbone(path, backbone_params(), CONFIG.stored_grid)
+    params, report = load_backbone(path, backbone_params(), CONFIG)
     assert jax.tree.structure(params) == jax.tree.structure(backbone_params())
     for name, value in flat(params).items():
         np.testing.assert_array_equal(value, arrays[name])
@@ -98,7 +98,7 @@ def test_every_array_arrives_under_its_name(save, prefix):
 
 def test_a_segmenter_keeps_its_fresh_head_and_the_report_tells_all(save):
     arrays = file_arrays(side=5) | {"pre_logits/kernel": np.zeros((8, 8), np.float32)}
-    params, report = load_pretrained(save(arrays), segmenter_params(), CONFIG.stored_grid, ("sky", "wall"))
+    params, report = load_pretrained(save(arrays), segmenter_params(), CONFIG, ("sky", "wall"))
     assert all((np.asarray(x) == FRESH).all() for x in jax.tree.leaves(params["head"]))
     np.testing.assert_array_equal(params["backbone"]["cls"], arrays["cls"])
     assert str(report).splitlines() == [
@@ -163,7 +163,7 @@ def test_published_shapes_give_the_features_of_an_independent_forward_pass(save,
     arrays |= {name: value + np.float32(1) for name, value in arrays.items() if name.endswith("/scale")}
     width, _, heads, mlp = SIZES[size]
     config = ViTConfig(width, 2, heads, mlp, patch_size=patch, image_size=pixels)
-    params, report = load_backbone(save(arrays), backbone_params(config), config.stored_grid)
+    params, report = load_backbone(save(arrays), backbone_params(config), config)
     assert (report.resized, len(report.loaded)) == ("", len(arrays) - 2)
     images = rng.standard_normal((1, pixels, pixels, 3)).astype(np.float32)
     with jax.default_matmul_precision("highest"):
@@ -195,7 +195,7 @@ def test_a_file_of_another_size_is_named(save):
 @pytest.mark.parametrize("side", [2, 5])
 def test_the_position_embedding_is_resized_and_its_class_entry_kept(save, side):
     arrays = file_arrays(side)
-    params, report = load_backbone(save(arrays), backbone_params(), CONFIG.stored_grid)
+    params, report = load_backbone(save(arrays), backbone_params(), CONFIG)
     ours, theirs = flat(params)[POSITIONS], arrays[POSITIONS]
     np.testing.assert_array_equal(ours[0, 0], theirs[0, 0])
     assert report.resized == f"{side}x{side} -> 3x3"
@@ -221,7 +221,7 @@ def test_the_position_embedding_is_resized_and_its_class_entry_kept(save, side):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_other_precisions_become_float32_and_the_report_says_so(save, dtype):
     arrays = {name: value.astype(jnp.dtype(dtype)) for name, value in file_arrays().items()}
-    params, report = load_backbone(save(arrays), backbone_params(), CONFIG.stored_grid)
+    params, report = load_backbone(save(arrays), backbone_params(), CONFIG)
     assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype("float32")}
     np.testing.assert_array_equal(params["cls"], arrays["cls"].astype(np.float32))
     assert f"loaded: 38 arrays ({dtype}, converted to float32)" in str(report)
@@ -229,7 +229,7 @@ def test_other_precisions_become_float32_and_the_report_says_so(save, dtype):
 
 def refusal(path, config=CONFIG):
     with pytest.raises(UserError) as caught:
-        load_backbone(path, backbone_params(config), config.stored_grid)
+        load_backbone(path, backbone_params(config), config)
     message = str(caught.value)
     assert "\n" not in message
     assert str(path) in message
@@ -290,7 +290,7 @@ def test_a_file_that_is_not_there_is_told_where_to_find(tmp_path):
 def test_other_kinds_of_files_are_refused(tmp_path, name, problem):
     (tmp_path / "y.onnx").touch()
     with pytest.raises(UserError, match=rf"{problem}.*: give an AugReg \.npz, the folder of a run"):
-        load_pretrained(tmp_path / name, segmenter_params(), CONFIG.stored_grid, ("sky",))
+        load_pretrained(tmp_path / name, segmenter_params(), CONFIG, ("sky",))
 
 
 @pytest.mark.parametrize("bad", ["folder", "text", "empty", "one array", "pickled", "cut off", "changed byte"])

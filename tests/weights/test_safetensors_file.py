@@ -177,7 +177,7 @@ def test_classes_of_a_new_vocabulary_find_their_rows_by_name(folder, exported, s
     mesh = make_mesh(4, 2)
     fresh = random_state(run, mesh, seed=1).params
     source = path(folder, exported)
-    params, report = load_pretrained(source, fresh, run.vit.stored_grid, run.vocabulary.classes)
+    params, report = load_pretrained(source, fresh, run.vit, run.vocabulary.classes)
     assert jax.tree.map(lambda x: x.sharding, params) == jax.tree.map(lambda x: x.sharding, fresh)
     table, before = np.asarray(params["head"]["class_embeddings"]), np.asarray(fresh["head"]["class_embeddings"])
     assert len(table) == 16
@@ -191,7 +191,7 @@ def test_classes_of_a_new_vocabulary_find_their_rows_by_name(folder, exported, s
         expected = np.float32(gamma) if name == "head/gamma" else saved[name]
         np.testing.assert_array_equal(ours[name], expected, err_msg=name)
     assert (report.rows_found, report.rows_fresh, report.rows_unused) == (4, ("pink", "teal"), 1)
-    assert check_pretrained(source, state_layout(run, mesh).params, run.vit.stored_grid, classes) == report
+    assert check_pretrained(source, state_layout(run, mesh).params, run.vit, classes) == report
     assert (report.missing, report.extra, report.resized) == ((), (), "4x4 -> 8x8")
     assert "class embeddings: 4 of 6 taken by name; 1 of the file unused" in str(report)
     assert "classes left as initialised: pink, teal" in str(report)
@@ -213,7 +213,7 @@ def test_a_run_starts_from_what_pretrained_names(folder, exported, tmp_path, cap
 def test_a_checkpoint_of_another_size_says_so(folder, tmp_path):
     run = tiny_run(tmp_path, **{"model.width": 32})
     with pytest.raises(UserError, match="a ViT/4 of width 16, depth 2.*the model a ViT/4 of width 32.*[0-9] more"):
-        load_pretrained(folder, random_state(run, make_mesh(8, 1)).params, run.vit.stored_grid, tiny.NAMES)
+        load_pretrained(folder, random_state(run, make_mesh(8, 1)).params, run.vit, tiny.NAMES)
 
 
 def change_byte(path):
