@@ -119,6 +119,17 @@ def from_scratch_optimizer(learning_rate: float = 1e-3) -> dict:
     return dict(name="adamw", learning_rate=learning_rate, warmup_steps=100, weight_decay=0.05)
 
 
+def frozen_but_last(depth: int, k: int) -> str:
+    """For `optimizer.frozen`: of a backbone of `depth` blocks only the last `k` learn, and the final norm and the head.
+
+    "^backbone/" freezes all of it, the final norm, too.
+    """
+    if not 0 <= k <= depth:
+        raise ValueError(f"frozen_but_last({depth}, {k}): use 0 to {depth} blocks that learn")
+    learning = "|".join(["encoder_norm", *(f"encoderblock_{i}" for i in range(depth - k, depth))])
+    return f"^backbone/(?!Transformer/({learning})/)"
+
+
 def set_method(config: ml_collections.ConfigDict, method: str) -> None:
     """Switches the CA-Classifier of all tag streams on ("larvseg") or off ("baseline")."""
     if method not in ("larvseg", "baseline"):

@@ -36,7 +36,8 @@ def make_method(run: Experiment, mesh: Mesh) -> Method:
         for name, stream in run.streams.items()
     }
     classes = len(run.vocabulary.classes)
-    return run.method.make(Task(padded_rows(classes, mesh), run.vit, streams, mesh, classes))
+    rows = padded_rows(classes, mesh)
+    return run.method.make(Task(rows, run.vit, streams, mesh, classes, run.optimizer.frozen))
 
 
 def open_streams(run: Experiment) -> dict[str, Stream]:
@@ -99,7 +100,8 @@ def fresh_state(run: Experiment, mesh: Mesh, method: Method | None = None) -> Tr
 
 def lower_step(run: Experiment, mesh: Mesh, layout: TrainState, method: Method | None = None) -> jax.stages.Lowered:
     """The train step lowered for its devices: state in and out with the same layout, its memory reused."""
-    step = make_train_step(method or make_method(run, mesh), optimizer_of(run), seed=run.seed)
+    method, frozen = method or make_method(run, mesh), run.optimizer.frozen
+    step = make_train_step(method, optimizer_of(run), seed=run.seed, frozen=frozen)
     shardings = state_shardings(layout, mesh, run.mesh.sharding), None
     with jax.set_mesh(mesh):  # so that the functions of devices/in_step.py split
         return jax.jit(step, donate_argnums=0, out_shardings=shardings).lower(layout, abstract_batch(run, mesh))

@@ -71,10 +71,12 @@ class VisionTransformer(nn.Module):
     Attributes:
       config: sizes.
       attention: how a CPU computes attention (models/attention.py); "head_by_head" is for one device only.
+      still: how many of the first blocks have no drop path, being frozen with all below them (models/frozen.py).
     """
 
     config: ViTConfig
     attention: CpuAttention = "all_heads"
+    still: int = 0
 
     @nn.compact
     def __call__(self, images: Float[Array, "b height width 3"], *, train: bool = False) -> Tokens:
@@ -90,7 +92,7 @@ class VisionTransformer(nn.Module):
         b, h, w, d = tokens.shape
         cls = self.param("cls", nn.initializers.zeros, (1, 1, d))
         tokens = jnp.concatenate([jnp.broadcast_to(cls.astype(dtype), (b, 1, d)), tokens.reshape(b, h * w, d)], 1)
-        tokens = Encoder(cfg, self.attention, name="Transformer")(tokens, (h, w), train)
+        tokens = Encoder(cfg, self.attention, self.still, name="Transformer")(tokens, (h, w), train)
         cls, patches = tokens[:, 0], tokens[:, 1:].reshape(b, h, w, d)
         return Tokens(cls.astype(jnp.float32), patches.astype(jnp.float32))
 
@@ -124,18 +126,20 @@ class Embedding(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Position embedding, the blocks, the final norm."""
+    """Position embedding, the blocks, the final norm; of tokens that enter block `first`, what follows from there."""
 
     config: ViTConfig
     attention: CpuAttention
+    still: int = 0
+    first: int = 0
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "b n d"], grid: tuple[int, int], train: bool) -> Float[Array, "b n d"]:
         cfg = self.config
-        x = PositionEmbedding(cfg, name="posembed_input")(tokens, grid)
+        x = tokens if self.first else PositionEmbedding(cfg, name="posembed_input")(tokens, grid)
         block = nn.remat(EncoderBlock, static_argnums=(2,)) if cfg.remat else EncoderBlock
-        for i in range(cfg.depth):
-            rate = cfg.drop_path * i / max(cfg.depth - 1, 1)
+        for i in range(self.first, cfg.depth):
+            rate = 0.0 if i < self.still else cfg.drop_path * i / max(cfg.depth - 1, 1)
             x = block(cfg, self.attention, rate, name=f"encoderblock_{i}")(x, train)
         return _layer_norm(x, cfg, "encoder_norm")
 
