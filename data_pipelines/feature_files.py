@@ -66,6 +66,16 @@ class FeatureFacts:
         return self.photos * self.views
 
     @property
+    def dtype(self) -> str:
+        """Of the tokens."""
+        return self.arrays["patches"][1]
+
+    @property
+    def record_bytes(self) -> int:
+        """Of the arrays of a record."""
+        return _size(self.arrays)
+
+    @property
     def specs(self) -> dict[str, ArraySpec]:
         """The arrays of a record; what fills rows that are no example is left to the view."""
         return {name: ArraySpec(tuple(shape), dtype, 0) for name, (shape, dtype) in self.arrays.items()}
@@ -84,8 +94,11 @@ class FeatureFacts:
 
 def records_of_a_shard(arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> int:
     """As many as make a shard of a quarter of a GiB."""
-    size = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in arrays.values())
-    return max(1, _SHARD_BYTES // size)
+    return max(1, _SHARD_BYTES // _size(arrays))
+
+
+def _size(arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> int:
+    return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in arrays.values())
 
 
 def read_facts(folder: Path) -> FeatureFacts:

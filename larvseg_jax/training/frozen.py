@@ -64,7 +64,7 @@ def keep_frozen(frozen: str, before: PyTree, after: PyTree) -> PyTree:
 
 
 def describe_parameters(frozen: str, params: PyTree) -> str:
-    """How many there are, and how many of them move: "1,234 parameters", or with "34 of which move, 1,200 are frozen"."""
+    """How many there are: "1,234 parameters", or "1,234 parameters, 34 of which move and 1,200 are frozen"."""
     sizes = jax.tree.map(lambda x: x.size, params)
     total = sum(jax.tree.leaves(sizes))
     still = sum(jax.tree.leaves(jax.tree.map(lambda part, size: part * size, frozen_parts(frozen, params), sizes)))

@@ -25,8 +25,8 @@ class OptimizerConfig:
     warmup_steps: CountOrNone = 0  # steps of a linear rise from 0; 0 = none
     momentum: float = 0.9  # of sgd
     weight_decay: float = 0.0  # of adamw, on kernels only
-    # Regular expression on parameter paths ("^backbone/"): what it finds does not move, gets no gradient and has no state
-    # of the optimizer; "" = nothing. configs/common.py has those that leave the last blocks of the backbone to learn.
+    # Regular expression on parameter paths ("^backbone/"): what it finds does not move, gets no gradient and has no
+    # state of the optimizer; "" = nothing. For the last k blocks of the backbone to learn: common.frozen_but_last.
     frozen: str = ""
 
     def __post_init__(self) -> None:

@@ -46,9 +46,7 @@ def moved(frozen, steps=2):
     step = assemble.lower_step(run, mesh, state).compile({"xla_backend_optimization_level": 0})
     for _ in range(steps):
         state, _ = step(state, random_batch(run, mesh))
-    pairs = zip(
-        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(jax.device_get(state.params)), strict=True
-    )
+    pairs = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(jax.device_get(state.params)), strict=True)
     return {path_name(path): old.tobytes() != new.tobytes() for (path, old), new in pairs}
 
 
@@ -100,7 +98,9 @@ def test_frozen_blocks_drop_no_paths_and_the_others_do():
     ],
 )
 def test_how_many_blocks_are_frozen_from_below(frozen, blocks):
-    assert frozen_blocks(ViTConfig(width=8, depth=3, num_heads=2, mlp_dim=8, patch_size=4, image_size=8), frozen) == blocks
+    assert (
+        frozen_blocks(ViTConfig(width=8, depth=3, num_heads=2, mlp_dim=8, patch_size=4, image_size=8), frozen) == blocks
+    )
 
 
 def test_block_10_is_not_taken_for_block_1():

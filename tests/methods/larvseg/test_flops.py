@@ -164,7 +164,12 @@ def test_the_first_layer_sends_no_gradient_to_the_pictures():
         4 * 8 * 8,
     )  # 8 pixels to 4 x 4, to 2 x 2, then the dense layer
     assert backbone_flops(vit, images=5, side=8)["stem"] == 2 * 5 * (2 * first + 3 * second + 3 * out)
-    for frozen, times in {"conv_0/": (1, 3, 3), "(conv|norm)_0": (1, 2, 3), "_1/|out": (2, 2, 2), "b": (1, 1, 1)}.items():
+    for frozen, times in {
+        "conv_0/": (1, 3, 3),
+        "(conv|norm)_0": (1, 2, 3),
+        "_1/|out": (2, 2, 2),
+        "b": (1, 1, 1),
+    }.items():
         expected = sum(t * size for t, size in zip(times, (first, second, out), strict=True))
         assert backbone_flops(vit, images=5, side=8, frozen=frozen)["stem"] == 2 * 5 * expected
 
