@@ -20,6 +20,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from data_pipelines.views import ArraySpec
+from larvseg_jax.disk import write_text
 from larvseg_jax.errors import DataError, UserError
 
 DESCRIPTION = "features.json"
@@ -90,6 +91,10 @@ class FeatureFacts:
             )
             for number, start in enumerate(starts)
         ]
+
+    def write(self, folder: Path) -> None:
+        """Into the folder of the features; UserError if the disk does not take it."""
+        write_text(folder / DESCRIPTION, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
 
 def records_of_a_shard(arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> int:
@@ -176,7 +181,7 @@ class FeatureRecords:
             found = {k: arrays[k].astype(spec.dtype, copy=False) for k, spec in self.facts.specs.items()}
             if any(found[k].shape != spec.shape for k, spec in self.facts.specs.items()):
                 raise ValueError("an array has another shape")
-        except (RuntimeError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        except (RuntimeError, ValueError, KeyError, IndexError, safetensors.SafetensorError) as error:
             what = f"{self._folder}, record {number}: cannot be read ({' '.join(str(error).split())[:200]})"
             raise DataError("unreadable", what, f"delete the features and make them anew ({_AGAIN})") from error
         return name, found

@@ -66,8 +66,8 @@ class FeatureView:
         self.view.check(label_set)
 
     def row(self, example: Example, rng: np.random.Generator, label_set: LabelSet) -> dict[str, Any]:
-        """Photos are for the view itself; this one has the rows of FeatureStream."""
-        raise NotImplementedError("features are read by FeatureStream.row")
+        """A photo as the view sees it: FeatureStream makes the rows of features."""
+        return self.view.row(example, rng, label_set)
 
     def spec(self) -> Mapping[str, ArraySpec]:
         """The tokens, and what the view has besides its picture."""

@@ -45,7 +45,7 @@ class Encoder:
         self._compute = jax.jit(functools.partial(_encode, blocks, vit, attention, dtype))
 
     def __call__(self, images: Float[np.ndarray, "b height width 3"]) -> dict[str, jax.Array]:
-        """`leading` and `patches` of at most `size` pictures, filled up to it; compiled once for each size of picture."""
+        """`leading` and `patches` of at most `size` pictures, filled up to it; compiled once for each picture size."""
         padded = np.zeros((self.size, *images.shape[1:]), np.float32)
         padded[: len(images)] = images
         return self._compute(self.params["backbone"], jax.device_put(padded, self._sharding))

@@ -28,7 +28,6 @@ from data_pipelines.streams import HostBatch, Stream, iterate, stack
 from larvseg_jax import assemble
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import console, first_few, in_bytes, stage, track
-from larvseg_jax.disk import write_text
 from larvseg_jax.errors import UserError
 from larvseg_jax.features.encoder import Encoder, TokenDtype
 from larvseg_jax.models.frozen import frozen_blocks
@@ -123,7 +122,6 @@ def _write(run: Experiment, name: str, stream: Stream, folder: Path, facts: Feat
 def _begin(folder: Path, facts: FeatureFacts) -> None:
     """Writes what the features are going to be; UserError if there are others in the folder."""
     file = folder / DESCRIPTION
-    said = dataclasses.asdict(facts)
     if file.exists():
         before = read_facts(folder)
         if before != facts:
@@ -133,7 +131,7 @@ def _begin(folder: Path, facts: FeatureFacts) -> None:
                 "delete it"
             )
         return
-    write_text(file, json.dumps(said, indent=1) + "\n")
+    facts.write(folder)
 
 
 def _batches(

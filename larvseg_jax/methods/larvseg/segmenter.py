@@ -27,6 +27,7 @@ class Segmenter(nn.Module):
     first: int = 0  # the block that it begins with, from tokens; 0: from pictures
 
     def setup(self) -> None:
+        self.backbone: nn.Module
         if self.first:
             self.backbone = LastBlocks(self.vit, self.attention, self.still, self.first)
         else:
