@@ -19,7 +19,7 @@ from larvseg_jax.config import CheckpointConfig, RunConfig
 from larvseg_jax.devices.sharding import MeshConfig
 from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.methods import larvseg
-from larvseg_jax.models.vit import ViTConfig
+from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.training.optimizer import OptimizerConfig
 from larvseg_jax.vocabulary import Vocabulary
 from larvseg_jax.vocabulary.catalogue import ClassListsConfig
@@ -117,6 +117,17 @@ def use_small_vit(config: ml_collections.ConfigDict, image_size: int) -> None:
 def from_scratch_optimizer(learning_rate: float = 1e-3) -> dict:
     """AdamW with a short warm-up: SGD as of the original needs pretrained weights."""
     return dict(name="adamw", learning_rate=learning_rate, warmup_steps=100, weight_decay=0.05)
+
+
+def frozen_but_last(depth: int, k: int) -> str:
+    """For `optimizer.frozen`: of a backbone of `depth` blocks only the last `k` learn, and the final norm and the head.
+
+    "^backbone/" freezes all of it, the final norm, too.
+    """
+    if not 0 <= k <= depth:
+        raise ValueError(f"frozen_but_last({depth}, {k}): use 0 to {depth} blocks that learn")
+    learning = "|".join(["encoder_norm", *(f"encoderblock_{i}" for i in range(depth - k, depth))])
+    return f"^backbone/(?!Transformer/({learning})/)"
 
 
 def set_method(config: ml_collections.ConfigDict, method: str) -> None:

@@ -17,6 +17,7 @@ from larvseg_jax.devices.sharding import state_shardings
 from larvseg_jax.evaluation.evaluator import Evaluator
 from larvseg_jax.methods.method import Method, StreamTask, Task
 from larvseg_jax.options import names
+from larvseg_jax.stored_features import data_facts, first_block, open_stream_of_features, streams_of
 from larvseg_jax.training import batches, state
 from larvseg_jax.training.batches import BatchPlacer
 from larvseg_jax.training.optimizer import make_optimizer
@@ -32,15 +33,18 @@ def mesh_of(run: Experiment) -> Mesh:
 def make_method(run: Experiment, mesh: Mesh) -> Method:
     """The method of a run, on a mesh."""
     streams = {
-        name: StreamTask(run.catalogue.label_set(stream), stream.view, stream.loss, stream.batch_size)
-        for name, stream in run.streams.items()
+        name: StreamTask(run.catalogue.label_set(run.streams[name]), stream.view, stream.loss, stream.batch_size)
+        for name, stream in streams_of(run).items()
     }
     classes = len(run.vocabulary.classes)
-    return run.method.make(Task(padded_rows(classes, mesh), run.vit, streams, mesh, classes))
+    rows = padded_rows(classes, mesh)
+    return run.method.make(Task(rows, run.vit, streams, mesh, classes, run.optimizer.frozen, first_block(run)))
 
 
 def open_streams(run: Experiment) -> dict[str, Stream]:
-    """Opens and checks the source of every stream of a run."""
+    """Opens and checks the source of every stream of a run: photos, or features of them."""
+    if run.features:
+        return {name: open_stream_of_features(run, name) for name in run.streams}
     return {
         name: open_stream(stream, run.data_root, run.catalogue.label_set(stream), run.max_megapixels)
         for name, stream in run.streams.items()
@@ -53,7 +57,7 @@ def data_settings(run: Experiment, streams: Mapping[str, Stream]) -> dict[str, A
     for name, stream in streams.items():
         options = run.settings["streams"][name]
         kept = {option: value for option, value in options.items() if option not in names(type(run.streams[name].loss))}
-        facts[f"streams.{name}"] = {**kept, "pictures": len(stream.source)}
+        facts[f"streams.{name}"] = {**kept, "pictures": len(stream.source), **data_facts(run, name)}
     return facts
 
 
@@ -72,12 +76,12 @@ def host_batches(run: Experiment, streams: Mapping[str, Stream], start: int) -> 
 
 def batch_placer(run: Experiment, mesh: Mesh) -> BatchPlacer:
     """Puts host batches on the mesh."""
-    return BatchPlacer(run.streams, mesh, run.batch_padding)
+    return BatchPlacer(streams_of(run), mesh, run.batch_padding)
 
 
 def abstract_batch(run: Experiment, mesh: Mesh) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
     """Shapes, dtypes and shardings of a step's batches on the mesh."""
-    return batches.abstract_batch(run.streams, mesh, run.batch_padding)
+    return batches.abstract_batch(streams_of(run), mesh, run.batch_padding)
 
 
 def optimizer_of(run: Experiment) -> optax.GradientTransformation:
@@ -99,7 +103,8 @@ def fresh_state(run: Experiment, mesh: Mesh, method: Method | None = None) -> Tr
 
 def lower_step(run: Experiment, mesh: Mesh, layout: TrainState, method: Method | None = None) -> jax.stages.Lowered:
     """The train step lowered for its devices: state in and out with the same layout, its memory reused."""
-    step = make_train_step(method or make_method(run, mesh), optimizer_of(run), seed=run.seed)
+    method, frozen = method or make_method(run, mesh), run.optimizer.frozen
+    step = make_train_step(method, optimizer_of(run), seed=run.seed, frozen=frozen)
     shardings = state_shardings(layout, mesh, run.mesh.sharding), None
     with jax.set_mesh(mesh):  # so that the functions of devices/in_step.py split
         return jax.jit(step, donate_argnums=0, out_shardings=shardings).lower(layout, abstract_batch(run, mesh))

@@ -20,7 +20,7 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.methods import method_config
 from larvseg_jax.methods.method import MethodConfig
-from larvseg_jax.models.vit import ViTConfig
+from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.options import Count, CountOrNone, names, read
 from larvseg_jax.training.optimizer import OptimizerConfig
 from larvseg_jax.vocabulary import Vocabulary
@@ -50,6 +50,7 @@ class RunConfig:
     batch_padding: Literal["refuse", "pad"] = "refuse"  # a batch the mesh does not divide: filled up with masked rows
     data_threads: CountOrNone = 4  # that prepare batches ahead; 0: none
     pretrained: str = ""  # AugReg .npz, run folder, .safetensors or .pth (docs/weights.md); "" = from scratch
+    features: str = ""  # folder of cached features (docs/features.md) that streams read in place of photos; "" = none
     log_every: Count = 50  # steps
     gallery: CountOrNone = 12  # photos in the report, of each evaluation
 
@@ -67,6 +68,7 @@ class Experiment:
     batch_padding: str
     data_threads: int
     pretrained: str
+    features: Path | None
     log_every: int
     gallery: int
     catalogue: Catalogue
@@ -110,6 +112,7 @@ def from_config(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Experi
         | {
             "workdir": Path(top.workdir or f"runs/{top.name}").expanduser(),
             "data_root": Path(top.data_root or os.environ.get("LARVSEG_DATA", ".")).expanduser(),
+            "features": Path(top.features).expanduser() if top.features else None,
             "pretrained": os.path.expanduser(top.pretrained),  # the shell leaves --config.x=~/y as it is
         },
         catalogue=Catalogue.of(

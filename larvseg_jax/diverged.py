@@ -30,6 +30,7 @@ from larvseg_jax.disk import write_text
 from larvseg_jax.errors import UserError
 from larvseg_jax.methods.method import Method
 from larvseg_jax.training.finite import Diverged, check_losses, check_state
+from larvseg_jax.training.frozen import frozen_parts, gradient_of_moving
 from larvseg_jax.training.state import TrainState
 from larvseg_jax.training.step import TrainStep
 from larvseg_jax.weights.checkpoint import Checkpoints
@@ -47,7 +48,7 @@ class Anatomy:
     Attributes:
       step: how many steps were done before it.
       losses: the loss and its parts.
-      gradient_norms: layer -> L2 norm of its gradient.
+      gradient_norms: layer -> L2 norm of its gradient; none of those that are frozen.
       examples: stream -> ids of the photos of its batch (of this process).
     """
 
@@ -149,11 +150,13 @@ def take_apart(
     @jax.jit
     def losses_and_norms(state: TrainState, batch: Any) -> tuple[Any, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(run.seed), state.step)
-        gradient = jax.value_and_grad(method.loss, has_aux=True)
+        gradient = gradient_of_moving(method, run.optimizer.frozen)
         (loss, (metrics, _)), grads = gradient(state.params, state.memory, batch, key)
         layers: dict[str, list[jax.Array]] = {}
-        for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
-            layers.setdefault("/".join(path_name(path).split("/")[:3]), []).append(leaf)
+        still = jax.tree.leaves(frozen_parts(run.optimizer.frozen, state.params))
+        for (path, leaf), is_frozen in zip(jax.tree_util.tree_leaves_with_path(grads), still, strict=True):
+            if not is_frozen:
+                layers.setdefault("/".join(path_name(path).split("/")[:3]), []).append(leaf)
         return metrics | {"loss": loss}, {name: optax.tree.norm(leaves) for name, leaves in layers.items()}
 
     with jax.set_mesh(mesh):

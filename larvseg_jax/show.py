@@ -12,7 +12,7 @@ from larvseg_jax.config import CheckpointConfig, Experiment, RunConfig
 from larvseg_jax.console import console
 from larvseg_jax.devices.sharding import MeshConfig
 from larvseg_jax.evaluation.config import EvalConfig
-from larvseg_jax.models.vit import ViTConfig
+from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.options import defaults, flat, plain, short
 from larvseg_jax.training.optimizer import OptimizerConfig
 from larvseg_jax.vocabulary import Vocabulary

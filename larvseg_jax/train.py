@@ -28,8 +28,10 @@ from larvseg_jax.report.gallery import check_figures, choose_photos, make_galler
 from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.report.report import EvaluationReport, write_report
 from larvseg_jax.start import first_state
+from larvseg_jax.stored_features import check_weights
 from larvseg_jax.training.agreement import check_same_everywhere
 from larvseg_jax.training.finite import Diverged, check_state
+from larvseg_jax.training.frozen import describe_parameters
 from larvseg_jax.training.history import note
 from larvseg_jax.training.lock import locked
 from larvseg_jax.training.optimizer import learning_rate
@@ -72,7 +74,7 @@ def _train(
         layout = assemble.state_layout(run, mesh, method)
         pictures = sum(stream.batch_size for stream in run.streams.values())
         meter = Meter(pictures, sum(method.flops().values()), run.vit.dtype, mesh)
-        console.print(f"  {sum(x.size for x in jax.tree.leaves(layout.params)):,} parameters, {meter}")
+        console.print(f"  {describe_parameters(run.optimizer.frozen, layout.params)}, {meter}")
         console.print(state_size(layout))
     check_not_stopped(stopping)
     with stage("data", timings):
@@ -91,6 +93,7 @@ def _train(
         first = functools.partial(first_state, run, mesh, method, checkpoints, record, accept)
         with stage("weights", timings):
             state, story = first()
+            check_weights(run, state.params)
             for line in story:
                 console.print(f"  {line}")
             note(run.workdir, "resumed" if int(state.step) else "started", int(state.step), story)

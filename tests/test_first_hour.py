@@ -52,6 +52,7 @@ NOT_RUN = {  # beginning of a command -> why not
     "python train.py --config=configs/own_data.py:mydata,size=B": "needs a GPU and AugReg weights",
     "python -m larvseg_jax.doctor --config=configs/own_data.py:mydata": "by tests/configs/test_own_data.py",
     "python train.py --config=configs/own_data.py:mydata": "by tests/configs/test_own_data.py",
+    "python -m larvseg_jax.features": "needs pretrained weights; tests/features/ makes features",
     "python evaluate.py --run=runs/mydata": "by tests/configs/test_own_data.py",
     "python -m larvseg_jax.oracle": "named, not a whole command; tests/oracle/test_oracle_run.py runs it",
     "train.py": "named, not a whole command",

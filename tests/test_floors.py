@@ -38,13 +38,15 @@ MAY_IMPORT = {
     "weights": {*CORE, *DATA, *METHODS, "old_settings", "training"},
     # The only room that knows all sections of a config, and what is made of it.
     "config": {*CORE, *DATA, *METHODS, "old_settings", "training", "evaluation"},
-    "assemble": LIBRARY | {"config"},
+    "stored_features": LIBRARY | {"config"},
+    "assemble": LIBRARY | {"config", "stored_features"},
     "trained": LIBRARY | {"config"},
     # What people do with it.
     "show": LIBRARY | {"config"},
     "diverged": RUN,
+    "features": RUN | {"cli", "stored_features"},
     "start": RUN,
-    "train": RUN | {"diverged", "start"},
+    "train": RUN | {"diverged", "start", "stored_features"},
     "evaluate": RUN,
     "export": RUN | {"cli"},
     "import_original": RUN | {"cli"},
@@ -53,7 +55,7 @@ MAY_IMPORT = {
     "compile_check": RUN | {"cli"},
     "doctor": RUN | {"cli"},
     "commands": RUN | {"cli", "show", "start", "train", "evaluate", "export", "import_original", "predict", "oracle"}
-    | {"compile_check", "doctor", "diverged"},
+    | {"compile_check", "doctor", "diverged", "features"},
     "__main__": {"cli"},
     "configs": {*CORE, *DATA, *METHODS, "methods.larvseg", "training", "evaluation", "config"},
 }  # fmt: skip
@@ -116,7 +118,7 @@ def test_no_two_rooms_import_each_other_and_there_is_no_circle():
 
 def test_only_what_stands_above_the_config_knows_the_whole_experiment():
     above = {"config", "assemble", "trained", "show", "diverged", "start", "train", "evaluate", "doctor"}
-    above |= {"compile_check", "commands"}
+    above |= {"compile_check", "commands", "features", "stored_features"}
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module == "larvseg_jax.config":

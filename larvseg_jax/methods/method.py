@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
 from data_pipelines.views import View
-from larvseg_jax.models.vit import ViTConfig
+from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.vocabulary import LabelSet
 
 Batch = Mapping[str, Mapping[str, jax.Array]]
@@ -44,6 +44,11 @@ class Task:
       streams: what it learns from; none where it only predicts.
       mesh: the devices, axes `data` and `model`.
       classes: how many there are; 0: as many as rows.
+      frozen: regular expression on the paths of parameters that do not move ("": all do). What is frozen from the
+        first layer on does the same at every step: no drop path.
+      first_block: the block of the backbone that batches begin at: instead of `image` they hold `leading` and
+        `patches`, the tokens that enter it (models/partial.py); 0: they hold pictures. A method that cannot begin
+        there raises UserError.
     """
 
     rows: int
@@ -51,6 +56,8 @@ class Task:
     streams: Mapping[str, StreamTask]
     mesh: Mesh
     classes: int = 0
+    frozen: str = ""
+    first_block: int = 0
 
 
 class Vectors(NamedTuple):

@@ -33,10 +33,12 @@ class VisionTransformer(nn.Module):
     Attributes:
       config: sizes.
       attention: how a CPU computes attention (models/attention.py); "head_by_head" is for one device only.
+      still: how many of the first blocks have no drop path, being frozen with all below them (models/frozen.py).
     """
 
     config: ViTConfig
     attention: CpuAttention = "all_heads"
+    still: int = 0
 
     @nn.compact
     def __call__(self, images: Float[Array, "b height width 3"], *, train: bool = False) -> Tokens:
@@ -54,31 +56,41 @@ class VisionTransformer(nn.Module):
         if cfg.class_token:
             cls = self.param("cls", nn.initializers.zeros, (1, 1, d))
             tokens = jnp.concatenate([jnp.broadcast_to(cls.astype(dtype), (b, 1, d)), tokens], 1)
-        tokens = Encoder(cfg, self.attention, name="Transformer")(tokens, (h, w), train)
+        tokens = Encoder(cfg, self.attention, self.still, name="Transformer")(tokens, (h, w), train)
         patches = tokens[:, cfg.leading_tokens :].reshape(b, h, w, d).astype(jnp.float32)
         return Tokens(tokens[:, 0].astype(jnp.float32) if cfg.class_token else None, patches)
 
 
 class Encoder(nn.Module):
-    """Position embedding and registers, the blocks, the final norm."""
+    """Position embedding and registers, the blocks, the final norm.
+
+    Of tokens that enter block `first` (registers among them), what follows from there.
+    """
 
     config: ViTConfig
     attention: CpuAttention
+    still: int = 0
+    first: int = 0
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "b n d"], grid: tuple[int, int], train: bool) -> Float[Array, "b m d"]:
         cfg = self.config
-        x = PositionEmbedding(cfg, name="posembed_input")(tokens, grid)
-        if cfg.registers:
-            b, _, d = x.shape
-            registers = self.param("registers", nn.initializers.normal(0.02), (1, cfg.registers, d)).astype(x.dtype)
-            registers = jnp.broadcast_to(registers, (b, cfg.registers, d))
-            x = jnp.concatenate([x[:, : cfg.class_token], registers, x[:, cfg.class_token :]], 1)
+        x = tokens if self.first else self._with_positions(tokens, grid)
         block = nn.remat(EncoderBlock, static_argnums=(2,)) if cfg.remat else EncoderBlock
-        for i in range(cfg.depth):
-            rate = cfg.drop_path * i / max(cfg.depth - 1, 1)
+        for i in range(self.first, cfg.depth):
+            rate = 0.0 if i < self.still else cfg.drop_path * i / max(cfg.depth - 1, 1)
             x = block(cfg, self.attention, rate, name=f"encoderblock_{i}")(x, train)
         return layer_norm(x, cfg, "encoder_norm")
+
+    def _with_positions(self, tokens: Float[Array, "b n d"], grid: tuple[int, int]) -> Float[Array, "b m d"]:
+        cfg = self.config
+        x = PositionEmbedding(cfg, name="posembed_input")(tokens, grid)
+        if not cfg.registers:
+            return x
+        b, _, d = x.shape
+        registers = self.param("registers", nn.initializers.normal(0.02), (1, cfg.registers, d)).astype(x.dtype)
+        registers = jnp.broadcast_to(registers, (b, cfg.registers, d))
+        return jnp.concatenate([x[:, : cfg.class_token], registers, x[:, cfg.class_token :]], 1)
 
 
 def _pad_to_patches(images: Float[Array, "b height width 3"], patch: int) -> Float[Array, "b H W 3"]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import optax
 
-from larvseg_jax.devices.sharding import path_name
 from larvseg_jax.errors import UserError
 from larvseg_jax.options import CountOrNone
+from larvseg_jax.training.frozen import frozen_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +25,9 @@ class OptimizerConfig:
     warmup_steps: CountOrNone = 0  # steps of a linear rise from 0; 0 = none
     momentum: float = 0.9  # of sgd
     weight_decay: float = 0.0  # of adamw, on kernels only
-    frozen: str = ""  # regular expression on parameter paths ("^backbone/"): what it finds does not move; "" = nothing
+    # Regular expression on parameter paths ("^backbone/"): what it finds does not move, gets no gradient and has no
+    # state of the optimizer; "" = nothing. For the last k blocks of the backbone to learn: common.frozen_but_last.
+    frozen: str = ""
 
     def __post_init__(self) -> None:
         if self.name == "sgd" and self.weight_decay:
@@ -66,14 +67,10 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
     if not config.frozen:
         return moving
     # Frozen parameters have no state of the optimizer either.
-    return optax.partition({"moving": moving, "frozen": optax.set_to_zero()}, functools.partial(_part, config.frozen))
-
-
-def _part(frozen: str, params: optax.Params) -> optax.Params:
-    def part(path: tuple, _: Any) -> str:
-        return "frozen" if re.search(frozen, path_name(path)) else "moving"
-
-    return jax.tree_util.tree_map_with_path(part, params)
+    return optax.partition(
+        {"moving": moving, "frozen": optax.set_to_zero()},
+        lambda params: jax.tree.map({True: "frozen", False: "moving"}.get, frozen_parts(config.frozen, params)),
+    )
 
 
 def _is_kernel(params: optax.Params) -> optax.Params:

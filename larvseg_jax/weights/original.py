@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from larvseg_jax.errors import UserError
-from larvseg_jax.models.vit import ViTConfig
+from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.options import read
 from larvseg_jax.vocabulary import class_lists
 from larvseg_jax.weights.foreign import REMEDY, whose

@@ -135,9 +135,7 @@ class _Fitted:
     rows_there: np.ndarray
 
 
-def _fit_all(
-    path: Path, wanted: Mapping[str, tuple[int, ...]], vit: ViTConfig, classes: Sequence[str]
-) -> _Fitted:
+def _fit_all(path: Path, wanted: Mapping[str, tuple[int, ...]], vit: ViTConfig, classes: Sequence[str]) -> _Fitted:
     stored = _read(path, vit)
     arrays, report = fit(stored, wanted, vit, path)
     row_of = {name: row for row, name in enumerate(stored.classes)}

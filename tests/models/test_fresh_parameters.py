@@ -10,7 +10,8 @@ import pytest
 from flax import traverse_util
 
 from larvseg_jax.models.cosine_head import CosineHead
-from larvseg_jax.models.vit import VisionTransformer, ViTConfig
+from larvseg_jax.models.vit import VisionTransformer
+from larvseg_jax.models.vit_config import ViTConfig
 
 CONFIG = ViTConfig(width=96, depth=1, num_heads=3, mlp_dim=224, patch_size=8, image_size=64)
 BLOCK = "Transformer/encoderblock_"

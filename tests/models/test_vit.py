@@ -12,7 +12,8 @@ from flax import traverse_util
 
 from larvseg_jax.errors import UserError
 from larvseg_jax.models.blocks import DropPath, EncoderBlock
-from larvseg_jax.models.vit import VisionTransformer, ViTConfig
+from larvseg_jax.models.vit import VisionTransformer
+from larvseg_jax.models.vit_config import ViTConfig
 
 CONFIG = ViTConfig(width=8, depth=3, num_heads=2, mlp_dim=12, patch_size=4, image_size=12)
 BLOCK = "Transformer/encoderblock_"

@@ -11,7 +11,8 @@ from flax import traverse_util
 
 from larvseg_jax.models.blocks import EncoderBlock
 from larvseg_jax.models.position import resize_position_embedding
-from larvseg_jax.models.vit import VisionTransformer, ViTConfig
+from larvseg_jax.models.vit import VisionTransformer
+from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.weights.pretrained import POSITION_EMBEDDING
 from tests.parity.golden import Golden, channels_first, channels_last
 from tests.parity.table import Report

@@ -14,7 +14,8 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.import_original import import_original
 from larvseg_jax.methods.larvseg.segmenter import Segmenter
 from larvseg_jax.models.cosine_head import CosineHead, cosine_scores, standardised_logits
-from larvseg_jax.models.vit import VisionTransformer, ViTConfig
+from larvseg_jax.models.vit import VisionTransformer
+from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.trained import load_trained
 from larvseg_jax.vocabulary import class_lists
 from larvseg_jax.weights.original import OriginalCheckpoint, union_classes

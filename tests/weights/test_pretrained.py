@@ -11,7 +11,8 @@ from flax import traverse_util
 
 from larvseg_jax.errors import UserError
 from larvseg_jax.methods.larvseg.segmenter import Segmenter
-from larvseg_jax.models.vit import VisionTransformer, ViTConfig
+from larvseg_jax.models.vit import VisionTransformer
+from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.weights.pretrained import load_pretrained
 from larvseg_jax.weights.stored_weights import describe_size
 from tests.weights.augreg_files import load_backbone

@@ -5,7 +5,8 @@ Conventions:
   memory bank's scatter multiply no matrices and count nothing.
 - A product of two things that are learnt costs three times its forward pass (the product, and a gradient for
   each factor); one with a constant factor (the pictures, a resampling matrix) twice; the CA-Classifier, which
-  carries no gradient, once.
+  carries no gradient, once. What is frozen has no gradient, nor has what lies below the lowest parameter of the
+  backbone that moves; of the head only the projections count so.
 - What the method needs, not what a run adds: no recomputation (`model.remat`), no filling up of batches, label sets
   or class blocks. Label slots count whether or not a label is in them, since shapes are static.
 - As the code computes: bilinear resampling is two dense matrix products (`models/resize.py`); L_cls and L_aux share the
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 
 from larvseg_jax.methods.larvseg.options import Options, TagLoss
@@ -33,7 +35,8 @@ from larvseg_jax.models.flops import (
     product_flops,
     resize_flops,
 )
-from larvseg_jax.models.vit import ViTConfig
+from larvseg_jax.models.frozen import Moving
+from larvseg_jax.models.vit_config import ViTConfig
 
 CLASS_HEAD = ("patch_projection", "class_projection", "mask_logits", "upsampling", "pooled_logits")
 CA_CLASSIFIER = ("tag_scores", "attention_maps", "mining")
@@ -64,12 +67,15 @@ class StreamSizes:
     writes_bank: bool = False
 
 
-def step_flops(vit: ViTConfig, streams: Iterable[StreamSizes]) -> dict[str, int]:
-    """FLOPs of each part of a training step, forward and backward, summed over streams; sum() is the step."""
+def step_flops(vit: ViTConfig, streams: Iterable[StreamSizes], frozen: str = "", first: int = 0) -> dict[str, int]:
+    """FLOPs of each part of a training step, forward and backward, summed over streams; sum() is the step.
+
+    `frozen`, `first`: as in `backbone_flops`.
+    """
     parts: collections.Counter[str] = collections.Counter(dict.fromkeys(BACKBONE + CLASS_HEAD + CA_CLASSIFIER, 0))
     for stream in streams:
-        parts.update(backbone_flops(vit, stream.images, stream.side))
-        parts.update(head_flops(vit, stream))
+        parts.update(backbone_flops(vit, stream.images, stream.side, frozen, first))
+        parts.update(head_flops(vit, stream, frozen))
         if stream.kind == "tags":
             parts.update(ca_classifier_flops(vit, stream))
     return dict(parts)
@@ -107,14 +113,20 @@ def stream_sizes(task: Task, config: Options, attends: bool, data: int = 1, mode
     return tuple(sizes)
 
 
-def head_flops(vit: ViTConfig, stream: StreamSizes) -> dict[str, int]:
+def head_flops(vit: ViTConfig, stream: StreamSizes, frozen: str = "") -> dict[str, int]:
     """The cosine classifier and its losses; the class table is made once per stream and step."""
     d, n, images = vit.width, stream.classes, stream.images
     grid = -(-stream.side // vit.patch_size)
     patches = images * grid * grid
+
+    def moves(name: str) -> bool:
+        return not frozen or re.search(frozen, f"head/{name}") is None
+
+    patches_times = 1 + Moving(vit, frozen)("") + moves("proj_patch")
+    classes_times = 1 + moves("class_embeddings") + moves("proj_classes")
     parts = {
-        "patch_projection": BOTH_LEARNT * product_flops(patches, d, d),
-        "class_projection": BOTH_LEARNT * product_flops(n, d, d),
+        "patch_projection": patches_times * product_flops(patches, d, d),
+        "class_projection": classes_times * product_flops(n, d, d),
     }
     if stream.kind == "masks":
         parts["mask_logits"] = BOTH_LEARNT * product_flops(patches, d, n)

@@ -25,6 +25,8 @@ from larvseg_jax.methods.larvseg.tag_pooling import pool_tags
 from larvseg_jax.methods.method import Batch, Images, Linear, Metrics, Task, Vectors
 from larvseg_jax.models.attention import cpu_attention
 from larvseg_jax.models.cosine_head import ClassTable, standardised_logits
+from larvseg_jax.models.frozen import frozen_blocks
+from larvseg_jax.models.partial import StoredTokens
 from larvseg_jax.vocabulary import LabelSet
 
 
@@ -33,7 +35,9 @@ class LarvSeg:
 
     def __init__(self, config: Options, task: Task) -> None:
         self.config, self.task = config, task
-        self.model = Segmenter(task.backbone, task.rows, config.gamma_init, cpu_attention(task.mesh.size))
+        still = frozen_blocks(task.backbone, task.frozen)
+        self.model = Segmenter(task.backbone, task.rows, config.gamma_init, cpu_attention(task.mesh.size), still)
+        self._learner = self.model.clone(first=task.first_block)  # the same, of what batches hold
         self.streams = streams_of(task)
         # Without the CA-Classifier on any stream the bank is neither read nor written.
         self.attends = any(isinstance(s.loss, TagLoss) and s.loss.lambda_aux > 0 for s in self.streams)
@@ -62,7 +66,8 @@ class LarvSeg:
             arrays, of = batch[stream.name], stream.loss
             labels = stream.columns(arrays["tags" if isinstance(of, TagLoss) else "label"])
             drop_path_key = jax.random.fold_in(key, index)
-            patches, table = segment(self.model, params, arrays["image"], stream.label_set, drop_path_key)
+            seen = StoredTokens(arrays["leading"], arrays["patches"]) if self.task.first_block else arrays["image"]
+            patches, table = segment(self._learner, params, seen, stream.label_set, drop_path_key)
             table = stream.sampled(table, labels, jax.random.fold_in(key, len(self.streams) + index))
             if isinstance(of, TagLoss):
                 ca = self.config.ca_classifier
@@ -106,9 +111,8 @@ class LarvSeg:
 
     def flops(self, data: int = 1, model: int = 1) -> dict[str, int]:
         """By the parts of flops.py."""
-        return flops.step_flops(
-            self.task.backbone, flops.stream_sizes(self.task, self.config, self.attends, data, model)
-        )
+        sizes = flops.stream_sizes(self.task, self.config, self.attends, data, model)
+        return flops.step_flops(self.task.backbone, sizes, self.task.frozen, self.task.first_block)
 
     def figures(
         self, params: PyTree, memory: MemoryBank, label_set: LabelSet, windows: Images, tags: Int[Array, "1 l"]

@@ -11,7 +11,9 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from larvseg_jax.models.attention import CpuAttention
 from larvseg_jax.models.cosine_head import ClassTable, CosineHead
-from larvseg_jax.models.vit import VisionTransformer, ViTConfig
+from larvseg_jax.models.partial import LastBlocks, StoredTokens
+from larvseg_jax.models.vit import VisionTransformer
+from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.vocabulary import LabelSet
 
 
@@ -22,14 +24,20 @@ class Segmenter(nn.Module):
     num_classes: int
     gamma_init: float = 1.0
     attention: CpuAttention = "all_heads"  # as in VisionTransformer
+    still: int = 0  # likewise
+    first: int = 0  # the block that it begins with, from tokens; 0: from pictures
 
     def setup(self) -> None:
-        self.backbone = VisionTransformer(self.vit, self.attention)
+        self.backbone: nn.Module
+        if self.first:
+            self.backbone = LastBlocks(self.vit, self.attention, self.still, self.first)
+        else:
+            self.backbone = VisionTransformer(self.vit, self.attention, self.still)
         self.head = CosineHead(self.num_classes, self.vit.width, self.gamma_init)
 
     def __call__(
         self,
-        images: Float[Array, "b height width 3"],
+        images: Float[Array, "b height width 3"] | StoredTokens,
         rows: Int[Array, " n"] | None,
         multiplicity: Float[Array, " n"],
         *,
@@ -38,9 +46,12 @@ class Segmenter(nn.Module):
         """Unit patch features of the pictures and the table of the classes in `rows` (None: all)."""
         return self.embed(images, train=train), self.classes(rows, multiplicity)
 
-    def embed(self, images: Float[Array, "b height width 3"], *, train: bool = False) -> Float[Array, "b h w d"]:
-        """Unit patch features of the pictures."""
-        return self.head.patches(self.backbone(images, train=train).patches)
+    def embed(
+        self, images: Float[Array, "b height width 3"] | StoredTokens, *, train: bool = False
+    ) -> Float[Array, "b h w d"]:
+        """Unit patch features of the pictures (or of what the first blocks have made of them)."""
+        found = self.backbone(images, train=train)
+        return self.head.patches(found if self.first else found.patches)
 
     def classes(self, rows: Int[Array, " n"] | None, multiplicity: Float[Array, " n"]) -> ClassTable:
         """The table of the classes in `rows` (None: all)."""
@@ -50,7 +61,7 @@ class Segmenter(nn.Module):
 def segment(
     model: Segmenter,
     params: PyTree,
-    images: Float[Array, "b height width 3"],
+    images: Float[Array, "b height width 3"] | StoredTokens,
     label_set: LabelSet,
     drop_path_key: Array | None = None,
 ) -> tuple[Float[Array, "b h w d"], ClassTable]:

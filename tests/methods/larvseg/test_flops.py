@@ -6,12 +6,13 @@ import math
 import jax
 import pytest
 
+from configs import common
 from larvseg_jax.assemble import abstract_batch, lower_step, make_method, optimizer_of, state_layout
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.methods.larvseg import flops
 from larvseg_jax.models.flops import BACKBONE, backbone_flops
-from larvseg_jax.models.vit import ViTConfig
+from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.training.step import make_train_step
 from tests import tiny
 
@@ -28,6 +29,12 @@ CASES = {
     "large masks": {"model.depth": 1, "streams.masks.batch_size": 6, "streams.masks.downsample_rate": 1},
     "padded": {"streams.masks.crop_size": 84, "streams.tags.crop_size": 36},  # not a whole number of patches
     "remat": {"model.remat": True},
+    "frozen": {"optimizer.frozen": "^backbone/"},
+    "last block learns": {"model.depth": 3, "optimizer.frozen": common.frozen_but_last(3, 1)},
+    "final norm learns": {"optimizer.frozen": common.frozen_but_last(2, 0)},
+    "frozen above the stem": {"optimizer.frozen": "encoderblock|head/proj_patch"},
+    "kernels frozen": {"optimizer.frozen": "kernel$|head/proj_classes"},
+    "queries learn": {"optimizer.frozen": "^backbone/(?!.*query)|class_embeddings"},
 }
 
 
@@ -64,7 +71,7 @@ def counted_by_xla(run):
 def traced_products(run):
     """Twice the multiplications of all matrix products in the step as JAX traces it, loops counted in full."""
     mesh = one_device()
-    step = make_train_step(method_of(run), optimizer_of(run), seed=0)
+    step = make_train_step(method_of(run), optimizer_of(run), seed=0, frozen=run.optimizer.frozen)
     return products(jax.make_jaxpr(step)(state_layout(run, mesh), abstract_batch(run, mesh)).jaxpr)
 
 
@@ -157,6 +164,14 @@ def test_the_first_layer_sends_no_gradient_to_the_pictures():
         4 * 8 * 8,
     )  # 8 pixels to 4 x 4, to 2 x 2, then the dense layer
     assert backbone_flops(vit, images=5, side=8)["stem"] == 2 * 5 * (2 * first + 3 * second + 3 * out)
+    for frozen, times in {
+        "conv_0/": (1, 3, 3),
+        "(conv|norm)_0": (1, 2, 3),
+        "_1/|out": (2, 2, 2),
+        "b": (1, 1, 1),
+    }.items():
+        expected = sum(t * size for t, size in zip(times, (first, second, out), strict=True))
+        assert backbone_flops(vit, images=5, side=8, frozen=frozen)["stem"] == 2 * 5 * expected
 
 
 def test_a_chip_has_its_share_of_the_pictures_and_of_the_classes():

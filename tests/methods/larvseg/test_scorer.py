@@ -10,7 +10,7 @@ from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.methods.larvseg import Config
 from larvseg_jax.methods.larvseg.options import MaskLoss
 from larvseg_jax.methods.method import Linear, StreamTask, Task
-from larvseg_jax.models.vit import ViTConfig
+from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(tuple("abcdefgh"), base=(), novel=())

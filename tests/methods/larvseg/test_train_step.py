@@ -20,7 +20,7 @@ from larvseg_jax.methods.larvseg.method import LarvSeg
 from larvseg_jax.methods.larvseg.options import MaskLoss, TagLoss
 from larvseg_jax.methods.larvseg.segmenter import segment
 from larvseg_jax.methods.method import StreamTask, Task
-from larvseg_jax.models.vit import ViTConfig
+from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.training.optimizer import OptimizerConfig, make_optimizer
 from larvseg_jax.training.state import initial_state
 from larvseg_jax.training.step import make_train_step

@@ -1,0 +1,81 @@
+"""The frozen blocks of a run's backbone with the weights it begins with, as a function from pictures to tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Float, PyTree
+
+from larvseg_jax import assemble
+from larvseg_jax.config import Experiment
+from larvseg_jax.devices.mesh import WHOLE, batch_sharding
+from larvseg_jax.errors import UserError
+from larvseg_jax.models.attention import CpuAttention, cpu_attention
+from larvseg_jax.models.partial import tokens_entering
+from larvseg_jax.models.vit_config import ViTConfig
+from larvseg_jax.weights.pretrained import load_pretrained
+
+TokenDtype = Literal["float16", "float32"]
+
+BATCH = 16
+"""Photos that go through the backbone together; more where there are more devices."""
+
+
+class Encoder:
+    """Pictures to the tokens that enter a block.
+
+    Attributes:
+      params: of the run's method, as a training begins with them.
+      story: where they come from.
+      size: pictures that go through together.
+    """
+
+    def __init__(self, run: Experiment, mesh: Mesh, blocks: int, dtype: TokenDtype) -> None:
+        """UserError if the weights cannot be read, or the method has no parameters backbone/."""
+        self.params, self.story = _parameters(run, mesh)
+        self.size = -(-BATCH // mesh.shape["data"]) * mesh.shape["data"]
+        self._sharding = batch_sharding(mesh)
+        vit, attention = dataclasses.replace(run.vit, remat=False), cpu_attention(mesh.size)
+        self._compute = jax.jit(functools.partial(_encode, blocks, vit, attention, dtype))
+
+    def __call__(self, images: Float[np.ndarray, "b height width 3"]) -> dict[str, jax.Array]:
+        """`leading` and `patches` of at most `size` pictures, filled up to it; compiled once for each picture size."""
+        padded = np.zeros((self.size, *images.shape[1:]), np.float32)
+        padded[: len(images)] = images
+        return self._compute(self.params["backbone"], jax.device_put(padded, self._sharding))
+
+    def layout(self, side: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype of what it makes of one picture of so many pixels."""
+        picture = jax.ShapeDtypeStruct((1, side, side, 3), "float32")
+        found = jax.eval_shape(self._compute, self.params["backbone"], picture)
+        return {name: (x.shape[1:], str(x.dtype)) for name, x in found.items()}
+
+
+def _encode(
+    blocks: int,
+    vit: ViTConfig,
+    attention: CpuAttention,
+    dtype: TokenDtype,
+    params: PyTree,
+    images: Float[Array, "b height width 3"],
+) -> dict[str, Array]:
+    tokens = tokens_entering(blocks, vit, attention, params, images)
+    return {name: x.astype(jnp.dtype(dtype)) for name, x in tokens._asdict().items()}
+
+
+def _parameters(run: Experiment, mesh: Mesh) -> tuple[PyTree, str]:
+    """What a training of the run begins with. Nothing else of its state is made."""
+    method, whole = assemble.make_method(run, mesh), NamedSharding(mesh, WHOLE)
+    params = jax.jit(lambda key: method.init(key)[0], out_shardings=whole)(jax.random.key(run.seed))
+    if "backbone" not in params:
+        raise UserError(f"method {run.settings['method']['name']!r} has no parameters backbone/: it has no features")
+    if not run.pretrained:
+        return params, "from scratch"
+    params, report = load_pretrained(run.pretrained, params, run.vit.stored_grid, run.vocabulary.classes)
+    return params, str(report)

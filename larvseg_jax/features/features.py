@@ -1,0 +1,174 @@
+"""Makes cached features: the photos of a run's streams, through the blocks of its backbone that do not move."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grain
+import numpy as np
+
+from data_pipelines.feature_files import (
+    DESCRIPTION,
+    TOKENS,
+    FeatureFacts,
+    id_array,
+    read_facts,
+    records_of_a_shard,
+    write_shard,
+)
+from data_pipelines.features import view_rng
+from data_pipelines.replacing import row_or_another
+from data_pipelines.streams import HostBatch, Stream, iterate, stack
+from larvseg_jax import assemble
+from larvseg_jax.config import Experiment
+from larvseg_jax.console import console, first_few, in_bytes, stage, track
+from larvseg_jax.errors import UserError
+from larvseg_jax.features.encoder import Encoder, TokenDtype
+from larvseg_jax.models.frozen import frozen_blocks
+from larvseg_jax.options import changes
+from larvseg_jax.provenance import versions
+from larvseg_jax.stored_features import model_options, stream_options, weights_below
+from larvseg_jax.training.lock import locked
+
+
+def make_features(
+    run: Experiment, out: Path, views: int = 4, blocks: int | None = None, dtype: TokenDtype = "float16"
+) -> None:
+    """Writes the features of every stream of a run to `out`/<stream>; goes on with the shards that are missing.
+
+    Args:
+      run: its streams, its backbone, its `pretrained` weights.
+      out: the folder.
+      views: of each photo: crops and colours drawn by (seed, stream, photo, view) as the stream draws them.
+      blocks: of the backbone that photos go through; None: all that are frozen.
+      dtype: of the tokens.
+
+    Raises:
+      UserError: fewer blocks are frozen, a photo cannot be used (`data.on_error`), the folder holds other features or
+        cannot be written, or a token is no number of that dtype.
+    """
+    blocks = _blocks(run, blocks)
+    run = dataclasses.replace(run, features=None)  # it is pictures that are read
+    with locked(out):
+        with stage("weights"):
+            encoder = Encoder(run, assemble.mesh_of(run), blocks, dtype)
+            console.print(f"  {encoder.story}")
+        with stage("features"):
+            for name, stream in assemble.open_streams(run).items():
+                facts = _facts(run, name, stream, encoder, views, blocks)
+                _write(run, name, stream, out / name, facts, encoder)
+
+
+def _blocks(run: Experiment, asked: int | None) -> int:
+    frozen = frozen_blocks(run.vit, run.optimizer.frozen)
+    if not frozen:
+        raise UserError(
+            f"optimizer.frozen={run.optimizer.frozen!r} freezes no block of the backbone from below, and features of "
+            "one that learns would be wrong after a step: set it to '^backbone/'"
+        )
+    if asked is not None and asked > frozen:
+        raise UserError(
+            f"--blocks={asked}, but optimizer.frozen={run.optimizer.frozen!r} freezes the first {frozen} of "
+            f"{run.vit.depth}: use {frozen} or less"
+        )
+    return frozen if asked is None else asked
+
+
+def _facts(run: Experiment, name: str, stream: Stream, encoder: Encoder, views: int, blocks: int) -> FeatureFacts:
+    tokens = encoder.layout(stream.view.crop_size)
+    labels = {k: (spec.shape, spec.dtype) for k, spec in stream.view.spec().items() if k != "image"}
+    arrays = {**tokens, **labels}
+    return FeatureFacts(
+        weights=weights_below(encoder.params, blocks),
+        model=model_options(run),
+        stream=stream_options(run, name),
+        classes=stream.label_set.names,
+        blocks=blocks,
+        photos=len(stream.source),
+        views=views,
+        seed=run.seed,
+        arrays=arrays,
+        records_per_shard=records_of_a_shard(arrays),
+        made={"weights": run.pretrained or "from scratch", "dtype": run.vit.dtype, "versions": versions()},
+    )
+
+
+def _write(run: Experiment, name: str, stream: Stream, folder: Path, facts: FeatureFacts, encoder: Encoder) -> None:
+    """The shards of a stream that are not there yet."""
+    _begin(folder, facts)
+    shards = facts.shards(folder)
+    missing = [(path, records) for path, records in shards if not path.is_file()]
+    count = sum(len(records) for _, records in missing)
+    size = facts.records * facts.record_bytes
+    there = len(shards) - len(missing)
+    written = f"; {there} of {len(shards)} shards are there" if there else ""
+    what = f"{facts.photos:,} photos x {facts.views} views after {facts.blocks} blocks"
+    console.print(f"  {name}: {what}, {in_bytes(size)}{written}")
+    if not missing:
+        return
+    numbers = np.concatenate([np.asarray(records) for _, records in missing])
+    batches = -(-count // encoder.size)
+    records = _records(encoder, track(_batches(run, name, stream, facts, numbers, encoder.size), batches, name))
+    for path, wanted in missing:
+        write_shard(path, itertools.islice(records, len(wanted)))
+
+
+def _begin(folder: Path, facts: FeatureFacts) -> None:
+    """Writes what the features are going to be; UserError if there are others in the folder."""
+    file = folder / DESCRIPTION
+    if file.exists():
+        before = read_facts(folder)
+        if before != facts:
+            old, new = (json.loads(json.dumps(dataclasses.asdict(f) | {"made": {}})) for f in (before, facts))
+            raise UserError(
+                f"{folder} holds other features ({first_few(changes(old, new), 4, '; ')}): give another --out, or "
+                "delete it"
+            )
+        return
+    facts.write(folder)
+
+
+def _batches(
+    run: Experiment, name: str, stream: Stream, facts: FeatureFacts, numbers: np.ndarray, size: int
+) -> Iterator[dict[str, HostBatch]]:
+    """The views of the records with these numbers, in order, decoded by threads."""
+    draw = functools.partial(row_or_another, stream.row, facts.photos) if run.data.on_error == "replace" else stream.row
+
+    def row(number: Any) -> dict[str, Any]:
+        photo, view = divmod(int(number), facts.views)
+        found = draw(photo, view_rng(facts.seed, name, photo, view))
+        return {key: value for key, value in found.items() if key != "unusable"}
+
+    dataset = grain.MapDataset.source(numbers).map(row).batch(size, drop_remainder=False, batch_fn=stack)
+    return iterate(dataset, 0, run.data_threads)
+
+
+def _records(encoder: Encoder, batches: Iterable[HostBatch]) -> Iterator[dict[str, np.ndarray]]:
+    """The records of some batches; while the host writes those of one, the device has the next."""
+    for batch, tokens in _one_ahead((batch, encoder(batch["image"])) for batch in batches):
+        found = {name: np.asarray(x) for name, x in tokens.items()}
+        for i, photo in enumerate(batch["id"]):
+            for name in TOKENS:
+                if not np.isfinite(found[name][i]).all():
+                    raise UserError(
+                        f"photo {photo}: its tokens are no numbers of {found[name].dtype} (too large, or the weights "
+                        "are damaged): use weights of another size"
+                    )
+            labels = {k: batch[k][i] for k in batch if k not in ("id", "valid", "image")}
+            yield {"id": id_array(str(photo)), **{k: found[k][i] for k in TOKENS}, **labels}
+
+
+def _one_ahead(items: Iterable[Any]) -> Iterator[Any]:
+    """The items, each given when the one after it has been begun."""
+    pending: list[Any] = []
+    for item in items:
+        pending.append(item)
+        if len(pending) == 2:
+            yield pending.pop(0)
+    yield from pending

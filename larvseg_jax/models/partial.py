@@ -1,0 +1,66 @@
+"""A backbone in two parts: the tokens that enter a block, and what the blocks from there on make of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, PyTree
+
+from larvseg_jax.models.attention import CpuAttention
+from larvseg_jax.models.vit import Encoder, VisionTransformer
+from larvseg_jax.models.vit_config import ViTConfig
+
+
+class StoredTokens(NamedTuple):
+    """The tokens that enter a block (before the final norm, if there is no block left).
+
+    Attributes:
+      leading: those without a place in the picture: the class token, and whatever else the backbone has.
+      patches: one per patch.
+    """
+
+    leading: Float[Array, "b l d"]
+    patches: Float[Array, "b h w d"]
+
+
+def tokens_entering(
+    block: int, config: ViTConfig, attention: CpuAttention, params: PyTree, images: Float[Array, "b height width 3"]
+) -> StoredTokens:
+    """The tokens that enter block `block` (1 or more) of a VisionTransformer, as it computes them without drop path.
+
+    Under jit what comes after that block is not computed.
+    """
+    last = f"encoderblock_{block - 1}"
+    _, seen = VisionTransformer(config, attention).apply(
+        {"params": params}, images, capture_intermediates=lambda module, _: module.name == last
+    )
+    (tokens,) = seen["intermediates"]["Transformer"][last]["__call__"]
+    height, width = (-(-side // config.patch_size) for side in images.shape[1:3])
+    leading = tokens.shape[1] - height * width
+    patches = tokens[:, leading:].reshape(tokens.shape[0], height, width, tokens.shape[2])
+    return StoredTokens(tokens[:, :leading], patches)
+
+
+class LastBlocks(nn.Module):
+    """The blocks from `first` on and the final norm; its parameters are among those of the VisionTransformer.
+
+    Attributes:
+      config, attention, still: as in VisionTransformer.
+      first: the first block that there is, 1 or more.
+    """
+
+    config: ViTConfig
+    attention: CpuAttention
+    still: int
+    first: int
+
+    @nn.compact
+    def __call__(self, tokens: StoredTokens, *, train: bool = False) -> Float[Array, "b h w d"]:
+        """Tokens that enter block `first`, of any dtype, to final-normed patches in float32."""
+        b, h, w, d = tokens.patches.shape
+        flat = tokens.patches.reshape(b, h * w, d)
+        x = jnp.concatenate([tokens.leading, flat], 1).astype(self.config.dtype)
+        x = Encoder(self.config, self.attention, self.still, self.first, name="Transformer")(x, (h, w), train)
+        return x[:, tokens.leading.shape[1] :].reshape(b, h, w, d).astype(jnp.float32)

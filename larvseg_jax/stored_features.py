@@ -1,0 +1,132 @@
+"""The cached features of a run (`features` in its config): what they must be, and its streams with them in place.
+
+They take the place of pictures, and so must be what the run itself would make of these: of the same options of
+backbone and streams, checked before anything is compiled, and by the same weights, checked once these are known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+from data_pipelines.feature_files import FeatureFacts, FeatureRecords, read_facts
+from data_pipelines.features import FeatureStream, FeatureView
+from data_pipelines.streams import Stream, StreamConfig
+from larvseg_jax.config import Experiment
+from larvseg_jax.console import first_few
+from larvseg_jax.devices.sharding import path_name
+from larvseg_jax.errors import UserError
+from larvseg_jax.models.frozen import below_block, frozen_blocks
+from larvseg_jax.options import changes
+from larvseg_jax.weights.digest import digest
+
+# Of the backbone's options those that tokens do not depend on: they may be made in bfloat16 and trained on in float32.
+_ANY = ("depth", "drop_path", "dtype", "remat")
+_REMEDY = "change it back, or make them anew (python -m larvseg_jax.features)"
+
+
+def streams_of(run: Experiment) -> Mapping[str, StreamConfig]:
+    """The streams as a step sees them: where the run has features, with the tokens of these in place of pictures.
+
+    Raises:
+      UserError: there are none, or they are not of this run's backbone, stream or classes, or of blocks that move.
+    """
+    if not run.features:
+        return run.streams
+    found = {}
+    for name, stream in run.streams.items():
+        facts = read_facts(run.features / name)
+        _check_options(run, name, facts)
+        found[name] = dataclasses.replace(stream, view=FeatureView(stream.view, facts))
+    return found
+
+
+def first_block(run: Experiment) -> int:
+    """The block that the step begins with; 0 without features. UserError where streams begin at several."""
+    if not run.features:
+        return 0
+    blocks = {name: read_facts(run.features / name).blocks for name in run.streams}
+    if len(set(blocks.values())) > 1:
+        raise UserError(f"{run.features} has features of several depths ({blocks}): make all with the same --blocks")
+    return next(iter(blocks.values()))
+
+
+def open_stream_of_features(run: Experiment, name: str) -> Stream:
+    """One of the run's streams, reading features; UserError as `streams_of`, or if shards are missing."""
+    config = streams_of(run)[name]
+    assert isinstance(config.view, FeatureView)
+    records = FeatureRecords(run.features / name, config.view.facts)
+    return FeatureStream(records, run.catalogue.label_set(run.streams[name]), config.view, config.batch_size)
+
+
+def data_facts(run: Experiment, name: str) -> dict[str, Any]:
+    """What the batches of a stream depend on besides the config: which features they are; {} without."""
+    if not run.features:
+        return {}
+    facts = read_facts(run.features / name)
+    return {"features": {"blocks": facts.blocks, "views": facts.views, "seed": facts.seed, "dtype": facts.dtype}}
+
+
+def model_options(run: Experiment) -> dict[str, Any]:
+    """The options of the backbone that tokens depend on."""
+    return _plain({name: value for name, value in dataclasses.asdict(run.vit).items() if name not in _ANY})
+
+
+def stream_options(run: Experiment, name: str) -> dict[str, Any]:
+    """The options of a stream that its features depend on."""
+    stream = run.streams[name]
+    return _plain({"source": dataclasses.asdict(stream.source), **dataclasses.asdict(stream.view)})
+
+
+def weights_below(params: PyTree, block: int) -> dict[str, int]:
+    """Path -> digest of every parameter that has a part in the tokens which enter a block."""
+    leaves = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    found = {path: leaf for path, leaf in leaves.items() if below_block(path, block)}
+    return {path: int(value) for path, value in jax.device_get(digest(found)).items()}
+
+
+def check_weights(run: Experiment, params: PyTree) -> None:
+    """UserError if the run's features were made with other weights than it has now."""
+    for name in run.streams if run.features else ():
+        facts = read_facts(run.features / name)
+        ours = weights_below(params, facts.blocks)
+        other = [
+            path for path in sorted(ours.keys() | facts.weights.keys()) if ours.get(path) != facts.weights.get(path)
+        ]
+        if other:
+            raise UserError(
+                f"{run.features / name} holds features of other weights than this run's (those of "
+                f"{facts.made.get('weights', '?')}; different are {first_few(other, 3)}): {_REMEDY}"
+            )
+
+
+def _check_options(run: Experiment, name: str, facts: FeatureFacts) -> None:
+    folder = run.features / name
+    here = {"model": model_options(run), f"streams.{name}": stream_options(run, name)}
+    differences = changes({"model": facts.model, f"streams.{name}": facts.stream}, here)
+    classes = run.catalogue.label_set(run.streams[name]).names
+    if facts.classes != classes:
+        other = [f"{a!r}, was {b!r}" for a, b in zip(classes, facts.classes, strict=False) if a != b]
+        first = f"the first that differs is {other[0]}" if other else "the first ones are the same"
+        differences.append(f"streams.{name} has {len(classes)} classes, was {len(facts.classes)}; {first}")
+    if differences:
+        raise UserError(f"{folder} holds features of something else ({first_few(differences, 5, '; ')}): {_REMEDY}")
+    frozen = frozen_blocks(run.vit, run.optimizer.frozen)
+    if facts.blocks > frozen:
+        raise UserError(
+            f"{folder} holds features of {facts.blocks} blocks, and optimizer.frozen={run.optimizer.frozen!r} freezes "
+            f"the first {frozen}: freeze as many, or make features with --blocks={frozen}"
+            if frozen
+            else f"{folder} holds features, and optimizer.frozen={run.optimizer.frozen!r} freezes no block of the "
+            "backbone from below: set it to '^backbone/', or train without features"
+        )
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(options))
