@@ -21,8 +21,9 @@ NOVEL = ("jeans", "shorts", "skirt", "jacket", "t-shirt", "scarf", "hat", "glass
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """Argument: larvseg (default) or baseline (image-level loss, no attention)."""
-    method = common.parse_arguments(arguments, first="method", method="larvseg").method
+    """Arguments: larvseg (default) or baseline (image-level loss, no attention); learn=K for DINOv2's ViT-S/14."""
+    given = common.parse_arguments(arguments, first="method", method="larvseg", learn=-1, side=224)
+    method = given.method
     config = common.small_photos(method)
     config.name = f"clothing_{method}"
     config.vocabulary = dict(
@@ -36,4 +37,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config.streams.masks.classes = ("background", *BASE)
     config.streams.tags.source = common.source(folder="ccp", split="train_image_labels_only")
     config.evals.val.source = common.source(folder="ccp", split="val")
+    if given.learn >= 0:
+        common.use_dinov2_small(config, given.learn, given.side)
+        config.name += f"_dinov2_learn{given.learn}_{given.side}"
     return config

@@ -20,8 +20,9 @@ RARE = ("aeroplane", "bicycle", "bird", "boat", "bus", "motorbike", "train")
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """Argument: larvseg (default) or baseline (image-level loss, no attention)."""
-    method = common.parse_arguments(arguments, first="method", method="larvseg").method
+    """Arguments: larvseg (default) or baseline (image-level loss, no attention); learn=K for DINOv2's ViT-S/14."""
+    given = common.parse_arguments(arguments, first="method", method="larvseg", learn=-1, side=224)
+    method = given.method
     config = common.small_photos(method)
     config.name = f"voc_animals_{method}"
     config.vocabulary = dict(
@@ -42,4 +43,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config.streams.tags.classes = known
     config.evals.val.source = common.source(folder=folder, split="val")
     config.evals.val.classes = known
+    if given.learn >= 0:
+        common.use_dinov2_small(config, given.learn, given.side)
+        config.name += f"_dinov2_learn{given.learn}_{given.side}"
     return config
