@@ -34,6 +34,7 @@ from larvseg_jax.training.finite import Diverged, check_state
 from larvseg_jax.training.frozen import describe_parameters
 from larvseg_jax.training.history import note
 from larvseg_jax.training.lock import locked
+from larvseg_jax.training.lookahead import looked_ahead
 from larvseg_jax.training.optimizer import learning_rate
 from larvseg_jax.training.recorder import Recorder
 from larvseg_jax.training.replaced import Replacements, TooManyUnusable, replaced_facts
@@ -105,6 +106,8 @@ def _train(
                 train_step = assemble.lower_step(run, mesh, state, method).compile()
                 from_all("compiled step", "")  # a host that compiles for long is waited for here: the step would not
                 host, replaced = host_batches(run, streams, int(state.step))
+                if jax.process_count() > 1:
+                    host = looked_ahead(host, stopping.foresee)
                 batches = map(assemble.batch_placer(run, mesh), host)
             with stage("training", timings):
                 rate = learning_rate(run.optimizer, run.total_steps)
@@ -135,6 +138,8 @@ def check_not_stopped(stopping: Stopping, step: int = 0, lost: str = "", *, aske
     if asked or stopping.signal is not None:
         none = "begins again" if lost else "begins again; no step was taken yet"
         where = f"goes on from step {step}, which is saved" if step else none
+        if stopping.foreseen is not None:
+            raise UserError(f"{stopping.foreseen}; the same command {where}{lost}{_without(stopping.foreseen)}")
         raise Stopped(f"stopped: the same command {where}{lost}", stopping.exit_code())
 
 
@@ -197,8 +202,11 @@ def next_batch(batches: Iterator[T], recorder: Recorder, saves: Saves, state: Tr
     try:
         return recorder.next(batches)
     except UserError as error:
-        without = ", or with --config.data.on_error=replace without such photos" if isinstance(error, DataError) else ""
-        fail_after_save(error, recorder, saves, state, step, without)
+        fail_after_save(error, recorder, saves, state, step, _without(error))
+
+
+def _without(error: UserError) -> str:
+    return ", or with --config.data.on_error=replace without such photos" if isinstance(error, DataError) else ""
 
 
 def fail_after_save(

@@ -148,10 +148,16 @@ def wait_for_all(name: str) -> None:
 
 
 class Stopping:
-    """Whether the run was asked to stop, by SIGTERM (preemption) or SIGINT (Ctrl-C); call it at every step."""
+    """Whether the run was asked to stop, by SIGTERM (preemption) or SIGINT (Ctrl-C); call it at every step.
+
+    Attributes:
+      signal: the one that this process got, if JAX left it to us.
+      foreseen: why this process, one of several, asked for it itself.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.foreseen: UserError | None = None
 
     def __call__(self, step: int) -> bool:
         """All processes get the same answer for a step, whichever of them the signal reached."""
@@ -159,6 +165,11 @@ class Stopping:
             # JAX listens to SIGTERM itself and agrees on a step that no process has passed yet.
             return multihost_utils.reached_preemption_sync_point(step)
         return self.signal is not None
+
+    def foresee(self, error: UserError) -> None:
+        """Asks all processes to stop: this one knows that it will have no batch for a step a little later."""
+        self.foreseen = error
+        os.kill(os.getpid(), signal.SIGTERM)  # JAX hears it
 
     def asked_for(self) -> bool:
         """Whether this process got a signal; the others may not know yet."""

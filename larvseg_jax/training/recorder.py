@@ -78,6 +78,8 @@ class Recorder:
     def begun(self, step: int, metrics: Metrics) -> None:
         """Step number `step` is on its way to the device and will have these metrics; reads those of the one before."""
         self._clock.begun(metrics)
+        if jax.process_count() > 1 and self._pending is not None:
+            jax.block_until_ready(self._pending[1])  # so that no process is more than two steps ahead of another
         self._read(check=False)
         self._pending, self._last = (step, metrics), metrics
 

@@ -5,15 +5,20 @@ import itertools
 import json
 import os
 import queue
+import shutil
 import signal
 import socket
 import time
 
 import pytest
 
+from data_pipelines.streams import step_batches
+from larvseg_jax import assemble
+from larvseg_jax.config import from_config
 from larvseg_jax.devices import watch
 from larvseg_jax.devices.watch import GONE, Watch
 from larvseg_jax.report.metric_log import read_history
+from larvseg_jax.weights.places import steps_named
 from tests import tiny
 from tests.devices.several import exit_codes, printed, start
 
@@ -193,16 +198,42 @@ def until_step(workdir, step, processes):
 
 
 @pytest.mark.slow
-def test_an_error_on_one_process_ends_the_other(tmp_path):
-    """Only the disk of the second has a photo that cannot be read."""
-    workdir, folders = tmp_path / "run", [tiny.write_data(tmp_path / name).parent for name in "ab"]
-    photo = folders[1] / "tiny" / "images" / "p12.png"
-    photo.write_bytes(photo.read_bytes()[:60])
-    own = [[f"--config.data_root={folder}"] for folder in folders]
-    codes = exit_codes(start(workdir, devices=(1, 1), own=own))
+def test_a_photo_that_only_one_process_cannot_read_costs_no_step(tmp_path):
+    workdir, folders = tmp_path / "run", [many_tagged(tiny.write_data(tmp_path / name)) for name in "ab"]
+    step, photo = seen_first_late(folders[0].parent)
+    picture = folders[1] / "images" / f"{photo}.png"
+    picture.write_bytes(picture.read_bytes()[:60])
+    own = [[f"--config.data_root={folder.parent}"] for folder in folders]
+    codes = exit_codes(start(workdir, "--config.checkpoint.every=100", devices=(1, 1), own=own))
     texts = [printed(workdir, process).read_text() for process in range(2)]
-    assert codes == [GONE, 2], "\n".join(text[-3000:] for text in texts)
-    said = f"error: process 1 ({socket.gethostname()}) of this run has ended with an error: "
-    assert texts[0].splitlines()[-1].startswith(said)
-    assert "p12.png" in texts[0].splitlines()[-1]
-    assert "p12.png" in texts[1].splitlines()[-1]
+    assert codes == [128 + signal.SIGTERM, 2], "\n".join(text[-3000:] for text in texts)
+    saved = max(steps_named(workdir))
+    assert step - 4 < saved <= step
+    goes_on = f"the same command goes on from step {saved}, which is saved"
+    assert goes_on in texts[0].splitlines()[-1]
+    last = texts[1].splitlines()[-1]
+    for said in (goes_on, f"{photo}.png", "on_error=replace"):
+        assert said in last
+
+
+def many_tagged(folder):
+    """Eight times as many tagged photos: a stream's batch no longer shows all of them."""
+    splits = json.loads((folder / "splits.json").read_text())
+    for stem in splits["tagged"][:]:
+        for copy in (f"{stem}_{i}" for i in range(7)):
+            shutil.copy(folder / "images" / f"{stem}.png", folder / "images" / f"{copy}.png")
+            splits["tagged"].append(copy)
+            splits["image_labels"][copy] = splits["image_labels"][stem]
+    (folder / "splits.json").write_text(json.dumps(splits))
+    return folder
+
+
+def seen_first_late(data_root):
+    """A step, and a tagged photo that process 1 of two sees in its batch and in none before."""
+    config = tiny.get_config()
+    config.data_root = str(data_root)
+    run = from_config(config)
+    steps = step_batches(assemble.open_streams(run), seed=run.seed, total_steps=8, process_index=1, process_count=2)
+    seen = [steps[step]["tags"]["id"].tolist() for step in range(8)]
+    step = max(step for step in range(8) if set(seen[step]) - {photo for ids in seen[:step] for photo in ids})
+    return step, (set(seen[step]) - {photo for ids in seen[:step] for photo in ids}).pop()
