@@ -15,7 +15,7 @@ def backbone_flops(vit: ViTConfig, images: int, side: int) -> dict[str, int]:
     """The ViT on square pictures of `side` pixels."""
     d, grid = vit.width, -(-side // vit.patch_size)
     patches = grid * grid
-    tokens = images * (patches + 1)
+    tokens = images * (patches + vit.leading_tokens)
     blocks = BOTH_LEARNT * vit.depth
     return {
         "stem": _stem_flops(vit, images, grid),
@@ -23,9 +23,10 @@ def backbone_flops(vit: ViTConfig, images: int, side: int) -> dict[str, int]:
         if (grid, grid) == vit.stored_grid
         else ONE_LEARNT * resize_flops(vit.stored_grid[0], grid, d),
         "qkv": blocks * 3 * product_flops(tokens, d, d),
-        "attention": blocks * 2 * product_flops(tokens, d, patches + 1),  # scores, and their sums of values
+        "attention": blocks * 2 * product_flops(tokens, d, patches + vit.leading_tokens),  # scores, and their sums of values
         "attention_out": blocks * product_flops(tokens, d, d),
-        "mlp": blocks * 2 * product_flops(tokens, d, vit.mlp_dim),
+        # SwiGLU's first layer has two outputs for each of its second one's inputs.
+        "mlp": blocks * (3 if vit.mlp == "swiglu" else 2) * product_flops(tokens, d, vit.mlp_dim),
     }
 
 

@@ -11,8 +11,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
-import transformers
 
 SIZES = ((518, 518), (168, 238))  # the stored one, and another
 TOKENS, FEATURES = (0, 1, 7, 100, -1), 8
@@ -26,6 +24,9 @@ def picture(height: int, width: int) -> np.ndarray:
 
 
 def main(path: Path) -> None:
+    import torch
+    import transformers
+
     names = {
         "attention.attention.query": "attention.q_proj",
         "attention.attention.key": "attention.k_proj",
