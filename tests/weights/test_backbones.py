@@ -173,6 +173,26 @@ def test_a_classifier_of_pooled_features_is_refused(tmp_path):
         load(recorded.write(tmp_path / "file.npz"), ViTConfig(**recorded.options))
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("hf_dinov2", "normalised as those that the weights were trained with ('imagenet')"),
+        ("hf_mae", "normalised as those that the weights were trained with ('imagenet')"),
+        ("timm_deit_distilled", "normalised as those that the weights were trained with ('imagenet')"),
+        ("timm_vit", "the file does not say how they were normalised, the model has 'imagenet' (docs/weights.md)"),
+    ],
+)
+def test_the_normalisation_that_a_family_knows_is_told(name, told, tmp_path):
+    recorded = recording(name)
+    path, vit = recorded.write(tmp_path / "file.npz"), ViTConfig(**recorded.options)
+    assert f"    pixels: {told}" in str(load(path, vit)[1]).splitlines()
+    other = str(load(path, dataclasses.replace(vit, pixels="half"))[1])
+    if name == "timm_vit":
+        assert "pixels: the file does not say how they were normalised, the model has 'half'" in other
+    else:
+        assert "the weights were trained with 'imagenet', the model has 'half': --config.model.pixels=imagenet" in other
+
+
 def damaged(name, change):
     recorded = recording("timm_dinov2_registers")
     recorded.state[name] = change(recorded.state[name])
