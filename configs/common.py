@@ -118,10 +118,12 @@ def use_small_vit(config: ml_collections.ConfigDict, image_size: int) -> None:
     config.method.gamma_init = 2.0
 
 
-def use_dinov2(config: ml_collections.ConfigDict, size: str = "S", *, registers: bool = False, image_size: int = 518) -> None:
-    """The ViT of a DINOv2 file (docs/weights.md), "S", "B", "L" or "g", in place of the ViT-B/16; name it as `pretrained`.
+def use_dinov2(
+    config: ml_collections.ConfigDict, size: str = "S", *, registers: bool = False, image_size: int = 518
+) -> None:
+    """The ViT of a DINOv2 file (docs/weights.md), "S", "B", "L" or "g", in place of the ViT-B/16.
 
-    Crops and windows are best whole numbers of its patches of 14 pixels: 504 rather than 512. With another image_size
+    `config.pretrained` names the file. Crops and windows are best whole numbers of its patches of 14 pixels: 504 rather than 512. With another image_size
     than the file's 518 the position embedding is resized once when the file is read.
     """
     config.model.update(DINOV2_SIZES[size], patch_size=14, image_size=image_size, layer_scale=True)

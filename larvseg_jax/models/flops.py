@@ -23,7 +23,9 @@ def backbone_flops(vit: ViTConfig, images: int, side: int) -> dict[str, int]:
         if (grid, grid) == vit.stored_grid
         else ONE_LEARNT * resize_flops(vit.stored_grid[0], grid, d),
         "qkv": blocks * 3 * product_flops(tokens, d, d),
-        "attention": blocks * 2 * product_flops(tokens, d, patches + vit.leading_tokens),  # scores, and their sums of values
+        "attention": blocks
+        * 2
+        * product_flops(tokens, d, patches + vit.leading_tokens),  # scores, and their sums of values
         "attention_out": blocks * product_flops(tokens, d, d),
         # SwiGLU's first layer has two outputs for each of its second one's inputs.
         "mlp": blocks * (3 if vit.mlp == "swiglu" else 2) * product_flops(tokens, d, vit.mlp_dim),

@@ -22,9 +22,9 @@ _MEAN_AND_STD = {  # levels of 0 to 255
 
 
 def own_pixels(images: Float[Array, "b height width 3"], pixels: Pixels) -> Float[Array, "b height width 3"]:
-    """Pictures as batches have them, (level - MEAN) / STD of ImageNet, normalised in another way: one affine map a channel.
+    """Pictures as batches have them, (level - MEAN) / STD of ImageNet, normalised in another way.
 
-    What has been filled up with zeros, the mean colour of ImageNet, stays that colour.
+    It is one affine map per channel. What has been filled up with zeros, the mean colour of ImageNet, stays that colour.
     """
     if pixels == "imagenet":
         return images

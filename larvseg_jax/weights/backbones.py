@@ -91,12 +91,15 @@ def read_backbone(arrays: Mapping[str, Callable[[], np.ndarray]], model: tuple[i
             continue
         value = read()
         try:
-            found |= _translated(inner, value, heads)
+            translated = _translated(inner, value, heads)
         except (ValueError, IndexError) as error:
             raise UserError(
                 f"{path}: {name} has shape {value.shape}, which a ViT of width {width} with {heads} heads has not: "
                 "it is damaged, or set --config.model.num_heads"
             ) from error
+        if twice := sorted(found.keys() & translated.keys()):
+            raise UserError(f"{path} holds {twice[0]} twice, under {name} and another name: give one with one of them")
+        found |= translated
     _join_halves(found)
     _place_positions(found)
     if "backbone/Transformer/encoder_norm/scale" not in found and f"{prefix}fc_norm.weight" in arrays:

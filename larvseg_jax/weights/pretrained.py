@@ -88,7 +88,8 @@ def load_pretrained(
 ) -> tuple[PyTree, LoadReport]:
     """The parameters of a model, with all that a file holds of them in place of the fresh values.
 
-    A position embedding stored for another grid is resized to that of `vit`, the class token's entry kept. The forward pass resizes once more to the grid of its pictures, as in the original.
+    A position embedding stored for another grid is resized to that of `vit`, the class token's entry kept. The forward
+    pass resizes once more to the grid of its pictures, as in the original.
     Class embeddings go by name: a class that the file does not know keeps its fresh row.
 
     Args:
@@ -138,9 +139,7 @@ class _Fitted:
     rows_there: np.ndarray
 
 
-def _fit_all(
-    path: Path, wanted: Mapping[str, tuple[int, ...]], vit: ViTConfig, classes: Sequence[str]
-) -> _Fitted:
+def _fit_all(path: Path, wanted: Mapping[str, tuple[int, ...]], vit: ViTConfig, classes: Sequence[str]) -> _Fitted:
     stored = _read(path, vit)
     arrays, report = fit(stored, wanted, vit, path)
     row_of = {name: row for row, name in enumerate(stored.classes)}
@@ -187,7 +186,7 @@ def _read(path: Path, vit: ViTConfig) -> StoredWeights:
 
 
 def _as_backbone(found: Mapping[str, np.ndarray], model: tuple[int, int], path: Path) -> StoredWeights:
-    return read_backbone({name: functools.partial(found.get, name) for name in found}, model, path)
+    return read_backbone({name: functools.partial(found.__getitem__, name) for name in found}, model, path)
 
 
 def fit(

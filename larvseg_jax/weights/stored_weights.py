@@ -88,9 +88,7 @@ def describe_size(shapes: Mapping[str, tuple[int, ...]]) -> str:
     if any(name.startswith("backbone/conv_root/") for name in shapes):
         return "hybrid with a ResNet stem"
     found = options_of(shapes)
-    width, depth, heads, mlp, patch = (
-        found[name] for name in ("width", "depth", "num_heads", "mlp_dim", "patch_size")
-    )
+    width, depth, heads, mlp, patch = (found[name] for name in ("width", "depth", "num_heads", "mlp_dim", "patch_size"))
     if not width or not depth:
         return "file without a vision transformer"
     size = _SIZES.get((width, depth, heads, mlp))

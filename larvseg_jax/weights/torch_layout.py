@@ -38,6 +38,4 @@ def from_torch(name: str, value: np.ndarray, heads: int) -> np.ndarray:
 def unstacked(block: str, kind: str, value: np.ndarray, heads: int) -> dict[str, np.ndarray]:
     """Query, key and value of a block ("backbone/Transformer/encoderblock_0") out of one (3 D, D) or (3 D,) array."""
     names = [f"{block}/{ATTENTION}/{part}/{kind}" for part in _PROJECTIONS]
-    return {
-        name: from_torch(name, part, heads) for name, part in zip(names, np.split(value, len(names)), strict=True)
-    }
+    return {name: from_torch(name, part, heads) for name, part in zip(names, np.split(value, len(names)), strict=True)}

@@ -1,9 +1,9 @@
-"""Records a few numbers of what transformers computes with a real DINOv2 ViT-S/14 (docs/weights.md, docs/contributing.md).
+"""Records a few numbers of what transformers computes with a real DINOv2 ViT-S/14 (tests/data/README.md).
 
     python tests/data/record_dinov2_vits14.py dinov2_vits14.npz
 
-Run in a throw-away environment with torch 2.13.0 (CPU) and transformers 5.24.0. The file has Hugging Face's older names.
-It writes dinov2_vits14.json beside this script: for the pictures of `picture` the first features of some tokens.
+Run in a throw-away environment with torch 2.13.0 (CPU) and transformers 5.24.0. The file has Hugging Face's older
+names. It writes dinov2_vits14.json beside this script: for the pictures of `picture` the first features of some tokens.
 """
 
 import json

@@ -17,8 +17,8 @@ from safetensors import safe_open
 
 from larvseg_jax.config import network_sections
 from larvseg_jax.errors import UserError
-from larvseg_jax.vocabulary import Vocabulary
 from larvseg_jax.models.vit_config import ViTConfig
+from larvseg_jax.vocabulary import Vocabulary
 from larvseg_jax.weights.augreg import read_augreg
 from larvseg_jax.weights.original import OriginalCheckpoint, vit_config
 from larvseg_jax.weights.pretrained import fit

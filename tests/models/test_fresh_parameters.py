@@ -68,7 +68,7 @@ def test_the_backbone(stem):
 
 
 def test_registers_are_drawn_and_branches_begin_small():
-    """Registers that are the same at first would stay the same; the scales are those that DINOv2's training begins with."""
+    """Registers that are the same at first would stay the same; the scales are those DINOv2's training begins with."""
     config = dataclasses.replace(CONFIG, registers=6, layer_scale=True)
     params = VisionTransformer(config).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]["Transformer"]
     registers = np.asarray(params["registers"])[0]

@@ -219,6 +219,13 @@ def test_damage_is_one_line_that_names_the_array(name, change, message, tmp_path
     assert str(path) in str(caught.value)
 
 
+def test_two_names_of_one_array_are_refused(tmp_path):
+    recorded = recording("timm_vit")
+    recorded.state["layernorm.weight"] = recorded.state["norm.weight"] + 1
+    with pytest.raises(UserError, match=r"encoder_norm/scale twice, under layernorm\.weight and another name"):
+        load(recorded.write(tmp_path / "file.npz"), ViTConfig(**recorded.options))
+
+
 def test_arrays_that_no_vit_has_are_told(tmp_path):
     """A ViT of CLIP as timm names it has one norm more."""
     recorded = recording("timm_vit")
