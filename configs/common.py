@@ -123,8 +123,8 @@ def use_dinov2(
 ) -> None:
     """The ViT of a DINOv2 file (docs/weights.md), "S", "B", "L" or "g", in place of the ViT-B/16.
 
-    `config.pretrained` names the file. Crops and windows are best whole numbers of its patches of 14 pixels: 504 rather than 512. With another image_size
-    than the file's 518 the position embedding is resized once when the file is read.
+    `config.pretrained` names the file. Crops and windows are best whole numbers of its patches of 14 pixels: 504 rather
+    than 512. With another image_size than the file's 518 the position embedding is resized once when the file is read.
     """
     config.model.update(DINOV2_SIZES[size], patch_size=14, image_size=image_size, layer_scale=True)
     if registers:  # with them its authors resize the position embedding in another way

@@ -24,7 +24,7 @@ _MEAN_AND_STD = {  # levels of 0 to 255
 def own_pixels(images: Float[Array, "b height width 3"], pixels: Pixels) -> Float[Array, "b height width 3"]:
     """Pictures as batches have them, (level - MEAN) / STD of ImageNet, normalised in another way.
 
-    It is one affine map per channel. What has been filled up with zeros, the mean colour of ImageNet, stays that colour.
+    An affine map per channel: what has been filled up with zeros, the mean colour of ImageNet, stays that colour.
     """
     if pixels == "imagenet":
         return images
