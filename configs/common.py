@@ -30,6 +30,10 @@ VIT_SIZES = {
     "B": dict(width=768, depth=12, num_heads=12, mlp_dim=3072),
     "L": dict(width=1024, depth=24, num_heads=16, mlp_dim=4096),
 }
+DINOV2_SIZES = {
+    **{size: VIT_SIZES[size] for size in ("S", "B", "L")},
+    "g": dict(width=1536, depth=40, num_heads=24, mlp_dim=4096, mlp="swiglu"),
+}
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -129,6 +133,19 @@ def use_small_vit(config: ml_collections.ConfigDict, image_size: int) -> None:
     config.model.update(width=96, depth=4, num_heads=3, mlp_dim=384, patch_size=8, image_size=image_size)
     config.model.update(stem="conv", drop_path=0.0)
     config.method.gamma_init = 2.0
+
+
+def use_dinov2(
+    config: ml_collections.ConfigDict, size: str = "S", *, registers: bool = False, image_size: int = 518
+) -> None:
+    """The ViT of a DINOv2 file (docs/weights.md), "S", "B", "L" or "g", in place of the ViT-B/16.
+
+    `config.pretrained` names the file. Crops and windows are best whole numbers of its patches of 14 pixels: 504 rather
+    than 512. With another image_size than the file's 518 the position embedding is resized once when the file is read.
+    """
+    config.model.update(DINOV2_SIZES[size], patch_size=14, image_size=image_size, layer_scale=True)
+    if registers:  # with them its authors resize the position embedding in another way
+        config.model.update(registers=4, position_resize="antialiased")
 
 
 def from_scratch_optimizer(learning_rate: float = 1e-3) -> dict:

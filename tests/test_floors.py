@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "data_pipelines": {*CORE, "vocabulary", "cli"},
     # Networks, and the methods that use them.
     "devices": {"errors", "console"},
-    "models": {"errors", "options", "devices"},
+    "models": {"errors", "options", "devices", "data_pipelines"},
     "methods": {"errors", *DATA, "models"},
     "methods.larvseg": {"errors", "options", *DATA, *METHODS},
     # What any method is trained, scored, shown and stored by: none knows a method by name.

@@ -27,7 +27,7 @@ def backbone_flops(vit: ViTConfig, images: int, side: int, frozen: str = "", fir
     """
     d, grid = vit.width, -(-side // vit.patch_size)
     patches = grid * grid
-    tokens = images * (patches + 1)
+    tokens = images * (patches + vit.leading_tokens)
     moving = Moving(vit, frozen)
     times = _block_passes(vit, moving, first)
     resized = (grid, grid) != vit.stored_grid
@@ -36,7 +36,7 @@ def backbone_flops(vit: ViTConfig, images: int, side: int, frozen: str = "", fir
         "stem": 0 if first else _stem_flops(vit, images, grid, moving),
         "position_embedding": (1 + moving("Transformer/posembed_input/")) * positions,
         "qkv": times["qkv"] * product_flops(tokens, d, d),
-        "attention": times["attention"] * product_flops(tokens, d, patches + 1),
+        "attention": times["attention"] * product_flops(tokens, d, patches + vit.leading_tokens),
         "attention_out": times["attention_out"] * product_flops(tokens, d, d),
         "mlp": times["mlp"] * product_flops(tokens, d, vit.mlp_dim),
     }
@@ -58,12 +58,13 @@ def _block_passes(vit: ViTConfig, moving: Moving, first: int) -> Counter[str]:
         mixed = normed or any(moving(f"{attention}/{name}/") for name in projections)
         times["attention"] += 2 * (1 + 2 * mixed)  # scores, and their sums of values
         times["attention_out"] += 1 + mixed + moving(f"{attention}/out/kernel")
-        learnt = mixed or moving(f"{attention}/out/")
+        learnt = mixed or moving(f"{attention}/out/") or moving(f"{block}/layer_scale_1")
         hidden = learnt or moving(f"{block}/LayerNorm_2/")
-        for name in ("Dense_0", "Dense_1"):
-            times["mlp"] += 1 + hidden + moving(f"{mlp}/{name}/kernel")
+        # SwiGLU's first layer has two outputs for each of its second one's inputs.
+        for name, size in (("Dense_0", 2 if vit.mlp == "swiglu" else 1), ("Dense_1", 1)):
+            times["mlp"] += size * (1 + hidden + moving(f"{mlp}/{name}/kernel"))
             hidden = hidden or moving(f"{mlp}/{name}/")
-        learnt = hidden
+        learnt = hidden or moving(f"{block}/layer_scale_2")
     return times
 
 

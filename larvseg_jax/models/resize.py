@@ -1,6 +1,7 @@
 """Resampling as matrices: one small dense matrix per axis, so that a transpose is just a transpose.
 
-All follow PyTorch with align_corners=False: half-pixel centres, borders clamped, not antialiased unless the name says so.
+All follow PyTorch with align_corners=False: half-pixel centres, borders clamped, no antialiasing but where the name
+says so.
 `jax.image.resize` differs for "cubic" (a = -0.5, renormalised border) and "nearest" (pixel centres).
 """
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from larvseg_jax.models.attention import CpuAttention
 from larvseg_jax.models.blocks import EncoderBlock, layer_norm
 from larvseg_jax.models.embedding import Embedding
+from larvseg_jax.models.pixels import own_pixels
 from larvseg_jax.models.position import PositionEmbedding
 from larvseg_jax.models.vit_config import ViTConfig
 
@@ -49,7 +50,7 @@ class VisionTransformer(nn.Module):
         cfg = self.config
         dtype = jnp.dtype(cfg.dtype)
         tokens = Embedding(cfg, name="embedding" if cfg.stem == "patch" else "stem")(
-            _pad_to_patches(images, cfg.patch_size).astype(dtype)
+            own_pixels(_pad_to_patches(images, cfg.patch_size), cfg.pixels).astype(dtype)
         )
         b, h, w, d = tokens.shape
         tokens = tokens.reshape(b, h * w, d)

@@ -7,6 +7,7 @@ import math
 from typing import Literal
 
 from larvseg_jax.errors import UserError
+from larvseg_jax.models.pixels import Pixels
 from larvseg_jax.options import Count, CountOrNone
 
 
@@ -31,6 +32,9 @@ class ViTConfig:
     mlp: Literal["gelu", "swiglu"] = "gelu"  # swiglu: silu(a) * b of two hidden layers, each of mlp_dim (DINOv2's g)
     # How the position embedding is resized: as the original does, or as Pillow does (DINOv2 with registers, timm).
     position_resize: Literal["bicubic", "antialiased"] = "bicubic"
+    # How the network's pixels are normalised: by ImageNet's mean and std as those of the batches (the original, even
+    # with AugReg weights), to -1 ... 1 (AugReg), or by CLIP's mean and std. It maps what it is given itself.
+    pixels: Pixels = "imagenet"
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads:

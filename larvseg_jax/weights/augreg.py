@@ -53,7 +53,7 @@ def augreg_weights(path: Path, found: Mapping[str, np.ndarray]) -> StoredWeights
         raise UserError(f"{path} holds {owner}: {REMEDY}")
     left_out = tuple(sorted(name for name in arrays if name.startswith(_CLASSIFIER)))
     kept = {f"backbone/{name}": value for name, value in arrays.items() if name not in left_out}
-    stored = StoredWeights(f"AugReg file {path.name}", kept, left_out=left_out)
+    stored = StoredWeights(f"AugReg file {path.name}", kept, left_out=left_out, pixels="half")
     if describe_size(stored.shapes).startswith("hybrid"):
         raise UserError(f"{path} is a hybrid, a ViT behind a ResNet: use a file of a plain ViT (Ti, S, B or L)")
     return stored

@@ -91,12 +91,15 @@ def read_backbone(arrays: Mapping[str, Callable[[], np.ndarray]], model: tuple[i
             continue
         value = read()
         try:
-            found |= _translated(inner, value, heads)
+            translated = _translated(inner, value, heads)
         except (ValueError, IndexError) as error:
             raise UserError(
                 f"{path}: {name} has shape {value.shape}, which a ViT of width {width} with {heads} heads has not: "
                 "it is damaged, or set --config.model.num_heads"
             ) from error
+        if twice := sorted(found.keys() & translated.keys()):
+            raise UserError(f"{path} holds {twice[0]} twice, under {name} and another name: give one with one of them")
+        found |= translated
     _join_halves(found)
     _place_positions(found)
     if "backbone/Transformer/encoder_norm/scale" not in found and f"{prefix}fc_norm.weight" in arrays:
@@ -104,7 +107,7 @@ def read_backbone(arrays: Mapping[str, Callable[[], np.ndarray]], model: tuple[i
             f"{path} has no final norm of its tokens, only one of their mean ({prefix}fc_norm): it was fine-tuned as a "
             "classifier; give the pretrained file that it was made from"
         )
-    return StoredWeights(f"backbone {path.name}", found, left_out=tuple(left_out))
+    return StoredWeights(f"backbone {path.name}", found, left_out=tuple(left_out), pixels=_pixels(arrays))
 
 
 def read_width(arrays: Mapping[str, Callable[[], np.ndarray]], prefix: str, path: Path) -> int:
@@ -142,6 +145,15 @@ def _translated(name: str, value: np.ndarray, heads: int) -> dict[str, np.ndarra
     ours = f"{block}/{_IN_BLOCK[part]}/{matrix}"
     ours = ours.replace("/kernel", "/scale") if "LayerNorm" in ours else ours
     return {ours: from_torch(ours, value, heads)}
+
+
+def _pixels(names: Iterable[str]) -> str:
+    """The families that are told by a name (DINOv2, DeiT with distillation, MAE) know ImageNet's mean and std.
+
+    A plain ViT may be AugReg's or Google's ("half"), or one of DeiT or DINO.
+    """
+    marks = r"ls1\.gamma|layer_scale1\.lambda1|dist_token|distillation_token|decoder_pos_embed"
+    return "imagenet" if any(re.search(rf"(?:^|\.)(?:{marks})$", name) for name in names) else ""
 
 
 def _join_halves(found: dict[str, np.ndarray]) -> None:

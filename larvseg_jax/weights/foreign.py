@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-REMEDY = "give an AugReg .npz file of the same size instead (docs/weights.md)"
+REMEDY = "give an AugReg .npz file of the same size instead, or another of those in docs/weights.md"
 
 _PREFIX = r"(?:module\.|model\.|encoder\.|backbone\.|vit\.|deit\.|beit\.|dinov2\.|visual\.|params/)*"
 _FAMILIES = (

@@ -117,7 +117,7 @@ class OriginalCheckpoint:
                     f"{self.path}: {name} has shape {tensor.shape}, which a ViT of width {self.width} with "
                     f"{heads} heads has not; give --heads if it has another number"
                 ) from error
-        return StoredWeights(f"file of the original {self.path.name}", arrays, classes, tuple(left_out))
+        return StoredWeights(f"file of the original {self.path.name}", arrays, classes, tuple(left_out), "imagenet")
 
     def bank(self) -> dict[str, np.ndarray]:
         """LarvSeg's memory bank by its fields: of each slot the mean of its K features; {} if the file has none.

@@ -46,6 +46,7 @@ class LoadReport:
       extra: names in the file that were left out.
       resized: "24x24 -> 32x32" where the position embedding was resized, else "".
       dtypes: dtypes found in the file; the parameters are float32.
+      pixels: in words, whether the model's pixels are normalised as those that the weights were trained with.
       rows_found: how many classes found their row in the file by name; None for files without a head.
       rows_fresh: names of the classes that did not; their rows stay as initialised.
       rows_unused: how many rows of the file belong to no class here.
@@ -58,6 +59,7 @@ class LoadReport:
     extra: tuple[str, ...]
     resized: str
     dtypes: tuple[str, ...]
+    pixels: str
     rows_found: int | None = None
     rows_fresh: tuple[str, ...] = ()
     rows_unused: int = 0
@@ -70,6 +72,7 @@ class LoadReport:
             f"missing, left as initialised: {first_few(self.missing, _SHOWN)}",
             f"extra, left out: {first_few(self.extra, _SHOWN)}",
             f"resized: {f'position embedding {self.resized}' if self.resized else 'none'}",
+            f"pixels: {self.pixels}",
         ]
         if self.rows_found is not None:
             of = self.rows_found + len(self.rows_fresh)
@@ -85,7 +88,8 @@ def load_pretrained(
 ) -> tuple[PyTree, LoadReport]:
     """The parameters of a model, with all that a file holds of them in place of the fresh values.
 
-    A position embedding stored for another grid is resized to that of `vit`, the class token's entry kept. The forward pass resizes once more to the grid of its pictures, as in the original.
+    A position embedding stored for another grid is resized to that of `vit`, the class token's entry kept. The forward
+    pass resizes once more to the grid of its pictures, as in the original.
     Class embeddings go by name: a class that the file does not know keeps its fresh row.
 
     Args:
@@ -182,7 +186,7 @@ def _read(path: Path, vit: ViTConfig) -> StoredWeights:
 
 
 def _as_backbone(found: Mapping[str, np.ndarray], model: tuple[int, int], path: Path) -> StoredWeights:
-    return read_backbone({name: functools.partial(found.get, name) for name in found}, model, path)
+    return read_backbone({name: functools.partial(found.__getitem__, name) for name in found}, model, path)
 
 
 def fit(
@@ -217,8 +221,17 @@ def fit(
         extra=tuple(sorted(stored.left_out)),
         resized=resized,
         dtypes=tuple(sorted({str(value.dtype) for value in stored.arrays.values()})),
+        pixels=_about_pixels(stored.pixels, vit.pixels),
     )
     return params, report
+
+
+def _about_pixels(theirs: str, ours: str) -> str:
+    if not theirs:
+        return f"the file does not say how they were normalised, the model has {ours!r} (docs/weights.md)"
+    if theirs == ours:
+        return f"normalised as those that the weights were trained with ({ours!r})"
+    return f"the weights were trained with {theirs!r}, the model has {ours!r}: --config.model.pixels={theirs} is theirs"
 
 
 def _remedy(stored: StoredWeights, wanted: Mapping[str, tuple[int, ...]]) -> str:

@@ -25,7 +25,7 @@ from larvseg_jax import old_settings
 from larvseg_jax.devices.sharding import path_name
 from larvseg_jax.errors import UserError
 from larvseg_jax.weights.foreign import REMEDY, whose
-from larvseg_jax.weights.stored_weights import CLASS_EMBEDDINGS, StoredWeights
+from larvseg_jax.weights.stored_weights import CLASS_EMBEDDINGS, StoredWeights, pixels_of
 
 FORMAT = "larvseg_jax 2"
 _OLD_FORMAT = "larvseg_jax 1"  # of version 0.1: the memory is called "bank", the backbone's sizes stand apart
@@ -136,7 +136,8 @@ def load_safetensors(path: Path) -> SavedModel:
 def read_safetensors(path: Path) -> StoredWeights:
     """The parameters, to start a training from."""
     saved = load_safetensors(path)
-    return StoredWeights(f"exported model {path.name}", saved.params, saved.metadata.classes)
+    name, pixels = f"exported model {path.name}", pixels_of(saved.metadata.settings)
+    return StoredWeights(name, saved.params, saved.metadata.classes, pixels=pixels)
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -23,7 +23,7 @@ from larvseg_jax.weights.digest import digest
 from larvseg_jax.weights.places import find_run
 from larvseg_jax.weights.record import Record
 from larvseg_jax.weights.saved_step import STATE, DamagedCheckpoint, quiet_reading, read_digests, read_record
-from larvseg_jax.weights.stored_weights import StoredWeights
+from larvseg_jax.weights.stored_weights import StoredWeights, pixels_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,8 @@ class StoredCheckpoint:
     @property
     def weights(self) -> StoredWeights:
         """The parameters, to start a training from."""
-        return StoredWeights(f"checkpoint {self.folder}, step {self.step}", self.params, self.record.classes)
+        source, pixels = f"checkpoint {self.folder}, step {self.step}", pixels_of(self.record.settings)
+        return StoredWeights(source, self.params, self.record.classes, pixels=pixels)
 
 
 def read_checkpoint(path: Path, step: int | None = None, *, memory: bool = False) -> StoredCheckpoint:

@@ -38,17 +38,25 @@ class StoredWeights:
       arrays: "backbone/..." and "head/..." -> array, in the layout of our parameters.
       classes: names of the rows of the class embeddings; none if the file has no head of ours.
       left_out: names in the file that have no use here, such as the classifier of an AugReg file.
+      pixels: how the pictures were normalised that it was trained with, as `model.pixels`; "" where nothing tells.
     """
 
     source: str
     arrays: Mapping[str, np.ndarray]
     classes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    pixels: str = ""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every array."""
         return {name: value.shape for name, value in self.arrays.items()}
+
+
+def pixels_of(settings: Mapping[str, Any]) -> str:
+    """`model.pixels` of a model of ours; before November 2026 there was but one kind."""
+    model = settings.get("model")
+    return str(model.get("pixels", "imagenet")) if isinstance(model, Mapping) else ""
 
 
 def options_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

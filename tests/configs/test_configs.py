@@ -5,13 +5,16 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from configs import common, paper
+from larvseg_jax import options
 from larvseg_jax.assemble import lower_step, state_layout
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.evaluation.windows import Windows
+from larvseg_jax.models.vit import VisionTransformer, ViTConfig
 
 FOLDER = Path(common.__file__).parent
 # Not experiments: what several configs share, and the template whose classes come from a folder (test_own_data.py).
@@ -180,3 +183,21 @@ def test_home_folders_in_options(monkeypatch, tmp_path):
         tmp_path / "runs",
         str(tmp_path / "weights.npz"),
     )
+
+
+@pytest.mark.parametrize(
+    ("size", "plain", "with_registers"),
+    [  # of Dinov2Model and Dinov2WithRegistersModel of transformers, without the mask token
+        ("S", 22_056_192, 22_057_728),
+        ("B", 86_579_712, 86_582_784),
+        ("L", 304_367_616, 304_371_712),
+        ("g", 1_136_479_232, 1_136_485_376),
+    ],
+)
+def test_a_dinov2_has_as_many_numbers_as_elsewhere(size, plain, with_registers):
+    for registers, count in ((False, plain), (True, with_registers)):
+        config = common.get_config()
+        common.use_dinov2(config, size, registers=registers)
+        vit = options.read(ViTConfig, config.model.to_dict(), "model")
+        shapes = jax.eval_shape(VisionTransformer(vit).init, jax.random.key(0), jnp.zeros((1, 14, 14, 3)))
+        assert sum(x.size for x in jax.tree.leaves(shapes)) == count

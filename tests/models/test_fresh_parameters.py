@@ -68,6 +68,17 @@ def test_the_backbone(stem):
     assert len(seen) == len(drawn), "two parameters are the same draw"
 
 
+def test_registers_are_drawn_and_branches_begin_small():
+    """Registers that are the same at first would stay the same; the scales are those DINOv2's training begins with."""
+    config = dataclasses.replace(CONFIG, registers=6, layer_scale=True)
+    params = VisionTransformer(config).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]["Transformer"]
+    registers = np.asarray(params["registers"])[0]
+    np.testing.assert_allclose(registers.std(), 0.02, rtol=0.2)
+    assert len(np.unique(registers[:, 0])) == 6
+    for name in ("attention_scale", "mlp_scale"):
+        np.testing.assert_array_equal(params["encoderblock_0"][name], np.full(96, 1e-5, np.float32))
+
+
 def test_the_head():
     """Projections that keep the length of a vector, small embeddings, gamma as asked for, no shift."""
     classes, width = 400, 256

@@ -109,6 +109,8 @@ def test_a_segmenter_keeps_its_fresh_head_and_the_report_tells_all(save):
         "head/proj_patch",
         "    extra, left out: head/bias, head/kernel, pre_logits/kernel",
         "    resized: position embedding 5x5 -> 3x3",
+        "    pixels: the weights were trained with 'half', the model has 'imagenet': "
+        "--config.model.pixels=half is theirs",
     ]
 
 

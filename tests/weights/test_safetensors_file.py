@@ -34,6 +34,9 @@ def tiny_run(workdir, **changes):
     config = tiny.get_config()
     config.workdir = str(workdir)
     config.method.ca_classifier.bank_dtype = "bfloat16"
+    # Every option of the network has to come through.
+    config.model.update(class_token=False, registers=2, layer_scale=True, mlp="swiglu", pixels="half")
+    config.model.update(position_resize="antialiased", layer_norm_epsilon=1e-5)
     config.update_from_flattened_dict(changes)
     return from_config(config)
 

@@ -12,7 +12,7 @@ Conventions:
 - As the code computes: bilinear resampling is two dense matrix products (`models/resize.py`); L_cls and L_aux share the
   covariance of the classes G and p^T G p, whose gradients take one product each, since G is symmetric (method 5.5).
 
-Letters: D width, F hidden width of the MLP, T tokens of a picture (P patches and the class token), N columns of a
+Letters: D width, F hidden width of the MLP, T tokens of a picture (P patches, class token, registers), N columns of a
 stream, l label slots, h x w patch grid, H x W loss grid.
 """
 

@@ -1,5 +1,6 @@
 """FLOPs by formula against the products in the traced step, against XLA's own count, and against the literature."""
 
+import dataclasses
 import importlib
 import math
 
@@ -138,6 +139,18 @@ def test_forward_pass_of_vit_b_16_at_224():
     assert parts["mlp"] == 3 * 12 * 2 * (2 * 197) * (2 * 768 * 3072)
     assert parts["attention"] == 3 * 12 * 2 * (197 * 197) * (2 * 2 * 768)
     assert parts["position_embedding"] == 0
+
+
+def test_registers_are_tokens_and_swiglu_has_three_products():
+    """By hand: 5 x 5 patches, class token, 4 registers; the first layer of SwiGLU has two outputs a hidden feature."""
+    options = dict(registers=4, mlp="swiglu", layer_scale=True)
+    vit = ViTConfig(width=12, depth=3, num_heads=3, mlp_dim=32, patch_size=4, image_size=20, **options)
+    parts = backbone_flops(vit, images=2, side=20)
+    assert parts["mlp"] == 3 * 3 * 2 * (2 * 30) * (12 * 64 + 32 * 12)
+    assert parts["qkv"] == 3 * 3 * 2 * (2 * 30) * (12 * 36)
+    assert parts["attention"] == 3 * 3 * 2 * 2 * (30 * 30) * (2 * 12)
+    without = backbone_flops(dataclasses.replace(vit, class_token=False, registers=0), images=2, side=20)
+    assert without["attention"] == 3 * 3 * 2 * 2 * (25 * 25) * (2 * 12)
 
 
 def test_parts_of_both_kinds_of_streams():

@@ -4,9 +4,10 @@ Run in a throw-away environment, never by the tests: Python 3.11, torch 2.13.0 (
 with torchvision 0.29.1, dinov2 0.0.1.dev2 (facebook's own code, without registers); all but transformers by
 `pip install --no-deps`. Then `python tests/weights/backbones/record_backbones.py` writes the files beside it.
 
-A recording NAME.npz has: `state/...`, the arrays under the names of that implementation's files; `images` at the stored size
-and `images_other` at another one, (1, height, width, 3), normalised; `tokens` and `tokens_other`, all tokens after the final
-norm (class token, registers, patches row by row); `about`, a JSON with who computed it and the options of `model`.
+A recording NAME.npz has: `state/...`, the arrays under the names of that implementation's files; `images` at the
+stored size and `images_other` at another one, (1, height, width, 3), normalised; `tokens` and `tokens_other`, all
+tokens after the final norm (class token, registers, patches row by row); `about`, a JSON with who computed it and the
+options of `model`.
 """
 
 import json

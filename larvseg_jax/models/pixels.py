@@ -1,0 +1,33 @@
+"""The pixels a backbone sees: batches are normalised in one way, pretrained weights may know another."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from data_pipelines.transforms import MEAN, STD
+
+Pixels = Literal["imagenet", "half", "clip"]
+
+_MEAN_AND_STD = {  # levels of 0 to 255
+    "half": (np.full(3, 127.5), np.full(3, 127.5)),
+    "clip": (
+        255 * np.array([0.48145466, 0.4578275, 0.40821073]),
+        255 * np.array([0.26862954, 0.26130258, 0.27577711]),
+    ),
+}
+
+
+def own_pixels(images: Float[Array, "b height width 3"], pixels: Pixels) -> Float[Array, "b height width 3"]:
+    """Pictures as batches have them, (level - MEAN) / STD of ImageNet, normalised in another way.
+
+    An affine map per channel: what has been filled up with zeros, the mean colour of ImageNet, stays that colour.
+    """
+    if pixels == "imagenet":
+        return images
+    mean, std = _MEAN_AND_STD[pixels]
+    scale, shift = (jnp.asarray(x, images.dtype)[None, None, None] for x in (STD / std, (MEAN - mean) / std))
+    return images * scale + shift
