@@ -95,6 +95,7 @@ def measure(classes: int, steps: int) -> str:
         state = assemble.fresh_state(run, mesh, method)
         step = assemble.lower_step(run, mesh, state, method).compile()
         batches = map(assemble.batch_placer(run, mesh), assemble.host_batches(run, assemble.open_streams(run), 0))
+        metrics: Any = None
         for _ in range(3):
             state, metrics = step(state, next(batches))
         jax.block_until_ready(metrics)

@@ -11,13 +11,14 @@ from jax.sharding import Mesh
 
 from data_pipelines.sources import open_source
 from data_pipelines.streams import HostBatch, Stream, iterate, open_stream, step_batches
+from larvseg_jax import stored_features
 from larvseg_jax.config import Experiment
 from larvseg_jax.devices.mesh import make_mesh, padded_rows
 from larvseg_jax.devices.sharding import state_shardings
 from larvseg_jax.evaluation.evaluator import Evaluator
 from larvseg_jax.methods.method import Method, StreamTask, Task
 from larvseg_jax.options import names
-from larvseg_jax.stored_features import data_facts, first_block, open_stream_of_features, streams_of
+from larvseg_jax.stored_features import data_facts, first_block, streams_of
 from larvseg_jax.training import batches, state
 from larvseg_jax.training.batches import BatchPlacer
 from larvseg_jax.training.optimizer import make_optimizer
@@ -43,8 +44,8 @@ def make_method(run: Experiment, mesh: Mesh) -> Method:
 
 def open_streams(run: Experiment) -> dict[str, Stream]:
     """Opens and checks the source of every stream of a run: photos, or features of them."""
-    if run.features:
-        return {name: open_stream_of_features(run, name) for name in run.streams}
+    if run.features is not None:
+        return stored_features.open_streams(run)
     return {
         name: open_stream(stream, run.data_root, run.catalogue.label_set(stream), run.max_megapixels)
         for name, stream in run.streams.items()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -36,37 +37,42 @@ def streams_of(run: Experiment) -> Mapping[str, StreamConfig]:
     Raises:
       UserError: there are none, or they are not of this run's backbone, stream or classes, or of blocks that move.
     """
-    if not run.features:
+    if run.features is None:
         return run.streams
     found = {}
     for name, stream in run.streams.items():
         facts = read_facts(run.features / name)
-        _check_options(run, name, facts)
+        _check_options(run, name, run.features / name, facts)
         found[name] = dataclasses.replace(stream, view=FeatureView(stream.view, facts))
     return found
 
 
 def first_block(run: Experiment) -> int:
     """The block that the step begins with; 0 without features. UserError where streams begin at several."""
-    if not run.features:
+    folder = run.features
+    if folder is None:
         return 0
-    blocks = {name: read_facts(run.features / name).blocks for name in run.streams}
+    blocks = {name: read_facts(folder / name).blocks for name in run.streams}
     if len(set(blocks.values())) > 1:
-        raise UserError(f"{run.features} has features of several depths ({blocks}): make all with the same --blocks")
+        raise UserError(f"{folder} has features of several depths ({blocks}): make all with the same --blocks")
     return next(iter(blocks.values()))
 
 
-def open_stream_of_features(run: Experiment, name: str) -> Stream:
-    """One of the run's streams, reading features; UserError as `streams_of`, or if shards are missing."""
-    config = streams_of(run)[name]
-    assert isinstance(config.view, FeatureView)
-    records = FeatureRecords(run.features / name, config.view.facts)
-    return FeatureStream(records, run.catalogue.label_set(run.streams[name]), config.view, config.batch_size)
+def open_streams(run: Experiment) -> dict[str, Stream]:
+    """The run's streams, reading features; UserError as `streams_of`, or if shards are missing."""
+    assert run.features is not None
+    opened: dict[str, Stream] = {}
+    for name, config in streams_of(run).items():
+        assert isinstance(config.view, FeatureView)
+        records = FeatureRecords(run.features / name, config.view.facts)
+        label_set = run.catalogue.label_set(run.streams[name])
+        opened[name] = FeatureStream(records, label_set, config.view, config.batch_size)
+    return opened
 
 
 def data_facts(run: Experiment, name: str) -> dict[str, Any]:
     """What the batches of a stream depend on besides the config: which features they are; {} without."""
-    if not run.features:
+    if run.features is None:
         return {}
     facts = read_facts(run.features / name)
     return {"features": {"blocks": facts.blocks, "views": facts.views, "seed": facts.seed, "dtype": facts.dtype}}
@@ -79,7 +85,7 @@ def model_options(run: Experiment) -> dict[str, Any]:
 
 def stream_options(run: Experiment, name: str) -> dict[str, Any]:
     """The options of a stream that its features depend on."""
-    stream = run.streams[name]
+    stream: Any = run.streams[name]  # its view is a dataclass, of which its protocol says nothing
     return _plain({"source": dataclasses.asdict(stream.source), **dataclasses.asdict(stream.view)})
 
 
@@ -92,7 +98,9 @@ def weights_below(params: PyTree, block: int) -> dict[str, int]:
 
 def check_weights(run: Experiment, params: PyTree) -> None:
     """UserError if the run's features were made with other weights than it has now."""
-    for name in run.streams if run.features else ():
+    if run.features is None:
+        return
+    for name in run.streams:
         facts = read_facts(run.features / name)
         ours = weights_below(params, facts.blocks)
         other = [
@@ -105,8 +113,7 @@ def check_weights(run: Experiment, params: PyTree) -> None:
             )
 
 
-def _check_options(run: Experiment, name: str, facts: FeatureFacts) -> None:
-    folder = run.features / name
+def _check_options(run: Experiment, name: str, folder: Path, facts: FeatureFacts) -> None:
     here = {"model": model_options(run), f"streams.{name}": stream_options(run, name)}
     differences = changes({"model": facts.model, f"streams.{name}": facts.stream}, here)
     classes = run.catalogue.label_set(run.streams[name]).names

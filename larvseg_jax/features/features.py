@@ -8,7 +8,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grain
 import numpy as np
@@ -136,7 +136,7 @@ def _begin(folder: Path, facts: FeatureFacts) -> None:
 
 def _batches(
     run: Experiment, name: str, stream: Stream, facts: FeatureFacts, numbers: np.ndarray, size: int
-) -> Iterator[dict[str, HostBatch]]:
+) -> Iterator[HostBatch]:
     """The views of the records with these numbers, in order, decoded by threads."""
     draw = functools.partial(row_or_another, stream.row, facts.photos) if run.data.on_error == "replace" else stream.row
 
@@ -146,7 +146,7 @@ def _batches(
         return {key: value for key, value in found.items() if key != "unusable"}
 
     dataset = grain.MapDataset.source(numbers).map(row).batch(size, drop_remainder=False, batch_fn=stack)
-    return iterate(dataset, 0, run.data_threads)
+    return cast(Iterator[HostBatch], iterate(dataset, 0, run.data_threads))
 
 
 def _records(encoder: Encoder, batches: Iterable[HostBatch]) -> Iterator[dict[str, np.ndarray]]:

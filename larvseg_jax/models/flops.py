@@ -55,8 +55,9 @@ def _block_passes(vit: ViTConfig, moving: Moving, first: int) -> Counter[str]:
         projections = ("query", "key", "value")
         normed = learnt or moving(f"{block}/LayerNorm_0/")
         times["qkv"] += sum(1 + normed + moving(f"{attention}/{name}/kernel") for name in projections)
-        mixed = normed or any(moving(f"{attention}/{name}/") for name in projections)
-        times["attention"] += 2 * (1 + 2 * mixed)  # scores, and their sums of values
+        query, key, value = (normed or moving(f"{attention}/{name}/") for name in projections)
+        times["attention"] += (1 + query + key) + (1 + (query or key) + value)  # scores, and their sums of values
+        mixed = query or key or value
         times["attention_out"] += 1 + mixed + moving(f"{attention}/out/kernel")
         learnt = mixed or moving(f"{attention}/out/") or moving(f"{block}/layer_scale_1")
         hidden = learnt or moving(f"{block}/LayerNorm_2/")

@@ -30,7 +30,7 @@ def frozen_parts(frozen: str, params: PyTree) -> PyTree:
         raise UserError(
             f"optimizer.frozen={frozen!r} finds no parameter: their paths begin like {close} (or '' to freeze nothing)"
         )
-    if all(leaves):
+    if frozen and all(leaves):
         raise UserError(f"optimizer.frozen={frozen!r} finds every parameter: leave some that learn")
     return found
 

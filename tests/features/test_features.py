@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from data_pipelines.feature_files import read_facts
+from data_pipelines.feature_files import TOKENS, FeatureRecords, read_facts
 from data_pipelines.features import view_rng
 from data_pipelines.streams import stack
 from larvseg_jax import assemble
@@ -30,7 +30,7 @@ def config_of(data, k=1, features=""):
     config = tiny.get_config()
     config.data_root, config.features = str(data), str(features)
     config.model.update(depth=DEPTH, drop_path=0.5)
-    config.method.ca_classifier.warmup = 1
+    config.method.ca_classifier.warmup = 0
     config.optimizer.frozen = common.frozen_but_last(DEPTH, k)
     return config
 
@@ -38,11 +38,6 @@ def config_of(data, k=1, features=""):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return tiny.write_data(tmp_path_factory.mktemp("data")).parent
-
-
-@pytest.fixture
-def on_one_device(one_device):
-    """As the fixture says, for the helpers below."""
 
 
 def made(folder, config, **options):
@@ -93,16 +88,24 @@ def pictures_of(run, host, view_of):
     return batch
 
 
-def assert_same_training(cached, pictures, rtol, atol):
+def largest(tree):
+    return max(np.abs(np.asarray(x, np.float64)).max(initial=0) for x in jax.tree.leaves(tree))
+
+
+def gap(one, other):
+    """The largest difference, as a part of the largest value: the gradient of a key's bias is 0 but for rounding."""
+    return largest(jax.tree.map(lambda a, b: np.float64(a) - np.float64(b), one, other)) / largest(other)
+
+
+def assert_same_training(cached, pictures, tolerance):
     for (ours, metrics), (theirs, expected) in zip(cached, pictures, strict=True):
         assert metrics.keys() == expected.keys()
-        assert metrics["tags/L_aux"] > 0 or metrics["ready/bank"] < 1
         for name, value in expected.items():
-            np.testing.assert_allclose(metrics[name], value, rtol=rtol, atol=atol, err_msg=name)
-        # With momentum or Adam's moments the optimizer's state is the gradient.
-        for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-            scale = np.abs(np.asarray(other, np.float64)).max(initial=0)
-            np.testing.assert_allclose(np.float64(one), np.float64(other), rtol=rtol, atol=atol * max(scale, 1e-12))
+            np.testing.assert_allclose(metrics[name], value, rtol=tolerance, atol=tolerance, err_msg=name)
+        # With momentum the optimizer's state is made of the gradients.
+        for part in ("params", "opt_state", "memory"):
+            assert gap(getattr(ours, part), getattr(theirs, part)) < tolerance, part
+    assert pictures[-1][1]["tags/L_aux"] > 0  # the bank was written, read, and taken for full
 
 
 def test_losses_gradients_and_bank_are_those_of_the_pictures(data, one_view, one_device):
@@ -116,7 +119,15 @@ def test_losses_gradients_and_bank_are_those_of_the_pictures(data, one_view, one
     for batch, picture in zip(batches, pictures, strict=True):
         np.testing.assert_array_equal(batch["masks"]["label"], picture["masks"]["label"])
         np.testing.assert_array_equal(batch["tags"]["tags"], picture["tags"]["tags"])
-    assert_same_training(trained(run, batches), trained(plain, pictures), rtol=1e-5, atol=1e-5)
+    expected = trained(plain, pictures)
+    assert_same_training(trained(run, batches), expected, 1e-6)
+    rounded = [{name: in_16_bits(arrays) for name, arrays in batch.items()} for batch in batches]
+    assert_same_training(trained(run, rounded), expected, 2e-3)
+
+
+def in_16_bits(arrays):
+    """As tokens of float16 come into a step."""
+    return arrays | {name: arrays[name].astype(np.float16).astype(np.float32) for name in TOKENS}
 
 
 def test_photos_come_in_the_order_of_a_run_without_features(data, three_views):
@@ -161,12 +172,10 @@ def test_tokens_of_16_bits_are_those_of_32_but_for_their_rounding(data, three_vi
 
 
 def read(folder, stream="masks"):
-    from data_pipelines.feature_files import FeatureRecords
-
     return FeatureRecords(folder / stream, read_facts(folder / stream))
 
 
-def refused(run, part=None):
+def refused(run):
     with pytest.raises(UserError) as error:
         assemble.open_streams(run)
     return str(error.value)
@@ -257,7 +266,7 @@ def test_a_damaged_record_is_a_photo_that_cannot_be_read(data, three_views, tmp_
     folder = shutil.copytree(three_views, tmp_path / "damaged")
     (shard,) = (folder / "masks").glob("*.array_record-*")
     content = bytearray(shard.read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 400] = bytes(400)
+    content[2000:2400] = bytes(400)  # of the first records; further on are marks without which no file is opened
     shard.write_bytes(content)
     records = read(folder)
     failed = []
