@@ -19,7 +19,7 @@ def imagenet_section(reports: tuple[SetReport, ...]) -> Section:
     facts: dict[str, Any] = {}
     for report in reports:
         key = report.source.tfds.partition("/")[0]
-        if not key.startswith("imagenet"):
+        if not key.startswith(("imagenet_21k", "imagenet21k")):
             continue
         if report.photos is None:
             findings.append(Finding("note", report.where, f"{key} is not there, so its release is not known"))

@@ -93,10 +93,10 @@ def _present(report: SetReport, photos: PhotoSet) -> list[Finding]:
 def _class_names(report: SetReport, photos: PhotoSet) -> list[Finding]:
     """A set prepared with another class list would lose the classes whose names have changed."""
     try:
-        ids = class_list(str(photos.metadata.get("class_list"))).ids
+        names = class_list(str(photos.metadata.get("class_list"))).stored
     except UserError:  # none of the public data sets
         return []
-    pairs = itertools.zip_longest(photos.names, ids)
+    pairs = itertools.zip_longest(photos.names, names)
     other = next(((i, was, now) for i, (was, now) in enumerate(pairs) if was != now), None)
     if other is None:
         return []
