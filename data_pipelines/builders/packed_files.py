@@ -65,16 +65,14 @@ class _Archive(Files):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         try:
-            if zipfile.is_zipfile(path):
-                self._zip: zipfile.ZipFile | None = zipfile.ZipFile(path)
-                sizes = {m.filename: m.file_size for m in self._zip.infolist() if not m.is_dir()}
-            else:
-                self._zip, self._tar = None, tarfile.open(path, "r:")
-                self._members = {m.name.removeprefix("./"): m for m in self._tar if m.isfile()}
-                sizes = {name: m.size for name, m in self._members.items()}
+            self._zip = zipfile.ZipFile(path) if zipfile.is_zipfile(path) else None
+            if self._zip is None:
+                with tarfile.open(path, "r:") as archive:
+                    self._members = {m.name.removeprefix("./"): m for m in archive if m.isfile()}
+            listed = self._members if self._zip is None else self._zip.namelist()
         except _BROKEN as error:
             raise UserError(f"{path}: no archive that can be read ({error}): download it again, or unpack it") from error
-        self._names = {name for name in sizes if not any(map(is_by_others, PurePosixPath(name).parts))}
+        self._names = {name for name in listed if not any(map(is_by_others, PurePosixPath(name).parts))}
 
     def names(self, folder: str = "") -> Iterator[str]:
         inside = f"{folder}/" if folder else ""
@@ -90,10 +88,11 @@ class _Archive(Files):
             member = self._members[name]
             if member.size > self.path.stat().st_size:  # it would be allocated before it is read
                 raise Unreadable(self.where(name), f"it claims {member.size:,} bytes, more than its archive has")
-            stream = self._tar.extractfile(member)
-            data = stream.read() if stream is not None else b""
-            if len(data) != member.size:
-                raise Unreadable(self.where(name), "the archive ends before it does")
+            with self.path.open("rb") as archive:
+                archive.seek(member.offset_data)
+                data = archive.read(member.size)
+            if len(data) < member.size:
+                raise Unreadable(self.where(name), "its archive ends before it does")
             return data
         except KeyError as error:
             raise Unreadable(self.where(name), "no such file in the archive") from error

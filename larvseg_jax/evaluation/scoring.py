@@ -1,4 +1,4 @@
-"""Evaluation on a set of photos with masks: sliding windows, stitched logits, IoU per class."""
+"""Evaluation on a set of photos with masks: sliding windows, a label map of each photo, IoU per class."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ from larvseg_jax.vocabulary.base_novel import BaseNovel
 
 _PREFETCHED = 4  # photos decoded ahead of the device
 
-PatchLogits = Callable[[np.ndarray], "jax.Array | np.ndarray"]
-"""(W, S, S, 3) normalised windows -> (W, h, w, N) float32 logits, one column per class; jitted, W fixed."""
+PatchValues = Callable[[np.ndarray], "jax.Array | np.ndarray"]
+"""(W, S, S, 3) normalised windows -> (W, h, w, n) float32 values of their patches; jitted, W fixed."""
+
+LabelMapOf = Callable[[Float32[np.ndarray, "n h w k"], tuple[int, int], tuple[int, int]], Int32[np.ndarray, "H W"]]
+"""Patch values of a photo's windows, its size at test resolution and its own -> columns at its own size."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +42,7 @@ class _Photo:
 
 
 def evaluate(
-    patch_logits: PatchLogits,
+    patch_values: PatchValues,
     source: Source,
     label_set: LabelSet,
     vocabulary: Vocabulary,
@@ -48,13 +51,13 @@ def evaluate(
     batch: int,
     definitions: Sequence[BaseNovel] = (),
     keep: Collection[int] = (),
+    label_map_of: LabelMapOf | None = None,
 ) -> tuple[Summary, dict[int, Int32[np.ndarray, "H W"]]]:
     """Scores a model on photos at their own resolution.
 
     Args:
-      patch_logits: see `PatchLogits`; columns beyond the label set (padding) are cut off. Called with
-        exactly `batch` windows: those of several photos share a call, the last one is filled up
-        with zeros.
+      patch_values: see `PatchValues`. Called with exactly `batch` windows: those of several photos share a call, the
+        last one is filled up with zeros.
       source: photos with masks.
       label_set: the classes that compete.
       vocabulary: says which of them are base, novel, background, ignored.
@@ -62,26 +65,36 @@ def evaluate(
       batch: W, windows per call of the network.
       definitions: other definitions of base and novel to report.
       keep: numbers of the photos whose label maps are wanted.
+      label_map_of: see `LabelMapOf`; by default the values are logits of the label set's columns, and those beyond
+        (padding) are cut off.
 
     Returns:
       The scores, and the predicted label map of each photo in `keep`.
 
     Raises:
-      UserError: logits that are not finite, with the photo's id.
+      UserError: values that are not finite, with the photo's id.
     """
+    if label_map_of is None:
+        columns = len(label_set)
+
+        def label_map_of(logits: np.ndarray, test_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+            return label_map(logits[..., :columns], test_size, size, config)
+
     total = min(config.limit or len(source), len(source))
-    counts = SegmentationCounts.zeros(len(label_set))
+    scored = len(label_set) - label_set.rivals
+    counts = SegmentationCounts.zeros(scored)
     kept: dict[int, np.ndarray] = {}
-    photos = _photo_logits(patch_logits, _photos(source, total, config), batch)
-    for photo, logits in track(photos, total, "evaluation"):
-        logits = logits[..., : len(label_set)]
-        if not np.isfinite(logits).all():
+    photos = _photo_values(patch_values, _photos(source, total, config), batch)
+    for photo, values in track(photos, total, "evaluation"):
+        if not np.isfinite(values).all():
             raise UserError(f"logits of photo {photo.id!r} are not finite: the weights have diverged")
-        prediction = label_map(logits, photo.test_size, photo.label.shape, config)
+        # Rivals are the last columns, after that of OTHER, and count as it.
+        prediction = np.minimum(label_map_of(values, photo.test_size, photo.label.shape), np.int32(scored - 1))
         counts = counts.add(prediction, photo.label)
         if photo.index in keep:
             kept[photo.index] = prediction
-    return counts.summary(label_set.names, vocabulary, definitions), kept
+    names = label_set.names[:scored]
+    return counts.summary(names, vocabulary, definitions, other=label_set.rivals > 0), kept
 
 
 def label_map(
@@ -113,10 +126,10 @@ def _photos(source: Source, total: int, config: EvalConfig) -> Iterator[_Photo]:
             yield photo
 
 
-def _photo_logits(
-    patch_logits: PatchLogits, photos: Iterator[_Photo], batch: int
+def _photo_values(
+    patch_values: PatchValues, photos: Iterator[_Photo], batch: int
 ) -> Iterator[tuple[_Photo, Float32[np.ndarray, "n h w k"]]]:
-    """Sends windows in full batches and gives each photo its windows' logits, in order.
+    """Sends windows in full batches and gives each photo its windows' values, in order.
 
     One batch stays in flight, so that the device computes while the host stitches.
     """
@@ -136,10 +149,10 @@ def _photo_logits(
         pending.append(photo)
         windows.extend(photo.windows)
         while len(windows) >= batch:
-            in_flight.append(patch_logits(np.stack(windows[:batch])))
+            in_flight.append(patch_values(np.stack(windows[:batch])))
             del windows[:batch]
             yield from finished(at_most=1)
     if windows:
         filler = [np.zeros_like(windows[0])] * (batch - len(windows))
-        in_flight.append(patch_logits(np.stack(windows + filler)))
+        in_flight.append(patch_values(np.stack(windows + filler)))
     yield from finished(at_most=0)
