@@ -71,7 +71,9 @@ class _Archive(Files):
                     self._members = {m.name.removeprefix("./"): m for m in archive if m.isfile()}
             listed = self._members if self._zip is None else self._zip.namelist()
         except _BROKEN as error:
-            raise UserError(f"{path}: no archive that can be read ({error}): download it again, or unpack it") from error
+            raise UserError(
+                f"{path}: no archive that can be read ({error}): download it again, or unpack it"
+            ) from error
         self._names = {name for name in listed if not any(map(is_by_others, PurePosixPath(name).parts))}
 
     def names(self, folder: str = "") -> Iterator[str]:

@@ -81,7 +81,7 @@ def evaluate(
             return label_map(logits[..., :columns], test_size, size, config)
 
     total = min(config.limit or len(source), len(source))
-    scored = len(label_set) - label_set.rivals
+    scored = label_set.scored
     counts = SegmentationCounts.zeros(scored)
     kept: dict[int, np.ndarray] = {}
     photos = _photo_values(patch_values, _photos(source, total, config), batch)

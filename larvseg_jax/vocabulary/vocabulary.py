@@ -127,6 +127,11 @@ class LabelSet:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def scored(self) -> int:
+        """How many columns have scores of their own, OTHER among them: all but the rivals."""
+        return len(self.names) - self.rivals
+
     def column(self, name: str) -> int:
         """Column of a class by the data's name for it, or IGNORE_LABEL if this stream does not know it."""
         return self.members.get(name, IGNORE_LABEL)

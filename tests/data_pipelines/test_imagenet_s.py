@@ -1,5 +1,6 @@
 """ImageNet-S from small copies of its masks and of ImageNet-1k: folders and archives, and all that may be wrong."""
 
+import functools
 import io
 import json
 import tarfile
@@ -44,10 +45,20 @@ def name_of(split, wnid):
     return f"ILSVRC2012_val_{PLACE[wnid]:08}" if split == "val" else f"{wnid}_{PLACE[wnid]}"
 
 
+@functools.cache
+def picture_of(wnid):
+    return jpeg(3 * len(values_of(wnid)), seed=PLACE[wnid])
+
+
+@functools.cache
+def mask_of(wnid):
+    return rgb(values_of(wnid))
+
+
 def masks(*splits):
     folder = {"val": "validation-segmentation", "train": "train-semi-segmentation"}
     return {
-        f"ImageNetS919/{folder[split]}/{wnid}/{name_of(split, wnid)}.png": rgb(values_of(wnid))
+        f"ImageNetS919/{folder[split]}/{wnid}/{name_of(split, wnid)}.png": mask_of(wnid)
         for split in splits
         for wnid in WNIDS
     }
@@ -57,7 +68,7 @@ def photos(split, form):
     """Pictures of a split, in a folder per synset, per synset of ImageNet-1k, or in none."""
     original = {SUNGLASS: SUNGLASSES, TISSUE: PAPER_TOWEL}
     folder = {"flat": lambda w: "", "imagenet_s": lambda w: f"{w}/", "1k": lambda w: f"{original.get(w, w)}/"}[form]
-    return {f"{folder(w)}{name_of(split, w)}.JPEG": jpeg(3 * len(values_of(w)), seed=PLACE[w]) for w in WNIDS}
+    return {f"{folder(w)}{name_of(split, w)}.JPEG": picture_of(w) for w in WNIDS}
 
 
 def below(folder, files):
@@ -83,32 +94,35 @@ def tarred(files):
     return file.getvalue()
 
 
-TREES = {
+ARCHIVE = "ImageNetS919-5f7f58ae1003d21da9409a8576bf7680.zip"
+LAYOUTS = {
     "zip, folders of ImageNet-1k": (
-        {"ImageNetS919-5f7f58ae1003d21da9409a8576bf7680.zip": zipped(masks("val", "train"))}
-        | below("val", photos("val", "1k"))
-        | below("train", photos("train", "1k")),
         ["train", "val"],
-        "masks in ImageNetS919-5f7f58ae1003d21da9409a8576bf7680.zip, pictures of train in train, pictures of val in val",
+        f"masks in {ARCHIVE}, pictures of train in train, pictures of val in val",
     ),
     "tar, archive of ImageNet-1k": (
-        {"ImageNetS919.tar": tarred(masks("val")), "ILSVRC2012_img_val.tar": tarred(photos("val", "flat"))},
         ["val"],
         "masks in ImageNetS919.tar, pictures of val in ILSVRC2012_img_val.tar",
     ),
     "as the authors' scripts leave them": (
-        masks("val", "train")
-        | below("ImageNetS919/validation", photos("val", "imagenet_s"))
-        | below("ImageNetS919/train-semi", photos("train", "imagenet_s")),
         ["train", "val"],
         "masks in ImageNetS919, pictures of train in train-semi, pictures of val in validation",
     ),
-    "masks of training without pictures": (
-        masks("val", "train") | below("ILSVRC/Data/CLS-LOC/val", photos("val", "flat")),
-        ["val"],
-        "masks in ImageNetS919, pictures of val in val",
-    ),
+    "masks of training without pictures": (["val"], "masks in ImageNetS919, pictures of val in val"),
 }
+
+
+def tree(layout):
+    """The files of a download in each of these layouts."""
+    if layout.startswith("zip"):
+        pictures = below("val", photos("val", "1k")) | below("train", photos("train", "1k"))
+        return {ARCHIVE: zipped(masks("val", "train"))} | pictures
+    if layout.startswith("tar"):
+        return {"ImageNetS919.tar": tarred(masks("val")), "ILSVRC2012_img_val.tar": tarred(photos("val", "flat"))}
+    if layout.startswith("as the authors"):
+        pictures = below("validation", photos("val", "imagenet_s")) | below("train-semi", photos("train", "imagenet_s"))
+        return masks("val", "train") | below("ImageNetS919", pictures)
+    return masks("val", "train") | below("ILSVRC/Data/CLS-LOC/val", photos("val", "flat"))
 
 
 def stored(folder, split):
@@ -122,11 +136,12 @@ def stored(folder, split):
     return records
 
 
-@pytest.mark.parametrize("tree", TREES)
-def test_every_value_is_what_was_drawn(tree, tmp_path):
-    files, splits, layout = TREES[tree]
-    root = write(tmp_path / "in", files)
-    folder = prepare(ImageNetS, root, tmp_path / "out")
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (i in (0, 2))) for i, kind in enumerate(LAYOUTS)]
+)
+def test_every_value_is_what_was_drawn(kind, tmp_path):
+    splits, layout = LAYOUTS[kind]
+    folder = prepare(ImageNetS, write(tmp_path / "in", tree(kind)), tmp_path / "out")
     metadata = json.loads((folder / "metadata.json").read_text())
     assert metadata["layout"] == layout
     assert list(metadata["photos_per_class"]) == splits
@@ -137,14 +152,13 @@ def test_every_value_is_what_was_drawn(tree, tmp_path):
         assert list(records) == [name_of(split, wnid) for wnid in WNIDS]
         for wnid in WNIDS:
             image, row, tags = records[name_of(split, wnid)]
-            assert image == jpeg(3 * len(values_of(wnid)), seed=PLACE[wnid])
+            assert image == picture_of(wnid)
             assert row == [meaning[value] for value in values_of(wnid)]
             assert tags == sorted({*row} - {65535})
 
 
 def test_other_is_a_class_of_the_data_and_ignored_by_who_does_not_know_it(tmp_path):
-    files, _, _ = TREES["tar, archive of ImageNet-1k"]
-    folder = prepare(ImageNetS, write(tmp_path / "in", files), tmp_path / "out")
+    folder = prepare(ImageNetS, write(tmp_path / "in", tree("tar")), tmp_path / "out")
     names = class_list("imagenet_s_919").stored
     assert names == (*WNIDS, "other")
     for known, expected in ((WNIDS, [-1, 0, -1, 918]), (names, [919, 0, -1, 918])):
@@ -157,42 +171,56 @@ def without(files, *gone):
     return {name: data for name, data in files.items() if not any(part in name for part in gone)}
 
 
-FLAT = below("val", photos("val", "flat"))
-MASKS = masks("val")
 TENCH_MASK = f"ImageNetS919/validation-segmentation/{TENCH}/ILSVRC2012_val_00000000.png"
 
-ERRORS = {
-    "no masks": (FLAT, r"no masks of ImageNet-S, neither .* nor the archive ImageNetS919\*\.zip: give"),
-    "no pictures": (MASKS, r"no picture of ImageNet-1k for any of them \(looked in .*val.*\): put or link the folder"),
+
+def flat():
+    return below("val", photos("val", "flat"))
+
+
+def with_mask(mask):
+    return masks("val") | flat() | {TENCH_MASK: mask}
+
+
+def with_mask_in(wnid, picture):
+    return masks("val") | flat() | {f"ImageNetS919/validation-segmentation/{wnid}/{picture}.png": rgb([1])}
+
+
+ERRORS = {  # files, made when they are needed; what is said
+    "no masks": (flat, r"no masks of ImageNet-S, neither .* nor the archive ImageNetS919\*\.zip: give"),
+    "no pictures": (
+        lambda: masks("val"),
+        r"no picture of ImageNet-1k for any of them \(looked in .*val.*\): put or link the folder",
+    ),
     "a picture is missing": (
-        MASKS | without(FLAT, "00000007", "00000009"),
+        lambda: masks("val") | without(flat(), "00000007", "00000009"),
         rf"in/val: 2 of 919 pictures are missing, the first is {WNIDS[7]}/ILSVRC2012_val_00000007\.JPEG",
     ),
     "a synset is missing": (
-        without(MASKS, TENCH) | FLAT,
+        lambda: without(masks("val"), TENCH) | flat(),
         r"validation-segmentation: masks of 918 synsets, but 1 of its 919 have none \(n01440764\): unpack",
     ),
     "a synset of ImageNet-1k that was merged": (
-        MASKS | FLAT | {f"ImageNetS919/validation-segmentation/{SUNGLASSES}/ILSVRC2012_val_00000001.png": rgb([1])},
+        lambda: with_mask_in(SUNGLASSES, "ILSVRC2012_val_00000001"),
         rf"masks of 920 synsets, but 1 are none of these \({SUNGLASSES}\)",
     ),
     "two masks of a picture": (
-        MASKS | FLAT | {f"ImageNetS919/validation-segmentation/{TISSUE}/ILSVRC2012_val_00000000.png": rgb([1])},
+        lambda: with_mask_in(TISSUE, "ILSVRC2012_val_00000000"),
         r"2 masks are of the picture ILSVRC2012_val_00000000: leave",
     ),
     "a value between the synsets and what is ignored": (
-        MASKS | FLAT | {TENCH_MASK: rgb([0, 1, 1000, 920])},
+        lambda: with_mask(rgb([0, 1, 1000, 920])),
         r"val_00000000\.png: value 920 at row 0, column 9 is none of this encoding \(0\.\.919, 1000\)",
     ),
-    "a value beyond": (MASKS | FLAT | {TENCH_MASK: rgb([1001, 1, 0, 0])}, r"value 1001 at row 0, column 0"),
-    "blue": (MASKS | FLAT | {TENCH_MASK: rgb([0, 1, 0, 0], blue=3)}, r"png: blue is 3 at row 0, column 0.*: take it"),
-    "grey": (MASKS | FLAT | {TENCH_MASK: grey([0, 1, 0, 0])}, r"png: .* channels RGB, this one has L: take it from"),
+    "a value beyond": (lambda: with_mask(rgb([1001, 1, 0, 0])), r"value 1001 at row 0, column 0"),
+    "blue": (lambda: with_mask(rgb([0, 1, 0, 0], blue=3)), r"png: blue is 3 at row 0, column 0.*: take it"),
+    "grey": (lambda: with_mask(grey([0, 1, 0, 0])), r"png: .* channels RGB, this one has L: take it from"),
     "another size": (
-        MASKS | FLAT | {TENCH_MASK: rgb([0, 1, 0])},
+        lambda: with_mask(rgb([0, 1, 0])),
         r"val/ILSVRC2012_val_00000000\.JPEG: its mask has 9x6 pixels, the picture 12x6: replace one",
     ),
     "an archive cut short": (
-        {"ImageNetS919.zip": zipped(MASKS)[:-40]} | FLAT,
+        lambda: {"ImageNetS919.zip": zipped(masks("val"))[:-40]} | flat(),
         r"ImageNetS919\.zip: no archive that can be read .*: download it again, or unpack it",
     ),
 }
@@ -201,15 +229,17 @@ ERRORS = {
 @pytest.mark.parametrize("case", ERRORS)
 def test_what_does_not_fit_stops_with_file_value_and_remedy(case, tmp_path):
     files, message = ERRORS[case]
-    root = write(tmp_path / "in", files)
+    root = write(tmp_path / "in", files())
     with pytest.raises(UserError, match=message):
         prepare(ImageNetS, root, tmp_path / "out")
 
 
 def test_damaged_files_are_left_out_and_listed(tmp_path):
-    files = FLAT | {
+    files = flat() | {
         "val/ILSVRC2012_val_00000000.JPEG": png_photo(12)[:30],
-        "ImageNetS919.tar": tarred(MASKS | {TENCH_MASK.replace(TENCH, WNIDS[1]).replace("0.png", "1.png"): b"no PNG"}),
+        "ImageNetS919.tar": tarred(
+            masks("val") | {TENCH_MASK.replace(TENCH, WNIDS[1]).replace("0.png", "1.png"): b"no PNG"}
+        ),
     }
     folder = prepare(ImageNetS, write(tmp_path / "in", files), tmp_path / "out")
     metadata = json.loads((folder / "metadata.json").read_text())
@@ -221,7 +251,9 @@ def test_damaged_files_are_left_out_and_listed(tmp_path):
 def test_of_an_archive_of_pictures_cut_short_the_rest_is_taken(tmp_path):
     whole = tarred(photos("val", "flat"))
     last = whole.rindex(b"ILSVRC2012_val_00000918")
-    root = write(tmp_path / "in", MASKS | {"ILSVRC2012_img_val.tar": whole[: last + 600]})  # a header and some bytes
+    root = write(
+        tmp_path / "in", masks("val") | {"ILSVRC2012_img_val.tar": whole[: last + 600]}
+    )  # a header and some bytes
     folder = prepare(ImageNetS, root, tmp_path / "out")
     (left_out,) = json.loads((folder / "metadata.json").read_text())["unreadable"]["val"]
     assert left_out["file"].endswith("in/ILSVRC2012_img_val.tar/ILSVRC2012_val_00000918.JPEG")
