@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -55,7 +54,7 @@ class Evaluator:
         # Rivals are left to the search, in which OTHER, a column of no class, never wins.
         searched = label_set.rivals > 0 or (isinstance(scorer, Linear) and len(label_set) >= SEARCHED_FROM)
         self._linear = as_linear(scorer, label_set) if searched else None
-        self._vectors = self._linear and jax.jit(self._linear.vectors, out_shardings=NamedSharding(mesh, WHOLE))
+        self._vectors = gathered(self._linear.vectors, mesh) if self._linear else None
         self._patch_values = make_patch_values(self._linear.features if self._linear else scorer.scores, mesh)
         self._batch = config.batch_size + -config.batch_size % mesh.shape["data"]
 
@@ -84,6 +83,11 @@ class Evaluator:
         return Evaluation(summary, label_maps)
 
 
+def gathered(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """The function compiled, what it gives whole on every device of the mesh."""
+    return jax.jit(function, out_shardings=NamedSharding(mesh, WHOLE))
+
+
 def make_patch_values(function: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., jax.Array]:
     """`Dense.scores` or `Linear.features`, whose last argument are pictures, for NumPy's pictures (b, H, W, 3).
 
@@ -91,7 +95,7 @@ def make_patch_values(function: Callable[..., jax.Array], mesh: Mesh) -> Callabl
     multiple of the mesh's `data`; the values come back whole on every device. Of several processes each passes all
     pictures and gets all values; the work in between is split over the devices of all.
     """
-    compiled = functools.partial(jax.jit, out_shardings=NamedSharding(mesh, WHOLE))(function)
+    compiled = gathered(function, mesh)
 
     def place(images: np.ndarray) -> jax.Array:
         return jax.make_array_from_callback(images.shape, batch_sharding(mesh), images.__getitem__)

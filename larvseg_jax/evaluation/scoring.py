@@ -31,8 +31,8 @@ LabelMapOf = Callable[[Float32[np.ndarray, "n h w k"], tuple[int, int], tuple[in
 
 
 @dataclasses.dataclass(frozen=True)
-class _Photo:
-    """A photo on its way through the network."""
+class Photo:
+    """A photo on its way through the network: its windows, its size at test resolution, its label in columns."""
 
     index: int
     id: str
@@ -84,7 +84,7 @@ def evaluate(
     scored = label_set.scored
     counts = SegmentationCounts.zeros(scored)
     kept: dict[int, np.ndarray] = {}
-    photos = _photo_values(patch_values, _photos(source, total, config), batch)
+    photos = photo_values(patch_values, photos_of(source, total, config), batch)
     for photo, values in track(photos, total, "evaluation"):
         if not np.isfinite(values).all():
             raise UserError(f"logits of photo {photo.id!r} are not finite: the weights have diverged")
@@ -108,14 +108,14 @@ def label_map(
     return sliding_window.resize_label_map(labels, *size) if config.resize == "labels" else labels
 
 
-def _photos(source: Source, total: int, config: EvalConfig) -> Iterator[_Photo]:
+def photos_of(source: Source, total: int, config: EvalConfig) -> Iterator[Photo]:
     """The photos in order, decoded and cut a few ahead in threads."""
 
-    def load(index: int) -> _Photo:
+    def load(index: int) -> Photo:
         example = source[index]
         image = example["image"]
         test_size = config.windows.test_size(image.shape)
-        return _Photo(index, example["id"], example["label"], test_size, config.windows.cut(image))
+        return Photo(index, example["id"], example["label"], test_size, config.windows.cut(image))
 
     with futures.ThreadPoolExecutor(_PREFETCHED) as pool:
         loading = collections.deque(pool.submit(load, i) for i in range(min(_PREFETCHED, total)))
@@ -126,19 +126,19 @@ def _photos(source: Source, total: int, config: EvalConfig) -> Iterator[_Photo]:
             yield photo
 
 
-def _photo_values(
-    patch_values: PatchValues, photos: Iterator[_Photo], batch: int
-) -> Iterator[tuple[_Photo, Float32[np.ndarray, "n h w k"]]]:
+def photo_values(
+    patch_values: PatchValues, photos: Iterator[Photo], batch: int
+) -> Iterator[tuple[Photo, Float32[np.ndarray, "n h w k"]]]:
     """Sends windows in full batches and gives each photo its windows' values, in order.
 
     One batch stays in flight, so that the device computes while the host stitches.
     """
-    pending: collections.deque[_Photo] = collections.deque()
+    pending: collections.deque[Photo] = collections.deque()
     windows: list[np.ndarray] = []  # not sent yet
     in_flight: collections.deque[Any] = collections.deque()  # sent, not fetched
     arrived: collections.deque[np.ndarray] = collections.deque()  # fetched, kept for the rest of the photo
 
-    def finished(at_most: int) -> Iterator[tuple[_Photo, np.ndarray]]:
+    def finished(at_most: int) -> Iterator[tuple[Photo, np.ndarray]]:
         while len(in_flight) > at_most:
             arrived.extend(np.asarray(in_flight.popleft()))
         while pending and len(pending[0].windows) <= len(arrived):

@@ -27,12 +27,15 @@ class Search:
     """Features of a linear scorer in, label maps out; exact (`top_classes`), equal scores: the lowest class.
 
     Args:
-      vectors: the classes that compete; moved to the first device of this process, where photos are searched.
+      vectors: the classes that compete.
       config: how photos are cut and stitched.
+
+    Attributes:
+      vectors: the same on the first device of this process, where photos are searched.
     """
 
     def __init__(self, vectors: Vectors, config: EvalConfig) -> None:
-        self._vectors = jax.device_put(jax.tree.map(np.asarray, vectors), jax.local_devices()[0])
+        self.vectors = jax.device_put(jax.tree.map(np.asarray, vectors), jax.local_devices()[0])
         self._config = config
         self._laid_out = functools.lru_cache(maxsize=64)(self._lay_out)  # photos of one size come again
 
@@ -43,7 +46,7 @@ class Search:
         stitched_size = size if self._config.resize == "logits" else test_size
         window_rows, rows, columns, plan = self._laid_out(features.shape[1:3], test_size, stitched_size)
         patches = jax.device_put(sliding_window.mosaic(features, window_rows), jax.local_devices()[0])
-        labels = top_classes(jnp.asarray(patches), self._vectors, rows, columns, plan).labels[..., 0]
+        labels = top_classes(jnp.asarray(patches), self.vectors, rows, columns, plan).labels[..., 0]
         return sliding_window.resize_label_map(labels, *size) if self._config.resize == "labels" else labels
 
     def _lay_out(
@@ -51,5 +54,5 @@ class Search:
     ) -> tuple[int, AxisTiles, AxisTiles, Plan]:
         stitching = self._config.windows.stitching(grid, test_size, size)
         rows, columns = rounded_up(axis_tiles(stitching.rows)), rounded_up(axis_tiles(stitching.columns), _TILES)
-        plan = plan_memory(rows, columns, stitching.columns.shape[1], len(self._vectors.vectors), 1, _MEMORY)
+        plan = plan_memory(rows, columns, stitching.columns.shape[1], len(self.vectors.vectors), 1, _MEMORY)
         return stitching.window_rows, rows, columns, plan

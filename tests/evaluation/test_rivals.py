@@ -67,7 +67,7 @@ def linear(label_set, all_vectors):
             jnp.asarray(all_vectors[label_set.rows]) * params, jnp.asarray(label_set.multiplicity), jnp.zeros(())
         )
 
-    return Linear(scores, vectors, lambda params, memory, classes, images: patch_features(images))
+    return Linear(scores, vectors, lambda params, memory, images: patch_features(images))
 
 
 def dense(label_set, all_vectors):
