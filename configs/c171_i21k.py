@@ -11,7 +11,10 @@ The paper shows pictures and gives no number. Here: not yet run. Evaluated on CO
 checkpoint) and on ImageNet-S, whose 919 synsets have masks, twice: `val_imagenet_s` lets these 919 compete and ignores
 pixels that show none of them ("other"); in `val_imagenet_s_open` all 21,841 synsets compete, and whatever is none of
 the 919 is "other", in truth and prediction, as in the protocol of ImageNet-S: only there mistakes around the object
-count. Both are looked at seldom, for they have 12,419 photos.
+count. Both are looked at seldom, for they have 12,419 photos. How mIoU falls as ever more classes compete:
+
+    python evaluate.py --run=runs/c171_i21k --vocabulary_curve=runs/c171_i21k/vocabulary_curve.json
+
 By default a COCO-Stuff class shares its row with the one synset whose first lemma it is, if there is just one.
 `Original:` 11,276 synsets of more than 500 pictures, no CA-Classifier, 100 classes a step.
 """

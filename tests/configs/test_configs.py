@@ -63,7 +63,7 @@ def programs():
     """Every config, and every argument with the first config that has it: the others' steps differ in sizes only."""
     seen = set()
     for name, arguments in CASES:
-        if arguments in seen - {""} or arguments.startswith(("bank=", "topk=", "share=", "duplicates=")):
+        if arguments in seen - {""} or arguments.startswith(("bank=", "topk=", "share=", "duplicates=", "imagenet_s=")):
             continue
         seen.add(arguments)
         marks = [] if (name, arguments) == ("quickstart", "") else [pytest.mark.slow]
