@@ -178,6 +178,11 @@ def flat():
     return below("val", photos("val", "flat"))
 
 
+def cut(archive):
+    """Within the last picture."""
+    return archive[: archive.rindex(b"ILSVRC2012_val_00000918") + 600]
+
+
 def with_mask(mask):
     return masks("val") | flat() | {TENCH_MASK: mask}
 
@@ -220,7 +225,7 @@ ERRORS = {  # files, made when they are needed; what is said
         r"val/ILSVRC2012_val_00000000\.JPEG: its mask has 9x6 pixels, the picture 12x6: replace one",
     ),
     "an archive of pictures cut short": (
-        lambda: masks("val") | {"ILSVRC2012_img_val.tar": tarred(photos("val", "flat"))[:-12000]},
+        lambda: masks("val") | {"ILSVRC2012_img_val.tar": cut(tarred(photos("val", "flat")))},
         r"ILSVRC2012_img_val\.tar: no archive that can be read .*: download it again, or unpack it",
     ),
     "an archive of masks cut short": (

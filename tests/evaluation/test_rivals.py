@@ -1,9 +1,9 @@
 """An evaluation among rivals: what they win is "other"; over many classes no map of all their scores is made."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import monitoring
 
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.evaluation import sliding_window
@@ -11,6 +11,7 @@ from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.evaluator import Evaluator
 from larvseg_jax.evaluation.scoring import label_map
 from larvseg_jax.evaluation.search import SEARCHED_FROM, Search
+from larvseg_jax.evaluation.tiles import axis_tiles, rounded_up
 from larvseg_jax.methods.method import Dense, Linear, Vectors
 from larvseg_jax.vocabulary import OTHER, Vocabulary
 
@@ -158,7 +159,7 @@ def test_photos_of_many_sizes_share_their_programs():
         return search(features, config.windows.test_size(size), size)
 
     label((120, 160))
-    with jax.log_compiles(), CompileCount() as count:
+    with CompileCount() as count:
         for width in range(161, 166):
             assert label((120, width)).shape == (120, width)
     assert count.programs == 0
@@ -169,19 +170,17 @@ class CompileCount:
 
     def __enter__(self):
         self.programs = 0
-        jax.monitoring.register_event_duration_secs_listener(self._listen)
+        monitoring.register_event_duration_secs_listener(self._listen)
         return self
 
     def _listen(self, event, duration, **_):
         self.programs += event == "/jax/core/compile/backend_compile_duration"
 
     def __exit__(self, *_):
-        jax.monitoring.unregister_event_duration_listener(self._listen)
+        monitoring.unregister_event_duration_listener(self._listen)
 
 
 def test_tiles_of_rounded_sizes_say_the_same():
-    from larvseg_jax.evaluation.tiles import axis_tiles, rounded_up
-
     matrix = sliding_window.stitch_matrix(45, 16, 16, 4, 91, padded=True)
     tiles, larger = axis_tiles(matrix), rounded_up(axis_tiles(matrix), 8)
     assert larger.weights.shape[0] % 8 == larger.weights.shape[1] % 16 == larger.weights.shape[2] % 4 == 0

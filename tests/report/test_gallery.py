@@ -23,7 +23,13 @@ class Photos:
         return {"id": "photo", "image": np.zeros((16, 16, 3), np.uint8), "label": label}
 
 
+def unused(*_):
+    raise AssertionError("nothing but the figures is asked for")
+
+
 class Method:
+    init = loss = remember = embed = flops = scorer = unused
+
     def figures(self, params, memory, label_set, windows, tags):
         return {"attention": jnp.zeros((len(windows), 4, 4, tags.shape[1]))}
 
