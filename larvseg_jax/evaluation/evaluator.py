@@ -65,10 +65,10 @@ class Evaluator:
 
     def __call__(self, params: PyTree, memory: PyTree) -> Evaluation:
         """Scores the parameters."""
-        search, vectors = None, ()
+        search, vectors = None, []
         if self._vectors is not None:
-            vectors = (self._vectors(params, memory),)
-            search = Search(*vectors, self.config)
+            vectors = [self._vectors(params, memory)]
+            search = Search(vectors[0], self.config)
         summary, label_maps = evaluate(
             lambda windows: self._patch_values(params, memory, *vectors, windows),
             self.source,

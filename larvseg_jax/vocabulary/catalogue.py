@@ -124,7 +124,8 @@ class Catalogue:
                 by_title[title].add(name)
                 for synset in synsets:
                     by_synset[synset].add(name)
-        wanted, found = class_list(key), []
+        wanted = class_list(key)
+        found: list[str] = []
         for i, title, synsets in zip(wanted.ids, wanted.titles, wanted.synsets, strict=True):
             rows = {name for synset in synsets for name in by_synset.get(synset, ())} or by_title.get(title, set())
             if len(rows) != 1:
