@@ -22,6 +22,7 @@ from tests.evaluation.test_rivals import CONFIG, SIZES, Photos, dense, linear, p
 
 NAMES = tuple("abcdefghijklmnopqrst")
 SCORED = ("h", "b", "d", "a", "t", "k")
+SMALL = np.float32(0.1)  # padded patches are 0
 
 
 def whole_label_set(vocabulary):
@@ -69,7 +70,7 @@ class Toy:
             return patch_features(images)
 
         def scale(patches, classes):
-            return patches / jnp.std(patches @ classes.vectors.T, axis=-1, keepdims=True)
+            return patches / (jnp.std(patches @ classes.vectors.T, axis=-1, keepdims=True) + SMALL)
 
         return Linear(plain.scores, plain.vectors, embed, scale)
 
@@ -89,7 +90,7 @@ def test_every_point_is_what_its_vocabulary_scores_alone():
             example = photos[i]
             windows, test_size = CONFIG.windows.cut(example["image"]), CONFIG.windows.test_size(example["image"].shape)
             scores = np.asarray(patch_features(windows)) @ toy.all_vectors[of.label_set.rows].T
-            scores = (scores / scores.std(-1, keepdims=True)).astype(np.float32)
+            scores = (scores / (scores.std(-1, keepdims=True) + SMALL)).astype(np.float32)
             prediction = label_map(scores, test_size, SIZES[i], CONFIG)
             for k, name in enumerate(SCORED):
                 if name in names[: of.label_set.scored]:
