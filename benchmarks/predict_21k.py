@@ -55,11 +55,11 @@ def ours(case_file: Path, class_file: Path, budget: int, log_sum: bool) -> dict:
     import jax
     import jax.numpy as jnp
 
+    from larvseg_jax.evaluation.search_memory import plan_memory
     from larvseg_jax.evaluation.sliding_window import stitch_matrix
+    from larvseg_jax.evaluation.tiles import axis_tiles
+    from larvseg_jax.evaluation.top_classes import top_classes
     from larvseg_jax.methods.method import Vectors
-    from larvseg_jax.predict.memory import plan_memory
-    from larvseg_jax.predict.tiles import axis_tiles
-    from larvseg_jax.predict.top_classes import top_classes
 
     case = np.load(case_file)
     vectors, patches, size = jnp.asarray(np.load(class_file)), jnp.asarray(case["patches"]), case["size"].tolist()

@@ -6,6 +6,7 @@ from data_pipelines.builders.cityscapes import Cityscapes
 from data_pipelines.builders.coco_stuff import CocoStuff
 from data_pipelines.builders.download_builder import DownloadBuilder
 from data_pipelines.builders.imagenet21k import ImageNet21k, ImageNet21kSubset124, ImageNet21kSubset585
+from data_pipelines.builders.imagenet_s import ImageNetS
 from data_pipelines.builders.pascal_context import PascalContext59, PascalContext459
 from data_pipelines.builders.pascal_voc import PascalVoc
 from larvseg_jax import cli
@@ -23,6 +24,7 @@ BUILDERS: dict[str, type[DownloadBuilder]] = {
         ImageNet21k,
         ImageNet21kSubset124,
         ImageNet21kSubset585,
+        ImageNetS,
     )
 }
 """Name of a data set -> its builder."""

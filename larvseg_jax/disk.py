@@ -25,13 +25,18 @@ def write_text(path: Path, text: str, remedy: str = "make room, or give another 
 
     Makes the folder. UserError, with the remedy, if that cannot be done.
     """
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"), remedy)
+
+
+def write_bytes(path: Path, data: bytes, remedy: str = "make room, or give another folder") -> None:
+    """As `write_text`, for any file."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():  # a pipe, /dev/stdout
-            path.write_text(text, "utf-8", errors="backslashreplace")
+            path.write_bytes(data)
             return
-        partial.write_text(text, "utf-8", errors="backslashreplace")
+        partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import ml_collections
 import numpy as np
 from rich.table import Table
 
+from data_pipelines.sources import open_source
 from larvseg_jax import assemble
 from larvseg_jax.console import console, printable, stage
 from larvseg_jax.devices.mesh import make_mesh
+from larvseg_jax.devices.processes import is_first_process
+from larvseg_jax.disk import write_bytes, write_text
+from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.metrics import Summary
+from larvseg_jax.evaluation.vocabulary_curve import Point, nested_label_sets, vocabulary_curve
 from larvseg_jax.provenance import versions
+from larvseg_jax.report.curves import draw_vocabularies
 from larvseg_jax.trained import load_trained
 from larvseg_jax.training.agreement import check_same_everywhere
+
+CURVE = (150, 300, 500, 919, 2_000, 5_000, 10_000)
+"""How many classes compete at the points of a curve, besides all there are."""
 
 
 def evaluate_checkpoint(
@@ -44,6 +56,60 @@ def evaluate_checkpoint(
         console.print(class_table(summary, "per class" if len(run.evals) == 1 else name))
         console.print(summary.text())
     return summaries
+
+
+def evaluate_curve(
+    path: Path,
+    out: Path,
+    step: int | None = None,
+    data_root: str | None = None,
+    config: ml_collections.ConfigDict | None = None,
+    sizes: Sequence[int] = CURVE,
+    seed: int = 0,
+) -> list[Point]:
+    """Scores a checkpoint over nested vocabularies on the photos of its evaluation with rivals.
+
+    Writes `out` (JSON: one entry per vocabulary) and beside it the plot, a PNG of the same name.
+
+    Args:
+      path, step, data_root, config: as in `evaluate_checkpoint`.
+      out: the JSON file.
+      sizes: how many classes compete; all there are come last anyway.
+      seed: of the drawing of classes (`nested_label_sets`).
+
+    Raises:
+      UserError: no evaluation has rivals.
+    """
+    mesh = make_mesh(data=-1, model=1)
+    with stage("checkpoint"):
+        trained = load_trained(path, step, mesh=mesh)
+        run = trained.experiment(config, data_root)
+    name = next((name for name, found in run.evals.items() if found.rivals), None)
+    if name is None:
+        raise UserError(f"{path}: no evaluation has rivals, of which a vocabulary could grow: give one by --config")
+    evaluation = run.evals[name]
+    whole = run.catalogue.label_set(evaluation, evaluation=True)
+    source = open_source(
+        evaluation.source, run.data_root, whole, masks=True, tags=False, max_megapixels=run.max_megapixels
+    )
+    nested = nested_label_sets(whole, (*sizes, len(whole)), seed)
+    points = vocabulary_curve(
+        trained.method, trained.params, trained.memory, nested, source, run.vocabulary, evaluation, mesh
+    )
+    facts = dict(
+        run=str(path), step=trained.step, evaluation=name, photos=len(source), limit=evaluation.limit, seed=seed
+    )
+    scores = [dict(classes=p.classes, scored=p.scored, **p.summary.scalars()) for p in points]
+    if is_first_process():
+        plain = [{key: None if math.isnan(value) else value for key, value in score.items()} for score in scores]
+        write_text(out, json.dumps({**facts, "versions": versions(), "points": plain}, indent=1))
+        write_bytes(out.with_suffix(".png"), draw_vocabularies(points))
+    table = Table("classes", "scored", "mIoU %", "base %", "novel %", "pixels right %", title=name)
+    for p, score in zip(points, scores, strict=True):
+        shown = [f"{100 * score[key]:.2f}" for key in ("mIoU", "mIoU_base", "mIoU_novel", "aAcc")]
+        table.add_row(f"{p.classes:,}", f"{p.scored:,}", *shown)
+    console.print(table)
+    return points
 
 
 def class_table(summary: Summary, title: str) -> Table:

@@ -104,7 +104,7 @@ class DownloadBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         features = {
             "id": tfds.features.Text(),
             "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
-            "tags": tfds.features.Sequence(tfds.features.ClassLabel(names=class_list(self.CLASS_LIST).ids)),
+            "tags": tfds.features.Sequence(tfds.features.ClassLabel(names=class_list(self.CLASS_LIST).stored)),
         }
         if self.MASKS:
             features["mask"] = tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png")
@@ -131,8 +131,8 @@ class DownloadBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
 
     @property
     def class_count(self) -> int:
-        """How many classes the data set's list has."""
-        return len(class_list(self.CLASS_LIST))
+        """How many classes the prepared data has."""
+        return len(class_list(self.CLASS_LIST).stored)
 
     def records(self, piece: Piece, tally: Tally) -> Iterator[dict[str, Any]]:
         """The photos of a piece as TFDS examples; what was seen is added to `tally`.

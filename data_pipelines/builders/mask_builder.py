@@ -98,10 +98,10 @@ def _read(layout: Layout, base: Path, max_megapixels: int, files: tuple[str, str
     photo, photo_file, mask_file = files
     image = read_file(base / photo_file)
     mask = layout.encoding.read(read_file(base / mask_file), str(base / mask_file), max_megapixels)
-    return Photo(photo, image, _turn(mask, image), file=str(base / photo_file))
+    return Photo(photo, image, turned_with(image, mask), file=str(base / photo_file))
 
 
-def _turn(mask: UInt16[np.ndarray, "h w"], image: bytes) -> UInt16[np.ndarray, "turned_h turned_w"]:
+def turned_with(image: bytes, mask: UInt16[np.ndarray, "h w"]) -> UInt16[np.ndarray, "turned_h turned_w"]:
     """The mask turned with its photo (orientation.py), of which only the header is read."""
     try:
         with Image.open(io.BytesIO(image)) as picture:

@@ -1,7 +1,11 @@
 """Evaluates a checkpoint: python evaluate.py --run=runs/quickstart [--step=800] [--data_root=DIR].
 
+    python evaluate.py --run=runs/c171_i21k --vocabulary_curve=curve.json     # and curve.png
+
 By default the newest checkpoint, with the evaluations of the config it was trained with. Another config of the same
-vocabulary (other photos, windows, classes) can be given by --config.
+vocabulary (other photos, windows, classes) can be given by --config. --vocabulary_curve scores the checkpoint while
+more and more classes compete, in one pass over the photos of the evaluation that has rivals
+(evaluation/vocabulary_curve.py).
 """
 
 from __future__ import annotations
@@ -19,6 +23,9 @@ def define(flags: Flags) -> None:
     flags.text("run", None, "Folder of a run or of a checkpoint, or a .safetensors file.", required=True)
     flags.whole("step", None, "Step of the checkpoint; by default the newest.", least=0)
     flags.text("data_root", None, "Where the data is, if not where it was in training.")
+    flags.text(
+        "vocabulary_curve", None, "JSON file for the scores as the vocabulary grows, instead of the evaluations."
+    )
     flags.config("Evaluate as this config says.", required=False)
     define_processes(flags)
 
@@ -29,6 +36,10 @@ def main(given: Given) -> None:
     check_folder(given.data_root, "data_root")
     with several_processes(given):
         # Imported late: a mistyped flag is answered before JAX has started.
-        from larvseg_jax.evaluate import evaluate_checkpoint
+        from larvseg_jax.evaluate import evaluate_checkpoint, evaluate_curve
 
+        if given.vocabulary_curve:
+            out = Path(given.vocabulary_curve)
+            evaluate_curve(Path(given.run), out, given.step, given.data_root, given.config)
+            return
         evaluate_checkpoint(Path(given.run), given.step, given.data_root, given.config)

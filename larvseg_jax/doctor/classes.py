@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
+
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import first_few
 from larvseg_jax.doctor.findings import Finding, Level, Section
 from larvseg_jax.doctor.set_report import SetReport
 from larvseg_jax.errors import UserError
+from larvseg_jax.vocabulary import OTHER
 from larvseg_jax.vocabulary.class_lists import class_list
 
 
@@ -19,7 +22,7 @@ def imagenet_section(reports: tuple[SetReport, ...]) -> Section:
     facts: dict[str, Any] = {}
     for report in reports:
         key = report.source.tfds.partition("/")[0]
-        if not key.startswith("imagenet"):
+        if not key.startswith(("imagenet_21k", "imagenet21k")):
             continue
         if report.photos is None:
             findings.append(Finding("note", report.where, f"{key} is not there, so its release is not known"))
@@ -78,7 +81,9 @@ def _competitors(run: Experiment, name: str, facts: dict[str, Any]) -> list[Find
     label_set = run.catalogue.label_set(config, evaluation=True)
     groups = run.vocabulary.groups(label_set.names)
     base, novel = groups.count("base"), groups.count("novel")
-    text = f"{len(label_set):,} classes compete: {base:,} base, {novel:,} novel"
+    text = f"{np.count_nonzero(label_set.multiplicity):,} classes compete: {base:,} base, {novel:,} novel"
+    if label_set.rivals:
+        text += f"; the {label_set.rivals:,} of {config.rivals} that are not scored count as {OTHER!r}"
     findings = [Finding("ok" if base and novel else "note", where, text)]
     facts |= {"classes": len(label_set), "base": base, "novel": novel, "base_novel": {}}
     found = run.catalogue.definitions(config.class_list, config.base_novel)

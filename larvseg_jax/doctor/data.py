@@ -93,10 +93,10 @@ def _present(report: SetReport, photos: PhotoSet) -> list[Finding]:
 def _class_names(report: SetReport, photos: PhotoSet) -> list[Finding]:
     """A set prepared with another class list would lose the classes whose names have changed."""
     try:
-        ids = class_list(str(photos.metadata.get("class_list"))).ids
+        names = class_list(str(photos.metadata.get("class_list"))).stored
     except UserError:  # none of the public data sets
         return []
-    pairs = itertools.zip_longest(photos.names, ids)
+    pairs = itertools.zip_longest(photos.names, names)
     other = next(((i, was, now) for i, (was, now) in enumerate(pairs) if was != now), None)
     if other is None:
         return []
@@ -172,7 +172,8 @@ def _classes_shown(report: SetReport) -> tuple[list[Finding], dict[str, Any]]:
     photos = counted or [report.scan.photos_per_class[i] for i in range(len(report.photos.names))]
     certain = bool(counted) or report.scan.complete
     shown = {int(report.view.columns[i]) for i, n in enumerate(photos) if n} | set(report.view.always_tags)
-    missing = [name for column, name in enumerate(report.label_set.names) if column not in shown]
+    own = report.label_set.names[: report.label_set.scored]
+    missing = [name for column, name in enumerate(own) if column not in shown]
     known = report.view.columns != IGNORE_LABEL
     ignored = [name for name, n, k in zip(report.photos.names, photos, known, strict=True) if n and not k]
     findings = []
@@ -180,10 +181,10 @@ def _classes_shown(report: SetReport) -> tuple[list[Finding], dict[str, Any]]:
         level: Level = "warning" if certain and not report.where.startswith("evals.") else "note"
         whom = "no photo shows" if certain else f"none of the {report.scan.looked_at:,} photos looked at shows"
         sure = "" if certain else " (--full looks at all)"
-        text = f"{whom} {len(missing):,} of its {len(report.label_set):,} classes: {first_few(missing)}{sure}"
+        text = f"{whom} {len(missing):,} of its {len(own):,} classes: {first_few(missing)}{sure}"
         findings.append(Finding(level, report.where, text))
     else:
-        findings.append(Finding("ok", report.where, f"every one of its {len(report.label_set):,} classes is shown"))
+        findings.append(Finding("ok", report.where, f"every one of its {len(own):,} classes is shown"))
     if ignored:
         text = f"classes of the data that it ignores ({len(ignored):,}): {first_few(ignored)}"
         findings.append(Finding("ok", report.where, text))

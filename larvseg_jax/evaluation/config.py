@@ -16,7 +16,9 @@ class EvalConfig:
 
     source: SourceConfig = SourceConfig(split="val")
     classes: tuple[str, ...] = ()  # classes that compete; () = the whole vocabulary
-    class_list: str = ""  # instead of classes: one of class_lists.lists
+    class_list: str = ""  # instead of classes: one of class_lists.lists, or one whose synsets are all in these
+    # One of class_lists.lists, whose other classes compete, too: what they win counts as "other", in no mean.
+    rivals: str = ""
     base_novel: tuple[str, ...] = ()  # other definitions of base and novel to report: "processed", "split" for ADE20K
     scale: tuple[int, int] = (2048, 512)  # (long side, short side) limits of the resized photo, pixels
     window: Count = 512  # side of the sliding window, pixels at test resolution

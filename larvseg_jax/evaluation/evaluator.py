@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,7 +15,8 @@ from larvseg_jax.devices.mesh import WHOLE, batch_sharding
 from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.metrics import Summary
 from larvseg_jax.evaluation.scoring import evaluate
-from larvseg_jax.methods.method import Dense
+from larvseg_jax.evaluation.search import SEARCHED_FROM, Search
+from larvseg_jax.methods.method import Dense, Linear, as_linear
 from larvseg_jax.vocabulary import LabelSet, Vocabulary
 from larvseg_jax.vocabulary.base_novel import BaseNovel
 
@@ -51,7 +51,11 @@ class Evaluator:
     ) -> None:
         self.config, self.source, self.label_set, self.keep = config, source, label_set, keep
         self._vocabulary, self._definitions = vocabulary, definitions
-        self._patch_scores = make_patch_scores(scorer, mesh)
+        # Rivals are left to the search, in which OTHER, a column of no class, never wins.
+        searched = label_set.rivals > 0 or (isinstance(scorer, Linear) and len(label_set) >= SEARCHED_FROM)
+        self._linear = as_linear(scorer, label_set) if searched else None
+        self._vectors = gathered(self._linear.vectors, mesh) if self._linear else None
+        self._patch_values = make_patch_values(self._linear.features if self._linear else scorer.scores, mesh)
         self._batch = config.batch_size + -config.batch_size % mesh.shape["data"]
 
     @property
@@ -61,8 +65,12 @@ class Evaluator:
 
     def __call__(self, params: PyTree, memory: PyTree) -> Evaluation:
         """Scores the parameters."""
+        search, vectors = None, []
+        if self._vectors is not None:
+            vectors = [self._vectors(params, memory)]
+            search = Search(vectors[0], self.config)
         summary, label_maps = evaluate(
-            lambda windows: self._patch_scores(params, memory, windows),
+            lambda windows: self._patch_values(params, memory, *vectors, windows),
             self.source,
             self.label_set,
             self._vocabulary,
@@ -70,20 +78,26 @@ class Evaluator:
             batch=self._batch,
             definitions=self._definitions,
             keep=self.keep,
+            label_map_of=search,
         )
         return Evaluation(summary, label_maps)
 
 
-def make_patch_scores(scorer: Dense, mesh: Mesh) -> Callable[[PyTree, PyTree, np.ndarray], jax.Array]:
-    """(params, memory, normalised pictures (b, H, W, 3)) -> scores on the patch grid (b, h, w, n), float32.
+def gathered(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """The function compiled, what it gives whole on every device of the mesh."""
+    return jax.jit(function, out_shardings=NamedSharding(mesh, WHOLE))
 
-    Only the classes of the scorer compete (method 10). b must be a multiple of the mesh's `data`; the scores come back
-    whole on every device. Of several processes each passes all pictures and gets all scores; the work in between is
-    split over the devices of all.
+
+def make_patch_values(function: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., jax.Array]:
+    """`Dense.scores` or `Linear.features`, whose last argument are pictures, for NumPy's pictures (b, H, W, 3).
+
+    They give (b, h, w, n) on the patch grid, float32. Only the classes of the scorer compete (method 10). b must be a
+    multiple of the mesh's `data`; the values come back whole on every device. Of several processes each passes all
+    pictures and gets all values; the work in between is split over the devices of all.
     """
-    scores = functools.partial(jax.jit, out_shardings=NamedSharding(mesh, WHOLE))(scorer.scores)
+    compiled = gathered(function, mesh)
 
     def place(images: np.ndarray) -> jax.Array:
         return jax.make_array_from_callback(images.shape, batch_sharding(mesh), images.__getitem__)
 
-    return lambda params, memory, images: scores(params, memory, place(images))
+    return lambda *arguments: compiled(*arguments[:-1], place(arguments[-1]))

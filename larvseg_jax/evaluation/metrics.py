@@ -65,9 +65,16 @@ class SegmentationCounts:
             self.labelled + other.labelled,
         )
 
-    def summary(self, names: Sequence[str], vocabulary: Vocabulary, definitions: Sequence[BaseNovel] = ()) -> Summary:
-        """Scores per class and their means; `names[i]` is the class of column i."""
-        return summarise(self, tuple(names), vocabulary, definitions)
+    def summary(
+        self,
+        names: Sequence[str],
+        vocabulary: Vocabulary,
+        definitions: Sequence[BaseNovel] = (),
+        *,
+        other: bool = False,
+    ) -> Summary:
+        """Scores per class and their means; `names[i]` is the class of column i, the last one OTHER if `other`."""
+        return summarise(self, tuple(names), vocabulary, definitions, other=other)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,11 +135,16 @@ class Summary:
 
 
 def summarise(
-    counts: SegmentationCounts, names: tuple[str, ...], vocabulary: Vocabulary, definitions: Sequence[BaseNovel]
+    counts: SegmentationCounts,
+    names: tuple[str, ...],
+    vocabulary: Vocabulary,
+    definitions: Sequence[BaseNovel],
+    *,
+    other: bool = False,
 ) -> Summary:
-    """Turns counts into scores; see `Summary` for what each one means."""
+    """Turns counts into scores; see `Summary` for what each one means. `other`: the last class is a background."""
     hit, predicted, labelled = counts.intersection, counts.predicted, counts.labelled
-    groups = vocabulary.groups(names)
+    groups = (*vocabulary.groups(names[:-1]), "background") if other else vocabulary.groups(names)
     group = np.array(groups, dtype=str)
     iou = _ratio(hit, predicted + labelled - hit)
     acc = _ratio(hit, labelled)

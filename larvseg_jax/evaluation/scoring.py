@@ -1,4 +1,4 @@
-"""Evaluation on a set of photos with masks: sliding windows, stitched logits, IoU per class."""
+"""Evaluation on a set of photos with masks: sliding windows, a label map of each photo, IoU per class."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ from larvseg_jax.vocabulary.base_novel import BaseNovel
 
 _PREFETCHED = 4  # photos decoded ahead of the device
 
-PatchLogits = Callable[[np.ndarray], "jax.Array | np.ndarray"]
-"""(W, S, S, 3) normalised windows -> (W, h, w, N) float32 logits, one column per class; jitted, W fixed."""
+PatchValues = Callable[[np.ndarray], "jax.Array | np.ndarray"]
+"""(W, S, S, 3) normalised windows -> (W, h, w, n) float32 values of their patches; jitted, W fixed."""
+
+LabelMapOf = Callable[[Float32[np.ndarray, "n h w k"], tuple[int, int], tuple[int, int]], Int32[np.ndarray, "H W"]]
+"""Patch values of a photo's windows, its size at test resolution and its own -> columns at its own size."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Photo:
-    """A photo on its way through the network."""
+class Photo:
+    """A photo on its way through the network: its windows, its size at test resolution, its label in columns."""
 
     index: int
     id: str
@@ -39,7 +42,7 @@ class _Photo:
 
 
 def evaluate(
-    patch_logits: PatchLogits,
+    patch_values: PatchValues,
     source: Source,
     label_set: LabelSet,
     vocabulary: Vocabulary,
@@ -48,13 +51,13 @@ def evaluate(
     batch: int,
     definitions: Sequence[BaseNovel] = (),
     keep: Collection[int] = (),
+    label_map_of: LabelMapOf | None = None,
 ) -> tuple[Summary, dict[int, Int32[np.ndarray, "H W"]]]:
     """Scores a model on photos at their own resolution.
 
     Args:
-      patch_logits: see `PatchLogits`; columns beyond the label set (padding) are cut off. Called with
-        exactly `batch` windows: those of several photos share a call, the last one is filled up
-        with zeros.
+      patch_values: see `PatchValues`. Called with exactly `batch` windows: those of several photos share a call, the
+        last one is filled up with zeros.
       source: photos with masks.
       label_set: the classes that compete.
       vocabulary: says which of them are base, novel, background, ignored.
@@ -62,26 +65,36 @@ def evaluate(
       batch: W, windows per call of the network.
       definitions: other definitions of base and novel to report.
       keep: numbers of the photos whose label maps are wanted.
+      label_map_of: see `LabelMapOf`; by default the values are logits of the label set's columns, and those beyond
+        (padding) are cut off.
 
     Returns:
       The scores, and the predicted label map of each photo in `keep`.
 
     Raises:
-      UserError: logits that are not finite, with the photo's id.
+      UserError: values that are not finite, with the photo's id.
     """
+    if label_map_of is None:
+        columns = len(label_set)
+
+        def label_map_of(logits: np.ndarray, test_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+            return label_map(logits[..., :columns], test_size, size, config)
+
     total = min(config.limit or len(source), len(source))
-    counts = SegmentationCounts.zeros(len(label_set))
+    scored = label_set.scored
+    counts = SegmentationCounts.zeros(scored)
     kept: dict[int, np.ndarray] = {}
-    photos = _photo_logits(patch_logits, _photos(source, total, config), batch)
-    for photo, logits in track(photos, total, "evaluation"):
-        logits = logits[..., : len(label_set)]
-        if not np.isfinite(logits).all():
+    photos = photo_values(patch_values, photos_of(source, total, config), batch)
+    for photo, values in track(photos, total, "evaluation"):
+        if not np.isfinite(values).all():
             raise UserError(f"logits of photo {photo.id!r} are not finite: the weights have diverged")
-        prediction = label_map(logits, photo.test_size, photo.label.shape, config)
+        # Rivals are the last columns, after that of OTHER, and count as it.
+        prediction = np.minimum(label_map_of(values, photo.test_size, photo.label.shape), np.int32(scored - 1))
         counts = counts.add(prediction, photo.label)
         if photo.index in keep:
             kept[photo.index] = prediction
-    return counts.summary(label_set.names, vocabulary, definitions), kept
+    names = label_set.names[:scored]
+    return counts.summary(names, vocabulary, definitions, other=label_set.rivals > 0), kept
 
 
 def label_map(
@@ -95,14 +108,14 @@ def label_map(
     return sliding_window.resize_label_map(labels, *size) if config.resize == "labels" else labels
 
 
-def _photos(source: Source, total: int, config: EvalConfig) -> Iterator[_Photo]:
+def photos_of(source: Source, total: int, config: EvalConfig) -> Iterator[Photo]:
     """The photos in order, decoded and cut a few ahead in threads."""
 
-    def load(index: int) -> _Photo:
+    def load(index: int) -> Photo:
         example = source[index]
         image = example["image"]
         test_size = config.windows.test_size(image.shape)
-        return _Photo(index, example["id"], example["label"], test_size, config.windows.cut(image))
+        return Photo(index, example["id"], example["label"], test_size, config.windows.cut(image))
 
     with futures.ThreadPoolExecutor(_PREFETCHED) as pool:
         loading = collections.deque(pool.submit(load, i) for i in range(min(_PREFETCHED, total)))
@@ -113,19 +126,19 @@ def _photos(source: Source, total: int, config: EvalConfig) -> Iterator[_Photo]:
             yield photo
 
 
-def _photo_logits(
-    patch_logits: PatchLogits, photos: Iterator[_Photo], batch: int
-) -> Iterator[tuple[_Photo, Float32[np.ndarray, "n h w k"]]]:
-    """Sends windows in full batches and gives each photo its windows' logits, in order.
+def photo_values(
+    patch_values: PatchValues, photos: Iterator[Photo], batch: int
+) -> Iterator[tuple[Photo, Float32[np.ndarray, "n h w k"]]]:
+    """Sends windows in full batches and gives each photo its windows' values, in order.
 
     One batch stays in flight, so that the device computes while the host stitches.
     """
-    pending: collections.deque[_Photo] = collections.deque()
+    pending: collections.deque[Photo] = collections.deque()
     windows: list[np.ndarray] = []  # not sent yet
     in_flight: collections.deque[Any] = collections.deque()  # sent, not fetched
     arrived: collections.deque[np.ndarray] = collections.deque()  # fetched, kept for the rest of the photo
 
-    def finished(at_most: int) -> Iterator[tuple[_Photo, np.ndarray]]:
+    def finished(at_most: int) -> Iterator[tuple[Photo, np.ndarray]]:
         while len(in_flight) > at_most:
             arrived.extend(np.asarray(in_flight.popleft()))
         while pending and len(pending[0].windows) <= len(arrived):
@@ -136,10 +149,10 @@ def _photo_logits(
         pending.append(photo)
         windows.extend(photo.windows)
         while len(windows) >= batch:
-            in_flight.append(patch_logits(np.stack(windows[:batch])))
+            in_flight.append(patch_values(np.stack(windows[:batch])))
             del windows[:batch]
             yield from finished(at_most=1)
     if windows:
         filler = [np.zeros_like(windows[0])] * (batch - len(windows))
-        in_flight.append(patch_logits(np.stack(windows + filler)))
+        in_flight.append(patch_values(np.stack(windows + filler)))
     yield from finished(at_most=0)

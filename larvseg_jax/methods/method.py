@@ -67,7 +67,7 @@ class Vectors(NamedTuple):
       vectors: one per class.
       multiplicity: how many equal columns each stands for; 0 never wins.
       offset: the same for all classes.
-      scale: whatever `Linear.features` needs besides.
+      scale: whatever `Linear.scale` needs besides.
     """
 
     vectors: Float[Array, "n d"]
@@ -91,10 +91,21 @@ class Dense:
 
 @dataclasses.dataclass(frozen=True)
 class Linear(Dense):
-    """The same where scores are products of features and class vectors: the best of very many are found exactly."""
+    """The same where scores are products of features and class vectors: the best of very many are found exactly.
+
+    Attributes:
+      vectors: (params, memory) -> the competing classes.
+      embed: (params, memory, windows) -> what the network makes of the patches, whichever classes compete.
+      scale: (patches, classes) -> their features, where these depend on the classes.
+    """
 
     vectors: Callable[[PyTree, PyTree], Vectors]
-    features: Callable[[PyTree, PyTree, Vectors, Images], Float[Array, "b h w d"]]
+    embed: Callable[[PyTree, PyTree, Images], Float[Array, "b h w d"]]
+    scale: Callable[[Float[Array, "*batch d"], Vectors], Float[Array, "*batch d"]] = lambda patches, _classes: patches
+
+    def features(self, params: PyTree, memory: PyTree, classes: Vectors, images: Images) -> Float[Array, "b h w d"]:
+        """Features of the patches, whose products with the classes' vectors are the scores but for the offset."""
+        return self.scale(self.embed(params, memory, images), classes)
 
 
 def as_linear(scorer: Dense, label_set: LabelSet) -> Linear:
@@ -106,10 +117,7 @@ def as_linear(scorer: Dense, label_set: LabelSet) -> Linear:
     def vectors(_params: PyTree, _memory: PyTree) -> Vectors:
         return Vectors(jnp.eye(len(label_set)), multiplicity, jnp.zeros(()))
 
-    def features(params: PyTree, memory: PyTree, _classes: Vectors, images: Images) -> Float[Array, "b h w n"]:
-        return scorer.scores(params, memory, images)
-
-    return Linear(scorer.scores, vectors, features, reads_memory=scorer.reads_memory)
+    return Linear(scorer.scores, vectors, scorer.scores, reads_memory=scorer.reads_memory)
 
 
 @runtime_checkable

@@ -10,8 +10,8 @@ from pathlib import Path
 from data_pipelines.picture_files import MAX_MEGAPIXELS
 from larvseg_jax.console import console, first_few, in_gib, printable, stage, track
 from larvseg_jax.errors import UserError
+from larvseg_jax.evaluation.search_memory import TooLittleMemoryError
 from larvseg_jax.predict import files
-from larvseg_jax.predict.memory import TooLittleMemoryError
 from larvseg_jax.predict.photos import read_photo, sizes
 from larvseg_jax.predict.predictor import DEFAULT_MEMORY, Predictor
 from larvseg_jax.predict.segmentation import Segmentation

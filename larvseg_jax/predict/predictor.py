@@ -20,12 +20,12 @@ from jaxtyping import Float32, Int32, UInt8
 from larvseg_jax.config import network_sections
 from larvseg_jax.devices.memory import program_memory
 from larvseg_jax.errors import UserError
+from larvseg_jax.evaluation.search_memory import Plan, plan_memory
 from larvseg_jax.evaluation.sliding_window import mosaic
+from larvseg_jax.evaluation.tiles import AxisTiles, axis_tiles
+from larvseg_jax.evaluation.top_classes import top_classes
 from larvseg_jax.evaluation.windows import Windows
 from larvseg_jax.methods.method import Vectors, as_linear
-from larvseg_jax.predict.memory import Plan, plan_memory
-from larvseg_jax.predict.tiles import AxisTiles, axis_tiles
-from larvseg_jax.predict.top_classes import top_classes
 from larvseg_jax.trained import Trained, load_trained
 from larvseg_jax.vocabulary import LabelSet
 

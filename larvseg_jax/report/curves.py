@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from larvseg_jax.evaluation.vocabulary_curve import Point
+
 History = Sequence[Mapping[str, Any]]
 """Lines of metrics.jsonl (metric_log.read_history)."""
 
@@ -47,6 +49,22 @@ def draw_curves(history: History) -> list[tuple[str, bytes]]:
             figure.savefig(png, format="png", dpi=180)
             drawn.append((caption, png.getvalue()))
     return drawn
+
+
+def draw_vocabularies(points: Sequence[Point]) -> bytes:
+    """mIoU over the number of classes that compete, a PNG."""
+    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    for label, value in (("all", "mean_iou"), ("base", "base_iou"), ("novel", "novel_iou")):
+        scores = [100 * getattr(point.summary, value) for point in points]
+        axes.plot([point.classes for point in points], scores, "o-", ms=3, label=label, color=GROUP_COLOURS[label])
+    axes.set(xscale="log", xlabel="classes that compete", ylabel="mIoU, %")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=180)
+    return png.getvalue()
 
 
 def _waiting(history: History) -> str:

@@ -64,8 +64,10 @@ def make_gallery(
 
 
 def _tags_of(label: Int32[np.ndarray, "h w"], label_set: LabelSet, vocabulary: Vocabulary) -> list[int]:
-    """Columns present in a label, novel ones first, then by size; background last."""
+    """Columns present in a label, novel ones first, then by size; background last, OTHER left out."""
     columns, pixels = np.unique(label[label != IGNORE_LABEL], return_counts=True)
+    known = label_set.multiplicity[columns] > 0
+    columns, pixels = columns[known], pixels[known]
 
     def rank(pair: tuple[int, int]) -> tuple[bool, bool, int]:
         name = label_set.names[pair[0]]

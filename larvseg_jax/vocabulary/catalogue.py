@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterable
 from typing import Literal, Protocol, runtime_checkable
@@ -38,6 +39,16 @@ class Knows(Protocol):
         ...
 
 
+@runtime_checkable
+class Scores(Knows, Protocol):
+    """An evaluation, which may let further classes compete with those it scores."""
+
+    @property
+    def rivals(self) -> str:
+        """One of class_lists.lists, or ""."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Catalogue:
     """All classes of a run.
@@ -67,13 +78,22 @@ class Catalogue:
         return cls(Vocabulary(shared.classes, base, novel), shared, config.duplicates == "separate")
 
     def label_set(self, knows: Knows, *, evaluation: bool = False) -> LabelSet:
-        """The classes that a stream, or an evaluation, knows, as columns."""
-        if not knows.class_list:
-            return self.vocabulary.label_set(knows.classes)
-        names = self._names(knows.class_list)
-        # Of equal columns the first wins every argmax: merged or not is the same in an evaluation.
-        merged = evaluation or not self.separate
-        return self.vocabulary.label_set_of(class_list(knows.class_list).ids, names, merged=merged)
+        """The classes that a stream, or an evaluation, knows, as columns.
+
+        An evaluation may name a class list that the vocabulary was not made of (ImageNet-S): its classes are found by
+        their synsets.
+        """
+        if knows.class_list:
+            here = self.shared is None or knows.class_list in self.shared.names or not evaluation
+            names = self._names(knows.class_list) if here else self._found(knows.class_list)
+            # Of equal columns the first wins every argmax: merged or not is the same in an evaluation.
+            merged = evaluation or not self.separate
+            label_set = self.vocabulary.label_set_of(class_list(knows.class_list).ids, names, merged=merged)
+        else:
+            label_set = self.vocabulary.label_set(knows.classes)
+        if evaluation and isinstance(knows, Scores) and knows.rivals:
+            return self.vocabulary.with_rivals(label_set, self._names(knows.rivals))
+        return label_set
 
     def definitions(self, key: str, wanted: Iterable[str]) -> tuple[BaseNovel, ...]:
         """Other definitions of base and novel for a class list (ClassList.base_novel), in names of its columns."""
@@ -92,3 +112,24 @@ class Catalogue:
             listed = ", ".join(self.shared.names) if self.shared else "nothing"
             raise UserError(f"class_list {key!r} is not in class_lists.lists, which has {listed}: add it")
         return self.shared.names[key]
+
+    def _found(self, key: str) -> tuple[str, ...]:
+        """The vocabulary's names of a class list that is not in the union: by synset, or else by title."""
+        assert self.shared is not None
+        by_synset: dict[str, set[str]] = collections.defaultdict(set)
+        by_title: dict[str, set[str]] = collections.defaultdict(set)
+        for listed, names in self.shared.names.items():
+            there = class_list(listed)
+            for name, title, synsets in zip(names, there.titles, there.synsets, strict=True):
+                by_title[title].add(name)
+                for synset in synsets:
+                    by_synset[synset].add(name)
+        wanted = class_list(key)
+        found: list[str] = []
+        for i, title, synsets in zip(wanted.ids, wanted.titles, wanted.synsets, strict=True):
+            rows = {name for synset in synsets for name in by_synset.get(synset, ())} or by_title.get(title, set())
+            if len(rows) != 1:
+                what = f"is in none of class_lists.lists ({', '.join(self.shared.names)})" if not rows else "is several"
+                raise UserError(f"class_list {key!r}: its class {i} ({title}) {what}: add {key} to them")
+            found += rows
+        return tuple(found)

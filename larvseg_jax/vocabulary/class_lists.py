@@ -25,12 +25,19 @@ class ClassList:
       titles: names to show and to match other lists by; several classes may share one (COCO-Stuff's kinds
         of wall are all "wall", as in the authors' training; "crane" is a bird and a machine).
       synsets: WordNet ids of each class, none where none is known.
+      other: what prepared data calls pixels that are labelled as none of the classes; "" if it ignores them.
     """
 
     key: str
     ids: tuple[str, ...]
     titles: tuple[str, ...]
     synsets: tuple[tuple[str, ...], ...]
+    other: str = ""
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The names in prepared data, by class id: `ids` and, where there is one, `other`."""
+        return (*self.ids, self.other) if self.other else self.ids
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -93,7 +100,7 @@ def class_list(key: str) -> ClassList:
     names = tuple(content["classes"])
     wnids: list = content.get("wnids") or [None] * len(names)
     if key.startswith("imagenet"):
-        return ClassList(key, tuple(wnids), names, tuple((w,) for w in wnids))
+        return ClassList(key, tuple(wnids), names, tuple((w,) for w in wnids), content.get("other", ""))
     synsets = tuple(tuple(w or ()) for w in wnids)
     return ClassList(key, names, tuple(content.get("processed_classes", names)), synsets)
 

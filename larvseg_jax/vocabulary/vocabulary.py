@@ -15,6 +15,9 @@ from larvseg_jax.errors import UserError
 IGNORE_LABEL = -1
 """Label of pixels that take part in no loss and no metric, and filler of short tag lists."""
 
+OTHER = "other"
+"""What an evaluation with rivals calls the pixels that show, or are taken for, none of the classes it scores."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
@@ -84,6 +87,22 @@ class Vocabulary:
         members = {c: column[name] for c, name in zip(ids, names, strict=True)}
         return LabelSet(tuple(counts), rows, np.array(list(counts.values()), np.float32), members)
 
+    def with_rivals(self, label_set: LabelSet, names: Sequence[str]) -> LabelSet:
+        """A label set among rivals: its columns, one for OTHER, which never wins, and one for each further name.
+
+        Pixels that the data calls OTHER have that column as their label.
+        """
+        own = set(label_set.names)
+        rivals = collections.Counter(name for name in names if name not in own)
+        rows = np.array([0, *map(self.row, rivals)], np.int32)
+        return LabelSet(
+            (*label_set.names, OTHER, *rivals),
+            np.concatenate([label_set.rows, rows]),
+            np.concatenate([label_set.multiplicity, np.array([0, *rivals.values()], np.float32)]),
+            {**label_set.members, OTHER: len(label_set)},
+            len(rivals),
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class LabelSet:
@@ -96,15 +115,22 @@ class LabelSet:
         duplicates count m times in the mean, the variance and the softmax); 0 marks padding.
         `Original:` the columns stay separate; the values are the same.
       members: column of every class, by the name that the stream's data has for it.
+      rivals: the last so many columns compete in an evaluation, but count as the column before them, OTHER.
     """
 
     names: tuple[str, ...]
     rows: np.ndarray
     multiplicity: np.ndarray
     members: Mapping[str, int]
+    rivals: int = 0
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def scored(self) -> int:
+        """How many columns have scores of their own, OTHER among them: all but the rivals."""
+        return len(self.names) - self.rivals
 
     def column(self, name: str) -> int:
         """Column of a class by the data's name for it, or IGNORE_LABEL if this stream does not know it."""

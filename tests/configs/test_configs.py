@@ -66,7 +66,7 @@ def programs():
     """Every config, and every argument with the first config that has it: the others' steps differ in sizes only."""
     seen = set()
     for name, arguments in CASES:
-        if arguments in seen - {""} or arguments.startswith(("bank=", "topk=", "share=", "duplicates=")):
+        if arguments in seen - {""} or arguments.startswith(("bank=", "topk=", "share=", "duplicates=", "imagenet_s=")):
             continue
         seen.add(arguments)
         marks = [] if (name, arguments) == ("quickstart", "") else [pytest.mark.slow]
@@ -135,6 +135,30 @@ def test_sizes_of_the_vocabularies(name, rows, base, labels):
     assert [definition.label for definition in definitions] == labels
     for definition in definitions:  # both lists are in names of the evaluation's columns
         assert definition.base <= set(run.catalogue.label_set(evaluation, evaluation=True).names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "scored", "rivals"),
+    [
+        ("", 919, 21_841 - 918),
+        # By title some synsets are one row: cranes, cardigans, ... are scored together.
+        ("share=title", 918, 20_117 - 917),
+        ("share=none", 919, 21_841 - 918),
+    ],
+)
+def test_imagenet_s_is_scored_alone_and_among_all_synsets(arguments, scored, rivals):
+    run = load("c171_i21k", arguments)
+    assert list(run.evals) == ["val", "val_imagenet_s", "val_imagenet_s_open"]  # the first chooses the best checkpoint
+    alone, among = (run.catalogue.label_set(run.evals[name], evaluation=True) for name in list(run.evals)[1:])
+    assert (len(alone), alone.rivals) == (scored, 0)
+    assert (len(among), among.rivals) == (scored + 1 + rivals, rivals)
+    assert among.names[:scored] == alone.names
+    synsets = run.catalogue.shared.names["imagenet_21k"]
+    assert {*among.names} - {"other"} == {*synsets, "teddy bear"}
+
+
+def test_without_imagenet_s():
+    assert list(load("c171_i21k", "imagenet_s=false").evals) == ["val"]
 
 
 def test_the_originals_union_of_all_synsets_by_name():

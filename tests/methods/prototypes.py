@@ -106,13 +106,13 @@ class Prototypes:
             chosen = memory["prototypes"][jnp.asarray(label_set.rows)]
             return Vectors(unit(chosen), jnp.asarray(label_set.multiplicity), jnp.zeros(()))
 
-        def features(params, memory, classes, images):
+        def embed(params, memory, images):
             return self.embed(params, images)
 
         def scores(params, memory, images):
-            return features(params, memory, None, images) @ vectors(params, memory).vectors.T
+            return embed(params, memory, images) @ vectors(params, memory).vectors.T
 
-        return Linear(scores, vectors, features, reads_memory=True)
+        return Linear(scores, vectors, embed, reads_memory=True)
 
     def embed(self, params, images):
         return unit(self.network.apply({"params": params}, images)[0])

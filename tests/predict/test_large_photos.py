@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from larvseg_jax import cli
+from larvseg_jax.evaluation.search_memory import TooLittleMemoryError
 from larvseg_jax.predict import files, predictor
-from larvseg_jax.predict.memory import TooLittleMemoryError
 from larvseg_jax.predict.predictor import Prediction, Predictor
 from larvseg_jax.predict.segmentation import Segmentation
 from tests.predict.models import write_model

@@ -14,7 +14,7 @@ from larvseg_jax.assemble import make_method, state_layout
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
-from larvseg_jax.evaluation.evaluator import make_patch_scores
+from larvseg_jax.evaluation.evaluator import make_patch_values
 from larvseg_jax.evaluation.windows import Windows
 from larvseg_jax.predict import files
 from larvseg_jax.predict.predictor import Prediction, Predictor
@@ -60,7 +60,7 @@ def patch_scores(run, params, names, images):
     """What evaluation's network says of normalised pictures."""
     mesh = make_mesh(1, 8)
     scorer = make_method(run, mesh).scorer(run.vocabulary.label_set(names))
-    return np.asarray(make_patch_scores(scorer, mesh)(params, None, images), np.float64)
+    return np.asarray(make_patch_values(scorer.scores, mesh)(params, None, images), np.float64)
 
 
 def direct_logits(run, params, names, image, windows):

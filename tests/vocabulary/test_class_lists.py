@@ -23,6 +23,7 @@ COUNTS = {
     "imagenet21k_subset_585": 585,
     "imagenet_11k": 11_276,
     "imagenet_21k": 21_841,
+    "imagenet_s_919": 919,
     "imagenet_21k_p_fall11": 11_221,
     "imagenet_21k_p_winter21": 10_450,
 }
@@ -42,7 +43,7 @@ def test_published_counts(key, count):
 def test_every_file_is_readable():
     folder = resources.files("larvseg_jax.vocabulary") / "lists"
     names = sorted(f.name for f in folder.iterdir())
-    assert len(names) == 24
+    assert len(names) == 25
     assert all(json.loads((folder / name).read_text()) for name in names)
 
 

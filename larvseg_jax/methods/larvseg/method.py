@@ -100,10 +100,10 @@ class LarvSeg:
             table = self.model.apply({"params": params}, rows, multiplicity, method=Segmenter.classes)
             return centred_vectors(cast(ClassTable, table))
 
-        def features(params: PyTree, _memory: PyTree, classes: Vectors, images: Images) -> Float[Array, "b h w d"]:
-            return scaled_features(self.embed(params, images), classes)
+        def embed(params: PyTree, _memory: PyTree, images: Images) -> Float[Array, "b h w d"]:
+            return self.embed(params, images)
 
-        return Linear(scores, vectors, features)
+        return Linear(scores, vectors, embed, scaled_features)
 
     def embed(self, params: PyTree, images: Images) -> Float[Array, "b h w d"]:
         """Unit patch features."""

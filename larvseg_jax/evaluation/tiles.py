@@ -55,6 +55,31 @@ def axis_tiles(matrix: Float32[np.ndarray, "out in"], most_corners: int = 0, lon
     return AxisTiles(starts, ends, *(np.stack(part) for part in zip(*tiles, strict=True)))
 
 
+def rounded_up(tiles: AxisTiles, count: int = 1, length: int = 16, few: int = 4) -> AxisTiles:
+    """The same tiles in arrays whose sizes are multiples, so that photos of many sizes share compiled programs.
+
+    Args:
+      tiles: arrays of NumPy.
+      count: multiple for the number of tiles; those added hold no sample.
+      length: multiple for the samples of a tile.
+      few: multiple for its sources and corners.
+    """
+    t, samples, s = tiles.weights.shape
+    more = -t % count
+    end = int(tiles.last[-1])
+    grown = -samples % length, -s % few, -tiles.corners.shape[1] % few
+    sources = np.pad(tiles.sources, ((0, more), (0, grown[1])), mode="edge")
+    weights = np.pad(tiles.weights, ((0, more), (0, grown[0]), (0, 0)), mode="edge")
+    corners = np.pad(tiles.corners, ((0, more), (0, grown[2]), (0, 0)), mode="edge")
+    return AxisTiles(
+        np.pad(tiles.first, (0, more), constant_values=end + 1),
+        np.pad(tiles.last, (0, more), constant_values=end),
+        sources,
+        np.pad(weights, ((0, 0), (0, 0), (0, grown[1]))),  # a repeated source weighs nothing
+        np.pad(corners, ((0, 0), (0, 0), (0, grown[1]))),
+    )
+
+
 def _cut(kinks: np.ndarray, samples: int, most_corners: int, longest: int) -> list[tuple[int, int]]:
     """First and last sample of every tile."""
     bounds, first = [], 0

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from larvseg_jax.errors import UserError
-from larvseg_jax.evaluation import sliding_window
+from larvseg_jax.evaluation import sliding_window, top_classes
+from larvseg_jax.evaluation.search_memory import plan_memory
+from larvseg_jax.evaluation.tiles import axis_tiles
 from larvseg_jax.methods.larvseg.linear import centred_vectors, scaled_features
 from larvseg_jax.models.cosine_head import ClassTable
-from larvseg_jax.predict import top_classes
-from larvseg_jax.predict.memory import plan_memory
-from larvseg_jax.predict.tiles import axis_tiles
 
 BUDGET = 1 << 30
 GAMMA, BETA = 1.7, -0.4

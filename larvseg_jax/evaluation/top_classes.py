@@ -23,10 +23,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
+from larvseg_jax.evaluation.search_memory import CHUNK, Plan, log_sum_block
+from larvseg_jax.evaluation.tiles import AxisTiles
 from larvseg_jax.methods.method import Vectors
 from larvseg_jax.models.precision import exact_einsum
-from larvseg_jax.predict.memory import CHUNK, Plan, log_sum_block
-from larvseg_jax.predict.tiles import AxisTiles
 from larvseg_jax.vocabulary import IGNORE_LABEL
 
 _TRIED = (128, 2048)  # classes sorted by their bound first; all of them only where these do not suffice

@@ -10,7 +10,7 @@ import numpy as np
 
 from larvseg_jax.console import in_gib
 from larvseg_jax.errors import UserError
-from larvseg_jax.predict.tiles import AxisTiles
+from larvseg_jax.evaluation.tiles import AxisTiles
 
 CHUNK = 32  # classes tried at a time
 _LOG_SUM_SCORES = 1 << 19  # scores that are added up at a time: 2 MiB, about a CPU cache
