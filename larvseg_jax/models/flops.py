@@ -59,13 +59,13 @@ def _block_passes(vit: ViTConfig, moving: Moving, first: int) -> Counter[str]:
         times["attention"] += (1 + query + key) + (1 + (query or key) + value)  # scores, and their sums of values
         mixed = query or key or value
         times["attention_out"] += 1 + mixed + moving(f"{attention}/out/kernel")
-        learnt = mixed or moving(f"{attention}/out/") or moving(f"{block}/layer_scale_1")
+        learnt = mixed or moving(f"{attention}/out/") or moving(f"{block}/attention_scale")
         hidden = learnt or moving(f"{block}/LayerNorm_2/")
         # SwiGLU's first layer has two outputs for each of its second one's inputs.
         for name, size in (("Dense_0", 2 if vit.mlp == "swiglu" else 1), ("Dense_1", 1)):
             times["mlp"] += size * (1 + hidden + moving(f"{mlp}/{name}/kernel"))
             hidden = hidden or moving(f"{mlp}/{name}/")
-        learnt = hidden or moving(f"{block}/layer_scale_2")
+        learnt = hidden or moving(f"{block}/mlp_scale")
     return times
 
 
