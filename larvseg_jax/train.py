@@ -26,11 +26,11 @@ from larvseg_jax.methods.method import Batch, Method
 from larvseg_jax.provenance import versions
 from larvseg_jax.report.gallery import check_figures, choose_photos, make_gallery
 from larvseg_jax.report.metric_log import read_history
-from larvseg_jax.report.report import EvaluationReport, write_report
+from larvseg_jax.report.report import EvaluationReport, machine_facts, write_report
 from larvseg_jax.start import first_state
 from larvseg_jax.training.agreement import check_same_everywhere
 from larvseg_jax.training.finite import Diverged, check_state
-from larvseg_jax.training.history import note
+from larvseg_jax.training.history import WHERE, note
 from larvseg_jax.training.lock import locked
 from larvseg_jax.training.optimizer import learning_rate
 from larvseg_jax.training.recorder import Recorder
@@ -93,7 +93,8 @@ def _train(
             state, story = first()
             for line in story:
                 console.print(f"  {line}")
-            note(run.workdir, "resumed" if int(state.step) else "started", int(state.step), story)
+            where = {name: fact for name, fact in machine_facts().items() if name in WHERE}
+            note(run.workdir, "resumed" if int(state.step) else "started", int(state.step), story, **where)
         if is_first_process():
             write_text(run.workdir / "config.json", json.dumps(record.settings, indent=2) + "\n")
         check_not_stopped(stopping, int(state.step))
