@@ -34,6 +34,7 @@ def write_report(plan: Plan, command: str, path: Path) -> None:
     UserError if a run has not a score that a table shows, or a file cannot be written.
     """
     found = _finished(plan)
+    path.parent.mkdir(parents=True, exist_ok=True)
     parts = [
         "# Results of a grid",
         f"Made by `{printable(command)}`. Scores in percent, at the last step of every run: mean ± standard error "

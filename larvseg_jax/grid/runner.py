@@ -156,10 +156,11 @@ class Runner:
         """Asks all processes to save and to end, and waits for that; a second Ctrl-C kills them."""
         if not self._running:
             return
-        console.print(f"stopping {len(self._running)} runs, which save first; a second Ctrl-C ends them at once")
         for child in self._running:
             child.process.terminate()
         try:
+            with contextlib.suppress(OSError):  # stdout may be what is gone
+                console.print(f"stopping {len(self._running)} runs, which save first; a second Ctrl-C ends them at once")
             for child in self._running:
                 child.process.wait()
         except KeyboardInterrupt:

@@ -46,14 +46,14 @@ def settings(job: Job) -> dict:
     return dict(from_config(flags.parse().config).settings)
 
 
-def finish(job: Job, commit: str = "abc123", time: str = "2026-11-27T01:02:03+0000", **scores: float) -> None:
+def finish(job: Job, commit: str = "abc123", time: str = "2026-11-27T01:02:03+0000", **scores: float | None) -> None:
     """Files of a training that has ended with these scores."""
     job.folder.mkdir(parents=True)
     (job.folder / "config.json").write_text(json.dumps(settings(job)))
     start = {"time": time, "event": "started", "step": 0, "details": [], "commit": commit}
     (job.folder / "history.jsonl").write_text(json.dumps(start | {"devices": "1 × H100 (gpu)"}) + "\n")
     early, late = (
-        {"step": step, "kind": "eval", "name": "val", **{n: factor * v for n, v in scores.items()}}
+        {"step": step, "kind": "eval", "name": "val", **{n: v and factor * v for n, v in scores.items()}}
         for step, factor in ((6, 0.5), (12, 1.0))
     )
     (job.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (early, late)))
