@@ -111,7 +111,7 @@ class Ours:
         self.batch = assemble.batch_placer(run, self.mesh)(host)
         self.features = jnp.asarray(given["features"])
         self.tags = {name: jnp.asarray(given[name]) for name in TAGS}
-        self.compiled = lower_step(run, self.mesh, self.state).compile()
+        self.compiled = assemble.seeded(run, self.mesh, lower_step(run, self.mesh, self.state).compile())
         masks = functools.partial(mask_head, self.streams["masks"], method.config.seg_loss_mean)
         tags = functools.partial(tag_head, self.streams["tags"], method.config.ca_classifier)
         self.compiled_mask_head = jax.jit(jax.value_and_grad(masks, (0, 1)))

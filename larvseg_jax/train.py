@@ -100,7 +100,7 @@ def _train(
         check_not_stopped(stopping, int(state.step))
         if int(state.step) < run.total_steps:
             with stage("compilation", timings):
-                train_step = assemble.lower_step(run, mesh, state, method).compile()
+                train_step = assemble.seeded(run, mesh, assemble.lower_step(run, mesh, state, method).compile())
                 from_all("compiled step", "")  # a host that compiles for long is waited for here: the step would not
                 host, replaced = host_batches(run, streams, int(state.step))
                 batches = map(assemble.batch_placer(run, mesh), host)

@@ -25,6 +25,7 @@ from larvseg_jax.weights.places import steps_named
 _LOOKED_EVERY = 0.2  # seconds between two looks at the processes
 _READ_EVERY = 5.0  # seconds between two looks at what a process has logged
 _MEMORY = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")  # its older name last
+_SHOWN = ("mIoU", "mIoU_base", "mIoU_novel")  # when a run is done
 _GPU_SHARE = 0.9  # of a GPU's memory, for all processes together
 
 
@@ -160,7 +161,9 @@ class Runner:
             child.process.terminate()
         try:
             with contextlib.suppress(OSError):  # stdout may be what is gone
-                console.print(f"stopping {len(self._running)} runs, which save first; a second Ctrl-C ends them at once")
+                console.print(
+                    f"stopping {len(self._running)} runs, which save first; a second Ctrl-C ends them at once"
+                )
             for child in self._running:
                 child.process.wait()
         except KeyboardInterrupt:
@@ -168,9 +171,6 @@ class Runner:
                 child.process.kill()
                 child.process.wait()
             raise
-
-
-_SHOWN = ("mIoU", "mIoU_base", "mIoU_novel")
 
 
 def _saved(job: Job) -> int:

@@ -13,8 +13,11 @@ from larvseg_jax.training.state import TrainState
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def make_train_step(method: Method, optimizer: optax.GradientTransformation, *, seed: int) -> TrainStep:
-    """The pure function (state, batch) -> (state, metrics); jit it with the state's shardings."""
+def make_train_step(method: Method, optimizer: optax.GradientTransformation, *, seed: int | jax.Array) -> TrainStep:
+    """The pure function (state, batch) -> (state, metrics); jit it with the state's shardings.
+
+    A `seed` that is an array (`training.state.seed_array`) is no constant of the program.
+    """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)

@@ -22,7 +22,7 @@ def main(folder: Path, steps: int, how: str) -> None:
         signal.signal(signal.SIGINT, stop)
         print("waiting", flush=True)
         (folder / "ready.txt").touch()
-        time.sleep(60)
+        time.sleep(600)
     if how == "fail":
         print("first line", flush=True)
         print("error: the data is wrong: mend it", file=sys.stderr)
