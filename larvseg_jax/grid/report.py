@@ -29,7 +29,7 @@ class _Numbered:
 
 
 def write_report(plan: Plan, command: str, path: Path) -> None:
-    """Writes the page, and beside it a PNG for each table, with the runs that are finished; says how many there are.
+    """Writes the page, and beside it a PNG for each table, with the runs that are finished; says how many are missing.
 
     UserError if a run has not a score that a table shows, or a file cannot be written.
     """
@@ -106,7 +106,7 @@ def _difference(values: Mapping[str, Mapping[int, float]], row: str, reference: 
     if row == reference:
         return "reference"
     found = paired_difference(values[row], values[reference])
-    return "–" if found is None else f"{_number(found, '+')} ({found.seeds})"
+    return "–" if found is None or math.isnan(found.mean) else f"{_number(found, '+')} ({found.seeds})"
 
 
 def _number(found: Estimate, sign: str) -> str:
