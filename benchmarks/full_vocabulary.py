@@ -97,11 +97,12 @@ def train_steps(data_root: Path, steps: int, masks: int, tags: int, dtype: str) 
     print(f"parameters {sum(x.size for x in jax.tree.leaves(state.params)):,}, bank {list(bank.shape)} {bank.dtype} "
           f"{bank.nbytes / 1e9:.2f} GB", flush=True)  # fmt: skip
     begin = time.perf_counter()
-    train_step = lower_step(run, mesh, state).compile()
-    memory = program_memory(train_step)
+    compiled = lower_step(run, mesh, state).compile()
+    memory = program_memory(compiled)
     assert memory is not None
     print(f"compiled in {time.perf_counter() - begin:.0f} s; its temporary memory "
           f"{memory.temporary / 1e9:.2f} GB", flush=True)  # fmt: skip
+    train_step = assemble.seeded(run, mesh, compiled)
     batches = map(assemble.batch_placer(run, mesh), assemble.host_batches(run, assemble.open_streams(run), 0))
     for step in range(1, steps + 1):
         batch = next(batches)

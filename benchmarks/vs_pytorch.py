@@ -112,6 +112,7 @@ class Ours:
         self.features = jnp.asarray(given["features"])
         self.tags = {name: jnp.asarray(given[name]) for name in TAGS}
         self.compiled = lower_step(run, self.mesh, self.state).compile()
+        self.train_step = assemble.seeded(run, self.mesh, self.compiled)
         masks = functools.partial(mask_head, self.streams["masks"], method.config.seg_loss_mean)
         tags = functools.partial(tag_head, self.streams["tags"], method.config.ca_classifier)
         self.compiled_mask_head = jax.jit(jax.value_and_grad(masks, (0, 1)))
@@ -131,7 +132,7 @@ class Ours:
 
     def step(self) -> list[float]:
         """One optimisation step."""
-        self.state, metrics = self.compiled(self.state, self.batch)
+        self.state, metrics = self.train_step(self.state, self.batch)
         jax.block_until_ready(self.state)
         return [float(metrics[k]) for k in ("masks/L_seg", "tags/L_cls", "tags/L_aux")]
 

@@ -2,6 +2,7 @@
 
     make quickstart          or          python train.py --config=configs/quickstart.py
     ... --config=configs/quickstart.py:baseline         without the CA-Classifier
+    ... --config=configs/quickstart.py:objects=false    without the pictures of single objects
 
 Three streams as in the paper's largest setting: masks of base classes (COCO-Stuff's part), tagged scenes
 (ADE20K's) and pictures of single objects (ImageNet's), 3:3:2. Measured: docs/results.md.
@@ -14,10 +15,10 @@ from data_pipelines import scenes
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """Argument: larvseg (default) or baseline (image-level losses, no attention)."""
-    method = common.parse_arguments(arguments, first="method", method="larvseg").method
+    """Arguments: larvseg (default) or baseline (image-level losses, no attention); objects=false."""
+    args = common.parse_arguments(arguments, first="method", method="larvseg", objects=True)
     config = common.get_config()
-    config.name = "quickstart" if method == "larvseg" else f"quickstart_{method}"
+    config.name = "quickstart" if args.method == "larvseg" else f"quickstart_{args.method}"
     config.data_root = "data"
     config.total_steps = 1200
     config.vocabulary = dict(
@@ -36,7 +37,10 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
         max_labels=1,
         weight=0.25,
     )
-    common.set_method(config, method)
+    if not args.objects:
+        config.name += "_no_objects"
+        del config.streams.objects
+    common.set_method(config, args.method)
     config.optimizer.update(common.from_scratch_optimizer(learning_rate=2e-3))
     config.evals.val.update(source=_part("val", split="val"), scale=(64, 64), window=64, stride=64, every=400)
     config.checkpoint.every = 200

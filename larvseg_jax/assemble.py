@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from data_pipelines.sources import open_source
 from data_pipelines.streams import HostBatch, Stream, iterate, open_stream, step_batches
 from larvseg_jax import stored_features
 from larvseg_jax.config import Experiment
-from larvseg_jax.devices.mesh import make_mesh, padded_rows
+from larvseg_jax.devices.mesh import WHOLE, make_mesh, padded_rows
 from larvseg_jax.devices.sharding import state_shardings
 from larvseg_jax.evaluation.evaluator import Evaluator
-from larvseg_jax.methods.method import Method, StreamTask, Task
+from larvseg_jax.methods.method import Batch, Method, Metrics, StreamTask, Task
 from larvseg_jax.options import names
 from larvseg_jax.stored_features import data_facts, first_block, streams_of
 from larvseg_jax.training import batches, state
 from larvseg_jax.training.batches import BatchPlacer
 from larvseg_jax.training.optimizer import make_optimizer
-from larvseg_jax.training.state import TrainState
-from larvseg_jax.training.step import make_train_step
+from larvseg_jax.training.state import SEED_DTYPE, TrainState, seed_array
+from larvseg_jax.training.step import TrainStep, make_train_step
 
 
 def mesh_of(run: Experiment) -> Mesh:
@@ -103,12 +103,26 @@ def fresh_state(run: Experiment, mesh: Mesh, method: Method | None = None) -> Tr
 
 
 def lower_step(run: Experiment, mesh: Mesh, layout: TrainState, method: Method | None = None) -> jax.stages.Lowered:
-    """The train step lowered for its devices: state in and out with the same layout, its memory reused."""
+    """The train step lowered for its devices: state in and out with the same layout, its memory reused.
+
+    Its third argument is the seed (`seeded`), so that runs with other seeds find the same program compiled.
+    """
     method, frozen = method or make_method(run, mesh), run.optimizer.frozen
-    step = make_train_step(method, optimizer_of(run), seed=run.seed, frozen=frozen)
+
+    def train_step(state: TrainState, batch: Batch, seed: jax.Array) -> tuple[TrainState, Metrics]:
+        return make_train_step(method, optimizer_of(run), seed=seed, frozen=frozen)(state, batch)
+
     shardings = state_shardings(layout, mesh, run.mesh.sharding), None
+    seed = jax.ShapeDtypeStruct((), SEED_DTYPE, sharding=NamedSharding(mesh, WHOLE))
     with jax.set_mesh(mesh):  # so that the functions of devices/in_step.py split
-        return jax.jit(step, donate_argnums=0, out_shardings=shardings).lower(layout, abstract_batch(run, mesh))
+        jitted = jax.jit(train_step, donate_argnums=0, out_shardings=shardings)
+        return jitted.lower(layout, abstract_batch(run, mesh), seed)
+
+
+def seeded(run: Experiment, mesh: Mesh, compiled: Callable[..., Any]) -> TrainStep:
+    """The compiled `lower_step` with the seed of a run: a function of state and batch."""
+    seed = jax.make_array_from_callback((), NamedSharding(mesh, WHOLE), lambda _: seed_array(run.seed))
+    return lambda state, batch: compiled(state, batch, seed)
 
 
 def make_evaluators(run: Experiment, mesh: Mesh, method: Method | None = None) -> dict[str, Evaluator]:

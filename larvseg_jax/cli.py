@@ -34,6 +34,7 @@ COMMANDS = {
     "train": "trains a config, or goes on where it was stopped",
     "evaluate": "scores a checkpoint on photos with masks",
     "predict": "segments your photos",
+    "grid": "trains a table of configs with several seeds and writes its results",
     "doctor": "says before the first step what is wrong with data, weights or machine",
     "prepare": "turns a downloaded data set into one that trains fast",
     "scenes": "generates the quickstart's data set",

@@ -1,8 +1,11 @@
-"""What code a result was made with: versions of the packages, and the commit of this project."""
+"""What a result was made with: versions of the packages, the commit of this project, the processor."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import platform
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -49,6 +52,17 @@ def commit(package: Path = _PACKAGE) -> str:
         return _git(package, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return UNKNOWN
+
+
+def processor() -> str:
+    """The processor of this host and how many of its cores this process may use: "2 cores of AMD EPYC"."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:  # not Linux
+        named = None
+    model = named[1].strip() if named else platform.processor() or platform.machine()
+    return f"{cores} core{'' if cores == 1 else 's'} of {model}"
 
 
 def _is_ours(checkout: Path, package: Path) -> bool:

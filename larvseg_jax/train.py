@@ -26,13 +26,13 @@ from larvseg_jax.methods.method import Batch, Method
 from larvseg_jax.provenance import versions
 from larvseg_jax.report.gallery import check_figures, choose_photos, make_gallery
 from larvseg_jax.report.metric_log import read_history
-from larvseg_jax.report.report import EvaluationReport, write_report
+from larvseg_jax.report.report import EvaluationReport, machine_facts, write_report
 from larvseg_jax.start import first_state
 from larvseg_jax.stored_features import check_weights
 from larvseg_jax.training.agreement import check_same_everywhere
 from larvseg_jax.training.finite import Diverged, check_state
 from larvseg_jax.training.frozen import describe_parameters
-from larvseg_jax.training.history import note
+from larvseg_jax.training.history import WHERE, note
 from larvseg_jax.training.lock import locked
 from larvseg_jax.training.lookahead import looked_ahead
 from larvseg_jax.training.optimizer import learning_rate
@@ -97,13 +97,14 @@ def _train(
             check_weights(run, state.params)
             for line in story:
                 console.print(f"  {line}")
-            note(run.workdir, "resumed" if int(state.step) else "started", int(state.step), story)
+            where = {name: fact for name, fact in machine_facts().items() if name in WHERE}
+            note(run.workdir, "resumed" if int(state.step) else "started", int(state.step), story, **where)
         if is_first_process():
             write_text(run.workdir / "config.json", json.dumps(record.settings, indent=2) + "\n")
         check_not_stopped(stopping, int(state.step))
         if int(state.step) < run.total_steps:
             with stage("compilation", timings):
-                train_step = assemble.lower_step(run, mesh, state, method).compile()
+                train_step = assemble.seeded(run, mesh, assemble.lower_step(run, mesh, state, method).compile())
                 from_all("compiled step", "")  # a host that compiles for long is waited for here: the step would not
                 host, replaced = host_batches(run, streams, int(state.step))
                 if jax.process_count() > 1:

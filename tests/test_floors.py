@@ -54,10 +54,11 @@ MAY_IMPORT = {
     "oracle": RUN | {"cli"},
     "compile_check": RUN | {"cli"},
     "doctor": RUN | {"cli"},
+    "grid": {*LIBRARY, "config", "cli"},
     "commands": RUN | {"cli", "show", "start", "train", "evaluate", "export", "import_original", "predict", "oracle"}
-    | {"compile_check", "doctor", "diverged", "features"},
+    | {"compile_check", "doctor", "diverged", "features", "grid"},
     "__main__": {"cli"},
-    "configs": {*CORE, *DATA, *METHODS, "methods.larvseg", "training", "evaluation", "config"},
+    "configs": {*CORE, *DATA, *METHODS, "methods.larvseg", "training", "evaluation", "config", "grid"},
 }  # fmt: skip
 """Room -> rooms it may import. A method may be imported by its configs and its tests only."""
 

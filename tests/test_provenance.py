@@ -1,8 +1,10 @@
 """Versions and commit: this project's own, never those of a checkout that it happens to be installed in."""
 
 import importlib.metadata
+import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +75,13 @@ def test_versions_name_what_is_missing(monkeypatch):
         "no-such-package": "missing",
         "commit": provenance.commit(),
     }
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs Linux")
+def test_the_processor_and_the_cores_that_may_be_used():
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    cores, of, model = provenance.processor().partition(" of ")
+    assert of
+    assert model == models[0] if models else model
+    assert cores == f"{len(os.sched_getaffinity(0))} core{'s' * (len(os.sched_getaffinity(0)) > 1)}"

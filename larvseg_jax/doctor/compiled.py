@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from larvseg_jax import assemble
 from larvseg_jax.config import Experiment
 from larvseg_jax.devices.memory import ProgramMemory, program_memory
+from larvseg_jax.training.step import TrainStep
 
 _STEPS = 5  # timed, after one that is not
 
@@ -37,12 +38,12 @@ def try_step(run: Experiment, mesh: Mesh, *, execute: bool) -> StepReport:
     try:
         compiled = assemble.lower_step(run, mesh, assemble.state_layout(run, mesh)).compile()
         memory = program_memory(compiled)
-        return StepReport(memory, _seconds(run, mesh, compiled) if execute else None)
+        return StepReport(memory, _seconds(run, mesh, assemble.seeded(run, mesh, compiled)) if execute else None)
     except jax.errors.JaxRuntimeError as error:  # out of memory, for the most part
         return StepReport(memory, failure=" ".join(str(error).split())[:300])
 
 
-def _seconds(run: Experiment, mesh: Mesh, step: jax.stages.Compiled) -> float:
+def _seconds(run: Experiment, mesh: Mesh, step: TrainStep) -> float:
     """Mean seconds of a step."""
     state = assemble.fresh_state(run, mesh)
     blank = jax.tree.map(

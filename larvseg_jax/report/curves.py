@@ -105,9 +105,9 @@ def _draw_losses(figure: Figure, history: History) -> bool:
         axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.25)
         stream, _, part = name.rpartition("/")
         smooth = smoothed(values, max(len(values) // 30, 1))
-        symbol = rf"$L_\mathrm{{{part[2:]}}}$" if part[2:].isalnum() and part.isascii() else _plain(part)
-        axes.plot(steps, smooth, color=colour, linewidth=1.8, label=f"{_plain(stream)}  {symbol}")
-    _finish(axes, "loss")
+        symbol = rf"$L_\mathrm{{{part[2:]}}}$" if part[2:].isalnum() and part.isascii() else plain_text(part)
+        axes.plot(steps, smooth, color=colour, linewidth=1.8, label=f"{plain_text(stream)}  {symbol}")
+    finish_axes(axes, "loss")
     return bool(names)
 
 
@@ -124,7 +124,7 @@ def _draw_scores(figure: Figure, history: History, name: str) -> bool:
             style = "--" if label == "background" else "-"
             axes.plot(steps, 100 * values, style, marker="o", markersize=3.5, color=colour, label=text)
     axes.set_ylim(bottom=0)
-    _finish(axes, "IoU, %")
+    finish_axes(axes, "IoU, %")
     return drawn
 
 
@@ -137,18 +137,19 @@ def _draw_rate(figure: Figure, history: History) -> bool:
         steps, values = _series(history, "train", name)
         axes.plot(steps, values, color=_LINE_COLOURS[0], linewidth=1.6)
         axes.set_ylim(bottom=0)
-        _finish(axes, label)
+        finish_axes(axes, label)
     upper.set_xlabel("")
     return any(line["kind"] == "train" for line in history)
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """A name as text, whatever it has in it: between dollars Matplotlib reads formulas."""
     return text.replace("$", r"\$")
 
 
-def _finish(axes: Axes, ylabel: str) -> None:
-    axes.set_xlabel("step", color="#5b6475", fontsize=10)
+def finish_axes(axes: Axes, ylabel: str = "", xlabel: str = "step") -> None:
+    """What all plots have in common: names of the axes, a light grid, no frame, a legend above if there is one."""
+    axes.set_xlabel(xlabel, color="#5b6475", fontsize=10)
     axes.set_ylabel(ylabel, color="#5b6475", fontsize=10)
     axes.tick_params(colors="#5b6475", labelsize=9, length=0)
     axes.grid(color="#e6e9ef", linewidth=0.8)

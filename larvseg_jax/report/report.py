@@ -19,7 +19,7 @@ from jaxtyping import Float, Int32, UInt8
 from larvseg_jax.console import speed_facts
 from larvseg_jax.disk import write_text
 from larvseg_jax.evaluation.metrics import Summary
-from larvseg_jax.provenance import versions
+from larvseg_jax.provenance import processor, versions
 from larvseg_jax.report import colours
 from larvseg_jax.report.curves import GROUP_COLOURS, History, draw_curves
 from larvseg_jax.report.html import data_url, jpeg_url, templates
@@ -99,13 +99,14 @@ def write_report(
 
 
 def machine_facts() -> dict[str, str]:
-    """Devices, versions, commit of the code and the time."""
+    """Devices, processor, versions, commit of the code and the time."""
     devices = jax.devices()
     found = versions()
     commit = found.pop("commit")
     packages = [f"{name} {version}" for name, version in found.items()]
     return {
         "devices": f"{len(devices)} × {devices[0].device_kind} ({devices[0].platform})",
+        "processor": processor(),
         "versions": ", ".join([f"Python {platform.python_version()}", *packages]),
         "commit": commit,
         "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),

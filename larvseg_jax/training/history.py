@@ -15,13 +15,19 @@ from larvseg_jax.console import console
 from larvseg_jax.devices.processes import is_first_process
 
 FILE_NAME = "history.jsonl"
+WHERE = ("commit", "devices", "processor")
+"""Facts that "started" and "resumed" have besides: of which code, and on what, the steps from there on were taken."""
 
 
-def note(workdir: Path, event: str, step: int, details: Sequence[str] = ()) -> None:
-    """Appends an event; of several processes the first one writes. A disk that is full costs the line only."""
+def note(workdir: Path, event: str, step: int, details: Sequence[str] = (), **facts: str) -> None:
+    """Appends an event, with other facts of it by name; of several processes the first one writes.
+
+    A disk that is full costs the line only.
+    """
     if not is_first_process():
         return
-    line = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, "step": step, "details": list(details)}
+    when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    line = {"time": when, "event": event, "step": step, "details": list(details), **facts}
     try:
         with (workdir / FILE_NAME).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

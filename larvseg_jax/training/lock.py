@@ -56,6 +56,24 @@ def locked(workdir: Path) -> Iterator[None]:
                 workdir.rmdir()
 
 
+def user_of(workdir: Path) -> str | None:
+    """The run that uses a folder, "process 12 on host, since ..."; None if none does."""
+    path = workdir / FILE_NAME
+    found = _read(path)
+    return None if found is None or not _alive(path, found) else _owner(found)
+
+
+def _owner(found: dict[str, Any]) -> str:
+    return f"process {found.get('pid', '?')} on {found.get('host', '?')}, since {found.get('since', '?')}"
+
+
+def _alive(path: Path, found: dict[str, Any]) -> bool:
+    """Whether the process of a lock is alive, or may be."""
+    if found.get("host") == socket.gethostname():
+        return _runs(found)
+    return _silent_for(path) < STALE_AFTER
+
+
 def _take(path: Path) -> dict[str, Any]:
     """Makes the lock, in one step that only one process can win; what it says."""
     mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
@@ -77,12 +95,8 @@ def _clear_if_stale(path: Path) -> None:
     found = _read(path)
     if found is None:
         return  # gone in this moment
-    owner = f"process {found.get('pid', '?')} on {found.get('host', '?')}, since {found.get('since', '?')}"
-    if found.get("host") == socket.gethostname():
-        alive = _runs(found)
-    else:
-        alive = _silent_for(path) < STALE_AFTER
-    if alive:
+    owner = _owner(found)
+    if _alive(path, found):
         raise UserError(
             f"{path.parent} is in use by another run ({owner}): give this one another workdir, or wait until it ends"
         )

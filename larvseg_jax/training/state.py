@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax.sharding import Mesh
@@ -14,6 +15,8 @@ from jaxtyping import PyTree
 
 from larvseg_jax.devices.sharding import ShardingRules, state_shardings
 from larvseg_jax.methods.method import Method
+
+SEED_DTYPE = np.uint32
 
 
 @struct.dataclass
@@ -37,8 +40,9 @@ def initial_state(
     method: Method, optimizer: optax.GradientTransformation, *, seed: int, mesh: Mesh, rules: ShardingRules
 ) -> TrainState:
     """A state of no steps, made where it will live: nothing is ever whole on one device."""
-    create = functools.partial(_create, method, optimizer, seed)
-    return jax.jit(create, out_shardings=state_shardings(jax.eval_shape(create), mesh, rules))()
+    create, array = functools.partial(_create, method, optimizer), seed_array(seed)
+    shardings = state_shardings(jax.eval_shape(create, array), mesh, rules)
+    return jax.jit(create, out_shardings=shardings)(array)  # not a constant, see `seed_array`
 
 
 def state_layout(
@@ -53,6 +57,14 @@ def state_layout(
     )
 
 
-def _create(method: Method, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+def seed_array(seed: int) -> np.ndarray:
+    """A seed as an argument of compiled programs: all seeds share the one that is kept on disk.
+
+    Random numbers are those of jax.random.key(seed), of which the lowest 32 bits count.
+    """
+    return np.array(seed % 2**32, SEED_DTYPE)
+
+
+def _create(method: Method, optimizer: optax.GradientTransformation, seed: Any) -> TrainState:
     params, memory = method.init(jax.random.key(seed))
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), memory)

@@ -15,10 +15,11 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
-    method: Method, optimizer: optax.GradientTransformation, *, seed: int, frozen: str = ""
+    method: Method, optimizer: optax.GradientTransformation, *, seed: int | jax.Array, frozen: str = ""
 ) -> TrainStep:
     """The pure function (state, batch) -> (state, metrics); jit it with the state's shardings.
 
+    A `seed` that is an array (`training.state.seed_array`) is no constant of the program.
     `frozen`: regular expression on the paths of parameters that stay as they are, as the optimizer has it.
     """
     gradient = gradient_of_moving(method, frozen)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from larvseg_jax.assemble import batch_placer, fresh_state, host_batches, lower_step, open_streams
+from larvseg_jax.assemble import batch_placer, fresh_state, host_batches, lower_step, open_streams, seeded
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
@@ -21,7 +21,7 @@ def run_steps(config, mesh):
     batches = host_batches(run, open_streams(run), 0)
     place, state = batch_placer(run, mesh), fresh_state(run, mesh)
     # Compiled without optimisation: compiling is most of the time these tests take.
-    step = lower_step(run, mesh, state).compile({"xla_backend_optimization_level": 0})
+    step = seeded(run, mesh, lower_step(run, mesh, state).compile({"xla_backend_optimization_level": 0}))
     losses, gradients = [], {}
     for _ in range(STEPS):
         state, metrics = step(state, place(next(batches)))

@@ -20,6 +20,7 @@ from larvseg_jax.assemble import (
     host_batches,
     lower_step,
     open_streams,
+    seeded,
     state_layout,
 )
 from larvseg_jax.config import from_config
@@ -46,7 +47,8 @@ def one_device():
 def step_of(config):
     """A run's step, compiled for one process with one device: this one."""
     run, mesh = from_config(config), one_device()
-    return lower_step(run, mesh, state_layout(run, mesh)).compile({"xla_backend_optimization_level": 0})
+    lowered = lower_step(run, mesh, state_layout(run, mesh))
+    return seeded(run, mesh, lowered.compile({"xla_backend_optimization_level": 0}))
 
 
 def on_one_device(config, steps, state=None, step=None):

@@ -61,7 +61,7 @@ def test_it_trains_and_its_memory_is_the_running_mean_of_its_classes(data, tmp_p
     run, mesh = from_config(config_of(data, tmp_path)), make_mesh(1, 1, jax.devices()[:1])
     method = assemble.make_method(run, mesh)
     state = assemble.fresh_state(run, mesh, method)
-    step = assemble.lower_step(run, mesh, state, method).compile()
+    step = assemble.seeded(run, mesh, assemble.lower_step(run, mesh, state, method).compile())
     batches = map(assemble.batch_placer(run, mesh), assemble.host_batches(run, assemble.open_streams(run), 0))
     expected = np.zeros((16, 16)), np.zeros(16, int)
     for number in range(2):

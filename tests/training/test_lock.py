@@ -79,6 +79,22 @@ def test_the_lock_is_touched_while_the_run_goes_on(tmp_path, monkeypatch):
         assert path.stat().st_mtime > 1
 
 
+def test_who_uses_a_folder_can_be_asked_without_taking_it(tmp_path):
+    assert lock.user_of(tmp_path / "none") is None
+    with locked(tmp_path):
+        assert lock.user_of(tmp_path).startswith(f"process {os.getpid()} on {socket.gethostname()}, since ")
+    assert lock.user_of(tmp_path) is None
+    (tmp_path / FILE_NAME).write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": "yesterday"}))
+    assert lock.user_of(tmp_path) == "process 1 on elsewhere, since yesterday"
+    then = time.time() - lock.STALE_AFTER - 20
+    os.utime(tmp_path / FILE_NAME, (then, then))
+    assert lock.user_of(tmp_path) is None
+    said = {"host": socket.gethostname(), "pid": os.getpid(), "since": "x", "process started": "1"}
+    (tmp_path / FILE_NAME).write_text(json.dumps(said))  # of a process that is gone
+    assert lock.user_of(tmp_path) is None
+    assert [p.name for p in tmp_path.iterdir()] == [FILE_NAME]  # neither taken nor cleared
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write .*: give another workdir"), locked(tmp_path / "file" / "run"):

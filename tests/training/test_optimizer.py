@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from larvseg_jax.assemble import abstract_batch, fresh_state, lower_step
+from larvseg_jax.assemble import abstract_batch, fresh_state, lower_step, seeded
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.devices.sharding import path_name
@@ -93,7 +93,7 @@ def test_what_is_frozen_does_not_move_and_has_no_state(name):
     run, mesh = from_config(config), make_mesh(2, 1, jax.devices()[:2])
     state = fresh_state(run, mesh)
     before = jax.device_get(state)
-    step = lower_step(run, mesh, state).compile({"xla_backend_optimization_level": 0})
+    step = seeded(run, mesh, lower_step(run, mesh, state).compile({"xla_backend_optimization_level": 0}))
     after, _ = step(state, random_batch(run, mesh))
     moved = set()
     for (path, old), new in zip(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.views import MaskView
-from larvseg_jax.assemble import batch_placer, fresh_state, host_batches, lower_step, open_streams
+from larvseg_jax.assemble import batch_placer, fresh_state, host_batches, lower_step, open_streams, seeded
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.devices.sharding import ShardingRules
@@ -150,6 +150,6 @@ def test_a_sample_of_all_classes_is_the_full_form(tmp_path, count, same):
     batch = batch_placer(run, mesh)(host)
     losses = []
     for one in (run, sampling):
-        step = lower_step(one, mesh, state).compile()
+        step = seeded(one, mesh, lower_step(one, mesh, state).compile())
         losses.append(float(step(fresh_state(run, mesh), batch)[1]["loss"]))
     assert (abs(losses[0] - losses[1]) < 1e-6) == same

@@ -1,0 +1,1 @@
+"""Grids: many trainings as one table of results (larvseg grid)."""
