@@ -20,7 +20,7 @@ from larvseg_jax import cli
 from larvseg_jax.errors import UserError
 
 # SHA-256 over pixels, masks and tags of the first 12 pictures. If a change of the drawing is meant: new
-# values here, a new builder.VERSION, and every number measured on the scenes measured again.
+# values here, a new pictures.VERSION, and every number measured on the scenes measured again.
 DIGESTS = {
     "train_masks": "cca824647aef0f09723d47d7505aa5525bb4a73218d3d1e976bead7a23ab3cb1",
     "train_tags": "3b2647c358d1920628b45495b3c5a6db0e8516ce97106e038e323321ccb7b58e",
@@ -184,7 +184,7 @@ def test_prepared_data_set_holds_the_same_pixels(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pictures, "SIZES", dict.fromkeys(pictures.SIZES, 5))
     folder = builder.write_scenes(tmp_path)
     for part in pictures.SIZES:
-        prepared = tfds.builder_from_directory(str(folder / part / builder.VERSION))
+        prepared = tfds.builder_from_directory(str(folder / part / pictures.VERSION))
         skip = {n: tfds.decode.SkipDecoding() for n in ("image", "mask") if n in prepared.info.features}
         assert ("mask" in skip) == (part in pictures.MASKED)
         assert tuple(prepared.info.features["tags"].feature.names) == CLASSES
