@@ -38,7 +38,8 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     common.use_small_vit(config, image_size=64)
     scene = dict(batch_size=12, scale=(64, 64), ratio_range=(1.0, 1.5), crop_size=64)
     config.streams.masks = common.mask_stream(**scene, source=part("train_masks"), classes=scenes.BASE)
-    weights = dict(lambda_cls=0.3, lambda_aux=0.3)  # from scratch, see common.small_photos
+    # From scratch (common.small_photos); L_aux more than L_cls, because its attention lies on the objects.
+    weights = dict(lambda_cls=0.3, lambda_aux=1.0)
     config.streams.tags = common.tag_stream(**scene, **weights, source=part("train_tags"), tags_from="image")
     config.streams.objects = common.tag_stream(
         **scene | dict(batch_size=8, scale=(48, 48), crop_size=48),
@@ -48,6 +49,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
         max_labels=1,
         weight=0.25,
     )
+    config.method.ca_classifier.foreground_topk = 8  # of 64 patches: no more than an object fills
     common.set_method(config, given.method)
     config.optimizer.update(common.from_scratch_optimizer(learning_rate=2e-3))
     config.evals.val.update(source=part("val", split="val"), scale=(64, 64), window=64, stride=64, every=400)

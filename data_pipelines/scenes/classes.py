@@ -32,13 +32,13 @@ _NOVEL_GROUNDS = {
     "clock": ("wood", "brick", "sky", "sand"),
     "ice": ("snow", "water", "road", "grass"),
 }
-"""Its own ground first."""
+"""The only one of the hard setting first."""
 
 HABITATS: dict[Grounds, dict[str, tuple[str, ...]]] = {
-    "several": _BASE_HABITAT | {name: (own, own, own, *others) for name, (own, *others) in _NOVEL_GROUNDS.items()},
-    "one": _BASE_HABITAT | {name: (own,) for name, (own, *_) in _NOVEL_GROUNDS.items()},
+    "several": _BASE_HABITAT | _NOVEL_GROUNDS,
+    "one": _BASE_HABITAT | {name: grounds[:1] for name, grounds in _NOVEL_GROUNDS.items()},
 }
-"""On which grounds each class is found, one as often as it stands there."""
+"""On which grounds each class is found."""
 
 CLASSES = (*_BASE_HABITAT, *_NOVEL_GROUNDS)
 BASE_GROUNDS, BASE_OBJECTS = CLASSES[:8], CLASSES[8:16]

@@ -21,13 +21,17 @@ MASKED = ("train_masks", "val")
 """Parts that publish masks."""
 
 VERSION = "2.0.0"
-"""Changes whenever a pixel changes: a prepared data set is never drawn again. 1.0.0 had one ground per novel class."""
+"""Changes whenever a pixel changes: a prepared data set is never drawn again. 1.0.0 had one
+ground per novel class and smaller objects."""
 
 IGNORED = 65535
 """Value of pixels whose class a part hides."""
 
 SCENE_SIZE = 64  # pixels, height and width
 OBJECT_SIZE = 48  # the same of train_objects
+# Half the width of an object, in pixels of the picture at twice its size. Attention is compared within a picture:
+# it teaches most where an object fills a quarter or so of it (docs/results.md).
+SCENE_RADIUS, OBJECT_RADIUS = (30, 44), (30, 42)
 AWAY = 12  # one in AWAY object pictures is away from its ground
 SEED = 20260
 
@@ -100,7 +104,7 @@ def _scene(dice: Dice, habitat: Habitat) -> Canvas:
     for name in names:
         home = canvas.pixels_of(habitat[name])
         for _ in range(8 if home.any() else 0):
-            if canvas.place(dice, name, dice.between(24, 38), home):
+            if canvas.place(dice, name, dice.between(*SCENE_RADIUS), home):
                 break
     return canvas
 
@@ -114,7 +118,7 @@ def _object_picture(dice: Dice, name: str, habitat: Habitat) -> Canvas:
         middle = np.zeros((canvas.side, canvas.side), bool)
         row = canvas.side * 7 // 8 if THINGS[name].stands else canvas.side // 2
         middle[row - 6 : row + 7, canvas.side // 2 - 8 : canvas.side // 2 + 9] = True
-        canvas.place(dice, name, dice.between(24, 40), middle, alone=True)
+        canvas.place(dice, name, dice.between(*OBJECT_RADIUS), middle, alone=True)
     return canvas
 
 
