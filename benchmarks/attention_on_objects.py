@@ -5,13 +5,13 @@
 For every photo with a mask of the class: the mean attention inside the mask and outside of it (0 to 1; a map that knows
 nothing has the same inside and outside), and whether the most attended pixel lies on the object (pointing game; chance
 is the share of the photo that the object fills). Means over the photos of the class; of a photo's novel classes the two
-largest are looked at, as in report.html. A baseline has no attention, of it only the scores are told.
+largest are looked at, as in report.html.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-import sys
 from pathlib import Path
 
 import jax
@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from rich.table import Table
 
 from larvseg_jax import assemble
-from larvseg_jax.cli import Flags, Given, guarded
+from larvseg_jax.cli import fail
 from larvseg_jax.console import console, printable
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
@@ -92,13 +92,21 @@ def by_class(looked: Looked) -> dict[str, tuple[float, ...]]:
     return {name: (len(rows), *np.mean(rows, 0).tolist()) for name, rows in sorted(found.items())}
 
 
-def main(given: Given) -> None:
+def main() -> None:
     """Prints the table."""
-    looked = look(Path(given.run), given.step, given.data_root)
-    console.print(looked.summary.text())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--step", type=int, help="which checkpoint; the newest by default")
+    parser.add_argument("--data_root", help="where the data is, if not where the config says")
+    given = parser.parse_args()
+    try:
+        looked = look(given.run, given.step, given.data_root)
+    except UserError as error:
+        fail(error)
     classes = by_class(looked)
     if not classes:
-        raise UserError(f"{given.run} has no attention maps of novel classes: give a run of LarvSeg")
+        fail(f"{given.run} has no attention maps of novel classes: give a run of LarvSeg")
+    console.print(looked.summary.text())
     table = Table("novel class", "photos", "inside", "outside", "point on object %", "object's area %", "IoU %")
     for name, (photos, inside, outside, point, area) in classes.items():
         iou = looked.summary.iou[looked.summary.names.index(name)]
@@ -109,14 +117,5 @@ def main(given: Given) -> None:
     console.print(table)
 
 
-def flags(argv: list[str]) -> Flags:
-    """What can be given."""
-    found = Flags("attention_on_objects", argv)
-    found.text("run", None, "folder of the run", required=True)
-    found.whole("step", None, "which checkpoint; the newest by default")
-    found.text("data_root", None, "where the data is, if not where the config says")
-    return found
-
-
 if __name__ == "__main__":
-    guarded(main, flags(sys.argv[1:]).parse())
+    main()

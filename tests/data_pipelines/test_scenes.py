@@ -158,11 +158,11 @@ def test_novel_classes_come_with_their_ground_in_the_hard_setting(tagged_one_gro
     for name in NOVEL:
         novel, ground = CLASSES.index(name), CLASSES.index(HABITATS["one"][name][0])
         with_novel = present[novel]
-        assert 0.04 < with_novel.mean() < 0.25, name
+        assert 0.03 < with_novel.mean() < 0.25, name
         assert present[ground][with_novel].all(), name
         assert 0.08 < with_novel[present[ground]].mean() < 0.7, name
         if name != "ice":
-            assert pixels[ground][with_novel].mean() > 2 * pixels[novel][with_novel].mean(), name
+            assert pixels[ground][with_novel].mean() > 1.5 * pixels[novel][with_novel].mean(), name
 
 
 @pytest.mark.parametrize("grounds", HABITATS)
