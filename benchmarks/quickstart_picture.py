@@ -29,7 +29,7 @@ SIDE = 192  # of a picture, before the figure is drawn
 
 
 def first_with(looked: Looked, name: str) -> int:
-    """Place of the first photo whose first attention map, that of its largest novel class, is of `name`; or UserError."""
+    """Place of the first photo whose largest novel class is `name`: that of its first attention map; or UserError."""
     for place, item in enumerate(looked.photos):
         if item.figures and item.figures[0][0] == f"{ATTENTION}{name}":
             return place
@@ -66,7 +66,7 @@ def draw(larvseg: Looked, baseline: Looked, places: list[int], out: Path) -> Non
             handlelength=1, handleheight=1, columnspacing=1,
         )  # fmt: skip
     figure.subplots_adjust(left=0.01, right=0.99, top=0.965, bottom=0.03, wspace=0.04, hspace=0.3)
-    figure.savefig(out, dpi=130, metadata={"Software": None})
+    figure.savefig(out, dpi=96, metadata={"Software": None})
     plt.close(figure)
 
 
