@@ -44,7 +44,8 @@ def draw(larvseg: Looked, baseline: Looked, places: list[int], out: Path) -> Non
         ours, theirs = larvseg.photos[place], baseline.photos[place]
         caption, attention = ours.figures[0]
         photo = cv2.resize(ours.image, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
-        labels = [ours.truth, theirs.prediction, ours.prediction]
+        assert ours.truth is not None, "a photo without a mask has no attention map"
+        labels = ours.truth, theirs.prediction, ours.prediction
         painted = [
             colours.overlay(photo, cv2.resize(label, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST), palette)
             for label in labels
@@ -66,7 +67,7 @@ def draw(larvseg: Looked, baseline: Looked, places: list[int], out: Path) -> Non
             handlelength=1, handleheight=1, columnspacing=1,
         )  # fmt: skip
     figure.subplots_adjust(left=0.01, right=0.99, top=0.965, bottom=0.03, wspace=0.04, hspace=0.3)
-    figure.savefig(out, dpi=96, metadata={"Software": None})
+    figure.savefig(out, dpi=96, metadata={"Software": None}, pil_kwargs={"optimize": True})
     plt.close(figure)
 
 

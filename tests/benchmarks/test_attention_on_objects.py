@@ -54,10 +54,10 @@ def test_a_map_that_knows_and_one_that_does_not():
     assert list(found) == ["fish", "kite"]  # water is no novel class
     photos, inside, outside, point, area = found["fish"]
     assert (photos, point, area) == (2, 0.5, 0.25)
-    # Enlarged, a row of [1, 0] is 1 for four pixels, then falls by an eighth a pixel: the box has a mean of (6 / 8)².
+    # Enlarged, a row of [1, 0] is 1 for four pixels, then falls by an eighth a pixel: the box has a mean of (7 / 8)².
     ramp = np.array([1.0] * 4 + [1 - (i + 0.5) / 8 for i in range(8)] + [0.0] * 4)
     fine = np.outer(ramp, ramp)
-    assert inside == pytest.approx((0.75**2 + fine[12:].mean()) / 2)
+    assert inside == pytest.approx(((7 / 8) ** 2 + 0) / 2)
     beside = (fine.sum() - fine[:8, :8].sum()) / 192
     assert outside == pytest.approx((beside + fine[:12].mean()) / 2)
     assert found["kite"][1:3] == pytest.approx((0.5, 0.5))
