@@ -57,7 +57,7 @@ fuzz: $(DEV)  ## give every reader of files 100,000 that are damaged on purpose 
 	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 drill: $(DEV)  ## do to a run of quickstart size everything that can happen to one, 50 kills among it (DRILL="--kills=5")
-	[ -d data/scenes ] || $(BIN)/python -m data_pipelines.scenes --data_root=data
+	$(BIN)/python -m data_pipelines.scenes --data_root=data
 	$(BIN)/python -m tests.drill --config=configs/quickstart.py $(DRILL)
 
 benchmarks-gpu: $(DEV)  ## what is measured on a GPU, in one go (TORCH_PYTHON=<a Python with PyTorch>); takes minutes

@@ -38,6 +38,6 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config.streams.tags.source = common.source(folder="ccp", split="train_image_labels_only")
     config.evals.val.source = common.source(folder="ccp", split="val")
     if given.learn >= 0:
-        common.use_dinov2_small(config, given.learn, given.side)
+        common.use_dinov2_on_photos(config, given.learn, given.side)
         config.name += f"_dinov2_learn{given.learn}_{given.side}"
     return config

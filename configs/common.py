@@ -111,23 +111,6 @@ def small_photos(method: str) -> ml_collections.ConfigDict:
     return config
 
 
-def use_dinov2_small(config: ml_collections.ConfigDict, learn: int, side: int) -> None:
-    """The same photographs seen by DINOv2's ViT-S/14, of which the last `learn` blocks learn, in crops of `side` pixels.
-
-    The weights come from `--config.pretrained`; what is frozen keeps them.
-    """
-    depth = VIT_SIZES["S"]["depth"]
-    config.model.update(**VIT_SIZES["S"], patch_size=14, image_size=518, stem="patch", layer_scale=True, drop_path=0.0)
-    config.optimizer.frozen = "" if learn >= depth else frozen_but_last(depth, learn)
-    config.optimizer.learning_rate = 1e-3 if learn <= 1 else 2e-4
-    config.total_steps = 1500
-    for stream in config.streams.values():
-        stream.update(batch_size=16, scale=(4 * side, side), crop_size=side)
-    config.evals.val.update(scale=(4 * side, side), window=side, stride=side // 2, every=500)
-    config.checkpoint.every = 500
-    config.method.gamma_init = 1.0
-
-
 def use_small_vit(config: ml_collections.ConfigDict, image_size: int) -> None:
     """A ViT that two CPU cores can train from scratch in minutes to an hour, in place of the ViT-B/16."""
     config.model.update(width=96, depth=4, num_heads=3, mlp_dim=384, patch_size=8, image_size=image_size)
@@ -146,6 +129,21 @@ def use_dinov2(
     config.model.update(DINOV2_SIZES[size], patch_size=14, image_size=image_size, layer_scale=True)
     if registers:  # with them its authors resize the position embedding in another way
         config.model.update(registers=4, position_resize="antialiased")
+
+
+def use_dinov2_on_photos(config: ml_collections.ConfigDict, learn: int, side: int) -> None:
+    """The photographs of `small_photos` seen by DINOv2's ViT-S/14 in crops of `side` pixels; its last blocks `learn`."""
+    use_dinov2(config, "S")
+    depth = config.model.depth
+    config.model.update(stem="patch", drop_path=0.0)
+    config.method.gamma_init = 1.0
+    config.optimizer.frozen = "" if learn >= depth else frozen_but_last(depth, learn)
+    config.optimizer.learning_rate = 1e-3 if learn <= 1 else 2e-4
+    config.total_steps = 1500
+    for stream in config.streams.values():
+        stream.update(batch_size=16, scale=(4 * side, side), crop_size=side)
+    config.evals.val.update(scale=(4 * side, side), window=side, stride=side // 2, every=500)
+    config.checkpoint.every = 500
 
 
 def from_scratch_optimizer(learning_rate: float = 1e-3) -> dict:

@@ -1,10 +1,12 @@
 """Generated scenes: a small data set with masks, tags and object pictures, drawn by integer arithmetic.
 
-It contains the trap that the method is about. Every novel class is found on one base class only (HABITAT):
-fish are in water, sheep on grass, windows in brick walls. A classifier that learns novel classes from
-image labels by averaging its scores over the picture has no reason to tell the fish from the water: all
-pictures tagged "fish" show water, and water is most of the picture. It marks the water. Only what
-differs between pictures of *different* grounds and objects, held side by side, isolates the fish.
+Every novel class is found on four grounds (classes.py), as objects of photographs are: no ground goes with a tag, and
+what pictures of one tag have in common is the object. A classifier that averages its scores over the picture still
+learns it badly, because most of the picture is ground; one that attends to the object learns it better.
+
+The hard setting (`--grounds=one`) contains a trap: fish are only ever seen in water, sheep on grass, windows in brick
+walls. All pictures tagged "fish" show water, and water is most of the picture, so nothing but one in AWAY of the object
+pictures tells the fish from the water.
 
 Four parts, all drawn from the same kinds of scenes:
   train_masks    masks of the base classes. Novel objects appear as often as elsewhere; their pixels are

@@ -1,12 +1,14 @@
 """Picture i of each part: which grounds and objects it shows, and what the part publishes of it."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, UInt8, UInt16
 
 from data_pipelines.scenes.canvas import MIN_PIXELS, Canvas
-from data_pipelines.scenes.classes import BASE, BASE_GROUNDS, BASE_OBJECTS, CLASSES, HABITAT, NOVEL
+from data_pipelines.scenes.classes import BASE, BASE_GROUNDS, BASE_OBJECTS, CLASSES, HABITATS, NOVEL, Grounds
 from data_pipelines.scenes.drawing import Dice, ellipse, frame
 from data_pipelines.scenes.objects import THINGS
 
@@ -18,11 +20,18 @@ SIZES = {"train_masks": 800, "train_tags": 1200, "train_objects": 640, "val": 15
 MASKED = ("train_masks", "val")
 """Parts that publish masks."""
 
+VERSION = "2.0.0"
+"""Changes whenever a pixel changes: a prepared data set is never drawn again. 1.0.0 had one
+ground per novel class and smaller objects."""
+
 IGNORED = 65535
 """Value of pixels whose class a part hides."""
 
 SCENE_SIZE = 64  # pixels, height and width
 OBJECT_SIZE = 48  # the same of train_objects
+# Half the width of an object, in pixels of the picture at twice its size. Attention is compared within a picture:
+# it teaches most where an object fills a quarter or so of it (docs/results.md).
+SCENE_RADIUS, OBJECT_RADIUS = (30, 44), (30, 42)
 AWAY = 12  # one in AWAY object pictures is away from its ground
 SEED = 20260
 
@@ -31,6 +40,9 @@ BACKDROPS = ("sky", "sky", "sky", "sky", "brick", "wood")
 
 GROUNDS = ("grass", "water", "sand", "road", "snow", "wood")
 """Grounds that may lie at the bottom of a picture."""
+
+
+Habitat: TypeAlias = Mapping[str, tuple[str, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +62,14 @@ class Picture:
     tags: tuple[int, ...]
 
 
-def render(part: str, index: int) -> Picture:
+def config_of(part: str, grounds: Grounds) -> str:
+    """The name under which a part is prepared (builder.py)."""
+    return part if grounds == "several" else f"{part}_one_ground"
+
+
+def render(part: str, index: int, grounds: Grounds = "several") -> Picture:
     """Picture `index` of a part, with as much annotation as the part publishes."""
-    image, mask = truth(part, index)
+    image, mask = truth(part, index, grounds)
     tags = tuple(int(c) for c in np.unique(mask))
     if part == "train_masks":
         novel = mask >= len(BASE)
@@ -62,44 +79,46 @@ def render(part: str, index: int) -> Picture:
     return Picture(f"{part}_{index:05d}", image, mask if part in MASKED else None, tags)
 
 
-def truth(part: str, index: int) -> tuple[UInt8[np.ndarray, "h w 3"], UInt16[np.ndarray, "h w"]]:
+def truth(
+    part: str, index: int, grounds: Grounds = "several"
+) -> tuple[UInt8[np.ndarray, "h w 3"], UInt16[np.ndarray, "h w"]]:
     """Pixels and the class of every pixel, published or not."""
     dice = Dice(SEED, list(SIZES).index(part), index)
     if part == "train_objects":
-        canvas = _object_picture(dice, OBJECTS[index % len(OBJECTS)])
+        canvas = _object_picture(dice, OBJECTS[index % len(OBJECTS)], HABITATS[grounds])
     else:
-        canvas = _scene(dice)
+        canvas = _scene(dice, HABITATS[grounds])
     return canvas.finish(dice)
 
 
-def _scene(dice: Dice) -> Canvas:
+def _scene(dice: Dice, habitat: Habitat) -> Canvas:
     """Two or three grounds and one to three objects, the first of them the scene's theme."""
     canvas = Canvas(SCENE_SIZE)
     theme = dice.pick(NOVEL if dice.chance(3, 5) else BASE_OBJECTS)
-    _grounds(dice, canvas, dice.pick(HABITAT[theme]), icy=theme == "ice")
+    _grounds(dice, canvas, dice.pick(habitat[theme]), icy=theme == "ice")
     names = [theme] if theme in THINGS else []
     pixels = np.bincount(canvas.classes.ravel(), minlength=len(CLASSES))
     large = {g for g in BASE_GROUNDS if pixels[CLASSES.index(g)] > canvas.side**2 // 8}
-    at_home = [n for n in THINGS if large.intersection(HABITAT[n])]
+    at_home = [n for n in THINGS if large.intersection(habitat[n])]
     names += [dice.pick(at_home) for _ in range(dice.between(0, 2))]
     for name in names:
-        home = canvas.pixels_of(HABITAT[name])
+        home = canvas.pixels_of(habitat[name])
         for _ in range(8 if home.any() else 0):
-            if canvas.place(dice, name, dice.between(24, 38), home):
+            if canvas.place(dice, name, dice.between(*SCENE_RADIUS), home):
                 break
     return canvas
 
 
-def _object_picture(dice: Dice, name: str) -> Canvas:
+def _object_picture(dice: Dice, name: str, habitat: Habitat) -> Canvas:
     """One object that fills much of the picture."""
     canvas = Canvas(OBJECT_SIZE)
     away = name != "ice" and dice.chance(1, AWAY)
-    _grounds(dice, canvas, dice.pick(BASE_GROUNDS if away else HABITAT[name]), icy=name == "ice")
+    _grounds(dice, canvas, dice.pick(BASE_GROUNDS if away else habitat[name]), icy=name == "ice")
     if name in THINGS:
         middle = np.zeros((canvas.side, canvas.side), bool)
         row = canvas.side * 7 // 8 if THINGS[name].stands else canvas.side // 2
         middle[row - 6 : row + 7, canvas.side // 2 - 8 : canvas.side // 2 + 9] = True
-        canvas.place(dice, name, dice.between(24, 40), middle, alone=True)
+        canvas.place(dice, name, dice.between(*OBJECT_RADIUS), middle, alone=True)
     return canvas
 
 

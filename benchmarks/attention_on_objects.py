@@ -1,0 +1,121 @@
+"""Does the attention of a novel class lie on its objects? Measured on the photos of a run's first evaluation.
+
+    python -m benchmarks.attention_on_objects --run=runs/quickstart
+
+For every photo with a mask of the class: the mean attention inside the mask and outside of it (0 to 1; a map that knows
+nothing has the same inside and outside), and whether the most attended pixel lies on the object (pointing game; chance
+is the share of the photo that the object fills). Means over the photos of the class; of a photo's novel classes the two
+largest are looked at, as in report.html.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+from rich.table import Table
+
+from larvseg_jax import assemble
+from larvseg_jax.cli import fail
+from larvseg_jax.console import console, printable
+from larvseg_jax.devices.mesh import make_mesh
+from larvseg_jax.errors import UserError
+from larvseg_jax.evaluation.metrics import Summary
+from larvseg_jax.methods.method import StreamTask, Task
+from larvseg_jax.models.resize import bilinear_matrix
+from larvseg_jax.report.gallery import make_gallery
+from larvseg_jax.report.report import GalleryItem
+from larvseg_jax.trained import load_trained
+
+ATTENTION = "attention: "
+"""How the caption of an attention map begins, before its class."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Looked:
+    """What a run makes of its first evaluation's photos; `novel` classes by name."""
+
+    summary: Summary
+    novel: frozenset[str]
+    photos: list[GalleryItem]
+
+
+def look(folder: Path, step: int | None = None, data_root: str | None = None) -> Looked:
+    """Evaluates a checkpoint of a run and keeps prediction and attention maps of every photo; on one device.
+
+    Raises:
+      UserError: there is no such run or checkpoint, or its data is not where its config says.
+    """
+    mesh = make_mesh(1, 1, jax.devices()[:1])
+    trained = load_trained(folder, step, memory=True, mesh=mesh)
+    run = trained.experiment(data_root=data_root)
+    streams = {  # the method of `trained` has none, and attends to nothing
+        name: StreamTask(run.catalogue.label_set(stream), stream.view, stream.loss, stream.batch_size)
+        for name, stream in run.streams.items()
+    }
+    classes = len(run.vocabulary.classes)
+    method = run.method.make(Task(classes, run.vit, streams, mesh, classes))
+    evaluator = next(iter(assemble.make_evaluators(run, mesh, method).values()))
+    evaluator.keep = range(evaluator.photos)
+    summary, label_maps = evaluator(trained.params, trained.memory)
+    gallery = make_gallery(method, mesh, trained.params, trained.memory, evaluator, label_maps, run.vocabulary)
+    return Looked(summary, frozenset(run.vocabulary.novel), gallery)
+
+
+def inside_outside_point(
+    attention: Float[np.ndarray, "p q"], shown: Bool[np.ndarray, "h w"]
+) -> tuple[float, float, float]:
+    """Mean attention on the object and off it, and 1 if the most attended pixel is on it, else 0.
+
+    The map is enlarged to the photo bilinearly; of equally attended pixels the first counts.
+    """
+    rows, columns = (bilinear_matrix(n, size) for n, size in zip(attention.shape, shown.shape, strict=True))
+    fine = rows @ attention.astype(np.float32) @ columns.T
+    return float(fine[shown].mean()), float(fine[~shown].mean()), float(shown.ravel()[fine.argmax()])
+
+
+def by_class(looked: Looked) -> dict[str, tuple[float, ...]]:
+    """Novel class -> photos, their mean attention inside and outside, share of points on the object, share of area."""
+    found: dict[str, list[tuple[float, ...]]] = {}
+    for item in looked.photos:
+        for caption, attention in item.figures:
+            name = caption.removeprefix(ATTENTION)
+            if item.truth is None or not caption.startswith(ATTENTION) or name not in looked.novel:
+                continue
+            shown = item.truth == looked.summary.names.index(name)
+            if not shown.all():
+                found.setdefault(name, []).append((*inside_outside_point(attention, shown), float(shown.mean())))
+    return {name: (len(rows), *np.mean(rows, 0).tolist()) for name, rows in sorted(found.items())}
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--step", type=int, help="which checkpoint; the newest by default")
+    parser.add_argument("--data_root", help="where the data is, if not where the config says")
+    given = parser.parse_args()
+    try:
+        looked = look(given.run, given.step, given.data_root)
+    except UserError as error:
+        fail(error)
+    classes = by_class(looked)
+    if not classes:
+        fail(f"{given.run} has no attention maps of novel classes: give a run of LarvSeg")
+    console.print(looked.summary.text())
+    table = Table("novel class", "photos", "inside", "outside", "point on object %", "object's area %", "IoU %")
+    for name, (photos, inside, outside, point, area) in classes.items():
+        iou = looked.summary.iou[looked.summary.names.index(name)]
+        cells = f"{photos:.0f}", f"{inside:.3f}", f"{outside:.3f}", *(f"{100 * x:.1f}" for x in (point, area, iou))
+        table.add_row(printable(name), *cells)
+    _, inside, outside, point, area = np.mean(list(classes.values()), 0)
+    table.add_row("mean", "", f"{inside:.3f}", f"{outside:.3f}", f"{100 * point:.1f}", f"{100 * area:.1f}", "")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
