@@ -132,7 +132,10 @@ def use_dinov2(
 
 
 def use_dinov2_on_photos(config: ml_collections.ConfigDict, learn: int, side: int) -> None:
-    """The photographs of `small_photos` seen by DINOv2's ViT-S/14 in crops of `side` pixels; its last blocks `learn`."""
+    """The photographs of `small_photos`, seen by DINOv2's ViT-S/14 in crops of `side` pixels.
+
+    Of its blocks the last `learn` move, with all of them its embedding, too. `config.pretrained` names its file.
+    """
     use_dinov2(config, "S")
     depth = config.model.depth
     config.model.update(stem="patch", drop_path=0.0)

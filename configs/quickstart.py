@@ -19,9 +19,7 @@ from data_pipelines.scenes.classes import HABITATS
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """Arguments: larvseg (default) or baseline (image-level losses, no attention); objects=false;
-    grounds=several or one.
-    """
+    """Arguments: larvseg (default) or baseline (no attention); objects=false; grounds=several (default) or one."""
     given = common.parse_arguments(arguments, first="method", method="larvseg", objects=True, grounds="several")
     if given.grounds not in HABITATS:
         raise ValueError(f"config argument grounds={given.grounds}: use {' or '.join(HABITATS)}")

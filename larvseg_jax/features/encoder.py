@@ -77,5 +77,5 @@ def _parameters(run: Experiment, mesh: Mesh) -> tuple[PyTree, str]:
         raise UserError(f"method {run.settings['method']['name']!r} has no parameters backbone/: it has no features")
     if not run.pretrained:
         return params, "from scratch"
-    params, report = load_pretrained(run.pretrained, params, run.vit.stored_grid, run.vocabulary.classes)
+    params, report = load_pretrained(run.pretrained, params, run.vit, run.vocabulary.classes)
     return params, str(report)
