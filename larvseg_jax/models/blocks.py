@@ -25,19 +25,20 @@ class EncoderBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], train: bool) -> Float[Array, "b n d"]:
         cfg = self.config
+
+        def scaled(branch: Float[Array, "b n d"], name: str) -> Float[Array, "b n d"]:
+            if not cfg.layer_scale:
+                return branch
+            # It begins small: DINOv2's training starts from 1e-5.
+            scale = self.param(name, nn.initializers.constant(1e-5), branch.shape[-1:])
+            return branch * scale.astype(branch.dtype)[None, None]
+
         y = layer_norm(x, cfg, "LayerNorm_0")
         y = SelfAttention(cfg, self.attention, name="MultiHeadDotProductAttention_1")(y)
-        x = x + DropPath(self.drop_path)(self._scaled(y, "attention_scale"), train)
+        x = x + DropPath(self.drop_path)(scaled(y, "attention_scale"), train)
         y = layer_norm(x, cfg, "LayerNorm_2")
         y = Mlp(cfg, name="MlpBlock_3")(y)
-        return x + DropPath(self.drop_path)(self._scaled(y, "mlp_scale"), train)
-
-    def _scaled(self, branch: Float[Array, "b n d"], name: str) -> Float[Array, "b n d"]:
-        """A branch times a learnt vector, which begins small: DINOv2's training starts from 1e-5."""
-        if not self.config.layer_scale:
-            return branch
-        scale = self.param(name, nn.initializers.constant(1e-5), branch.shape[-1:])
-        return branch * scale.astype(branch.dtype)[None, None]
+        return x + DropPath(self.drop_path)(scaled(y, "mlp_scale"), train)
 
 
 class SelfAttention(nn.Module):

@@ -67,6 +67,7 @@ def options_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     width = next((shapes[name][-1] for name in (CLASS_TOKEN, _PATCHES, POSITIONS) if shapes.get(name)), 0)
     blocks = {name.removeprefix(BLOCK).split("/")[0] for name in shapes if name.startswith(BLOCK)}
     hidden, mlp_dim = _size(shapes, _MLP_IN, 1), _size(shapes, _MLP_OUT, 0)
+    entries = _size(shapes, POSITIONS, 1)
     conv = any(name.startswith("backbone/stem/") for name in shapes)
     halvings = sum(name.startswith("backbone/stem/conv_") and name.endswith("/kernel") for name in shapes)
     return {
@@ -76,7 +77,8 @@ def options_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         "mlp_dim": mlp_dim,
         "patch_size": 2**halvings if conv else _size(shapes, _PATCHES, 0),
         "stem": "conv" if conv else "patch",
-        "class_token": CLASS_TOKEN in shapes,
+        # A damaged file may lack the token itself, but not its entry in the position embedding.
+        "class_token": CLASS_TOKEN in shapes or (not _is_square(entries) and _is_square(entries - 1)),
         "registers": _size(shapes, REGISTERS, 1),
         "layer_scale": f"{BLOCK}0/attention_scale" in shapes,
         "mlp": "swiglu" if mlp_dim and hidden == 2 * mlp_dim else "gelu",
@@ -106,6 +108,10 @@ def describe_size(shapes: Mapping[str, tuple[int, ...]]) -> str:
     }
     listed = ", ".join(what for what, there in beyond.items() if there)
     return f"{name}{grid}{' with ' if listed else ''}{listed}"
+
+
+def _is_square(number: int) -> bool:
+    return number > 0 and math.isqrt(number) ** 2 == number
 
 
 def _size(shapes: Mapping[str, tuple[int, ...]], name: str, axis: int) -> int:

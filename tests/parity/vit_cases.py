@@ -75,7 +75,7 @@ def check_vit_npz(report: Report, golden: Golden) -> None:
         model = VisionTransformer(_config(golden, grid, shapes))
         images = jnp.asarray(channels_last(image))
         fresh = jax.eval_shape(lambda: model.init(jax.random.key(0), images)["params"])
-        params, _ = load_backbone(weights, fresh, grid)
+        params, _ = load_backbone(weights, fresh, model.config)
         tokens = jax.jit(lambda params, images: model.apply({"params": params}, images))(params, images)
         return traverse_util.flatten_dict(params, sep="/"), channels_first(tokens.patches)
 

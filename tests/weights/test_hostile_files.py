@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from larvseg_jax.errors import UserError
+from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.weights.augreg import read_augreg
 from larvseg_jax.weights.original import OriginalCheckpoint, vit_config
 from larvseg_jax.weights.pretrained import fit
@@ -100,7 +101,7 @@ def test_an_array_of_any_shape_is_called_a_difference(name, shape):
     arrays = {key: np.zeros(value, np.float32) for key, value in wanted.items()}
     arrays[f"backbone/{name}"] = np.zeros(shape, np.float32)
     with pytest.raises(UserError, match=f"wrong shape: .*backbone/{name} {re.escape(str(shape))}"):
-        fit(StoredWeights("x", arrays), wanted, (3, 3), Path("x.npz"))
+        fit(StoredWeights("x", arrays), wanted, ViTConfig(patch_size=4, image_size=12), Path("x.npz"))
 
 
 def test_sizes_that_no_vit_has_are_refused(tmp_path):

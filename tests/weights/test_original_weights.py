@@ -96,7 +96,7 @@ def test_recorded_state_dicts_give_the_recorded_features_and_logits(shared, tmp_
     )
     # The vocabulary is the union in the order of the rows: what the file does not say, the union file does.
     classes = tuple(head["all_cls"].tolist())
-    params, report = load_pretrained(path, segmenter_params(config, len(classes)), grid, classes)
+    params, report = load_pretrained(path, segmenter_params(config, len(classes)), config, classes)
     assert (report.rows_found, report.rows_fresh, report.resized) == (247, (), "")
 
     errors = Report()
