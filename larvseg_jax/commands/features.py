@@ -1,6 +1,6 @@
 """Makes the features of a frozen backbone once, for trainings that read them: docs/features.md.
 
-    python -m larvseg_jax.features --config=configs/own_data.py:mydata,size=S --config.optimizer.frozen=^backbone/
+    python -m larvseg_jax.features --config=configs/own_data.py:mydata,size=B --config.optimizer.frozen=^backbone/
         --out=features/mydata [--views=4] [--blocks=N]
     python train.py (the same config and options) --config.features=features/mydata
 

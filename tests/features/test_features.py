@@ -97,14 +97,14 @@ def gap(one, other):
     return largest(jax.tree.map(lambda a, b: np.float64(a) - np.float64(b), one, other)) / largest(other)
 
 
-def assert_same_training(cached, pictures, tolerance):
+def assert_same_training(cached, pictures, *, losses, gradients):
     for (ours, metrics), (theirs, expected) in zip(cached, pictures, strict=True):
         assert metrics.keys() == expected.keys()
         for name, value in expected.items():
-            np.testing.assert_allclose(metrics[name], value, rtol=tolerance, atol=tolerance, err_msg=name)
-        # With momentum the optimizer's state is made of the gradients.
-        for part in ("params", "opt_state", "memory"):
-            assert gap(getattr(ours, part), getattr(theirs, part)) < tolerance, part
+            np.testing.assert_allclose(metrics[name], value, rtol=losses, err_msg=name)
+        assert gap(ours.params, theirs.params) < losses
+        assert gap(ours.memory, theirs.memory) < losses
+        assert gap(ours.opt_state, theirs.opt_state) < gradients  # with momentum it is made of the gradients
     assert pictures[-1][1]["tags/L_aux"] > 0  # the bank was written, read, and taken for full
 
 
@@ -120,9 +120,9 @@ def test_losses_gradients_and_bank_are_those_of_the_pictures(data, one_view, one
         np.testing.assert_array_equal(batch["masks"]["label"], picture["masks"]["label"])
         np.testing.assert_array_equal(batch["tags"]["tags"], picture["tags"]["tags"])
     expected = trained(plain, pictures)
-    assert_same_training(trained(run, batches), expected, 1e-6)
+    assert_same_training(trained(run, batches), expected, losses=1e-6, gradients=5e-6)
     rounded = [{name: in_16_bits(arrays) for name, arrays in batch.items()} for batch in batches]
-    assert_same_training(trained(run, rounded), expected, 2e-3)
+    assert_same_training(trained(run, rounded), expected, losses=3e-4, gradients=3e-3)
 
 
 def in_16_bits(arrays):
