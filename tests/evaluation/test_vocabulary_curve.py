@@ -99,7 +99,7 @@ def test_every_point_is_what_its_vocabulary_scores_alone():
                     hit[names.index(name)] += (truth & (prediction == names.index(name))).sum()
                     predicted += np.bincount(prediction[truth], minlength=len(names))
         own = slice(of.label_set.scored)
-        iou = (hit / (predicted + labelled - hit))[own]
+        iou = hit[own] / (predicted + labelled - hit)[own]
         assert point.summary.names == names[own]
         np.testing.assert_allclose(point.summary.iou, iou, rtol=0.02)  # ties up to rounding
         assert point.summary.mean_iou == pytest.approx(iou.mean(), rel=0.02)
