@@ -74,7 +74,8 @@ def test_a_run_that_fails_stops_no_other_and_is_named_with_its_last_line(tmp_pat
     assert [lives(job) for job in jobs] == [2, 2, 1]
 
 
-def test_a_run_that_another_process_trains_is_left_to_it(tmp_path, capsys):
+def test_a_run_that_another_process_trains_is_left_to_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("jax.process_index", lambda: 0)  # for the lock's owner
     jobs = planned(tmp_path, "theirs", "ours", seeds=(0,)).needed()
     with locked(jobs[0].folder):
         runner = Runner(jobs, 2, command())
