@@ -37,6 +37,7 @@ COMMANDS = {
     "doctor": "says before the first step what is wrong with data, weights or machine",
     "prepare": "turns a downloaded data set into one that trains fast",
     "scenes": "generates the quickstart's data set",
+    "caption_tags": "tags photos by the things that their captions name",
     "oracle": "the oracle test of the paper's Table 1",
     "compile_check": "compiles the step for a TPU slice or GPUs that are not here",
     "replay": "repeats the step at which a run diverged",
