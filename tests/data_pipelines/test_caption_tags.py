@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.caption_tags import most_frequent, write_tags
+from data_pipelines.caption_tags import most_frequent, things_of, write_tags
 from data_pipelines.folder import FolderSource
 from data_pipelines.wordnet import WordNet
 from larvseg_jax import cli
@@ -27,8 +27,9 @@ CAPTIONS = {
     "c.jpg": ["A snowboard and a dog near bushes"],
     "d.jpg": ["Nothing to see here"],
     "e.jpg": ["horses"],
+    "f.jpg": ["a horse"],
 }
-SPLITS = {"train": ["a.jpg", "b", "c.jpg", "d.jpg"], "val": ["e.jpg"], "note": "drawn by hand"}
+SPLITS = {"train": ["a.jpg", "b", "c.jpg", "d.jpg"], "val": ["e.jpg", "f.jpg"], "note": "drawn by hand"}
 
 
 @pytest.fixture
@@ -81,6 +82,11 @@ def photos(tmp_path):
 )
 def test_things_and_grounds(word, thing, wordnet):
     assert WordNet(wordnet).thing(word) == thing
+
+
+def test_what_captions_name(wordnet):
+    assert things_of(CAPTIONS["b.jpg"], WordNet(wordnet)) == {"person", "grass"}  # and no camera
+    assert things_of(CAPTIONS["a.jpg"], WordNet(wordnet)) == {"person", "dog", "beach"}
 
 
 def test_the_most_frequent_ones_first_and_then_by_alphabet():
