@@ -103,7 +103,7 @@ def _captions(path: Path) -> dict[str, Sequence[str]]:
     return {Path(name).stem: lines for name, lines in found.items()}
 
 
-def _splits(path: Path, captions: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+def _splits(path: Path, captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """The lists of stems in splits.json; a name with the ending of a file counts as its stem."""
     found = read_json(path)
     lists = {name: stems for name, stems in found.items() if _is_texts(stems)}

@@ -19,6 +19,6 @@ def main(given: Given) -> None:
     """Writes the folder and says what is in it."""
     from data_pipelines.caption_tags import write_tags
 
-    folders = (Path(given.value(flag)).expanduser() for flag in ("from", "wordnet", "out"))
-    counts = write_tags(*folders, given.classes)
+    source, wordnet, out = (Path(given.value(flag)).expanduser() for flag in ("from", "wordnet", "out"))
+    counts = write_tags(source, wordnet, out, given.classes)
     print(f"{given.out}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
