@@ -39,6 +39,7 @@ COMMANDS = {
     "prepare": "turns a downloaded data set into one that trains fast",
     "scenes": "generates the quickstart's data set",
     "features": "runs your photos through the frozen part of a backbone, once for all trainings",
+    "caption_tags": "tags photos by the things that their captions name",
     "oracle": "the oracle test of the paper's Table 1",
     "compile_check": "compiles the step for a TPU slice or GPUs that are not here",
     "replay": "repeats the step at which a run diverged",

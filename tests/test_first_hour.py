@@ -42,13 +42,14 @@ BEHIND = {  # beginning of a command -> what is added to it
 }
 NOT_RUN = {  # beginning of a command -> why not
     "train.py --coordinator=": "several hosts; tests/devices/test_processes.py runs two processes",
-    "python train.py --config=configs/quickstart.py --config.seed=1": "the first command with another seed",
+    "python train.py --config=configs/quickstart.py --config.seed=": "the first command with another seed",
     "python train.py --config=configs/quickstart.py --config.data_root=DIR": "a place that the reader chooses",
     "python -m larvseg_jax.compile_check": "needs a TPU's compiler; tests/compile_check/ where there is one",
     "python -m larvseg_jax.doctor --config=configs/c171": "needs COCO-Stuff; tests/doctor/ examines it without data",
     "python train.py --config=configs/c171": "needs COCO-Stuff and ADE20K",
     "LARVSEG_DATA=DIR python train.py --config=configs/voc_animals.py": "needs PASCAL VOC",
     "python -m data_pipelines.prepare": "needs downloads; tests/data_pipelines/test_prepare_command.py has small ones",
+    "python -m data_pipelines.caption_tags": "needs WordNet; tests/data_pipelines/test_caption_tags.py has a small one",
     "python train.py --config=configs/own_data.py:mydata,size=B": "needs a GPU and AugReg weights",
     "python -m larvseg_jax.doctor --config=configs/own_data.py:mydata": "by tests/configs/test_own_data.py",
     "python train.py --config=configs/own_data.py:mydata": "by tests/configs/test_own_data.py",

@@ -1,0 +1,124 @@
+"""Photos with captions -> photos with tags: python -m data_pipelines.caption_tags; flags: commands/caption_tags.py.
+
+    FROM/images/            photos
+    FROM/captions.json      {file name of a photo: [captions]}
+    FROM/splits.json        {"train": [stems], "val": [stems], ...}
+
+    OUT/images              a link to FROM/images
+    OUT/classes.txt         the classes, by how many training photos they are in
+    OUT/splits.json         the same splits without the photos that have no tag, and "image_labels"
+
+OUT is a data folder (listing.py) that a stream of tags reads. A class is a noun of a thing or ground (wordnet.py) that
+is, in the singular, in the captions of many training photos; all persons are the class "person", because "man" and
+"player" are names of the same region. A photo has a tag if one of its captions says so. What is not said is not there:
+tags are far from complete.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.files import read_json
+from data_pipelines.wordnet import WordNet
+from larvseg_jax import cli
+from larvseg_jax.disk import write_text
+from larvseg_jax.errors import UserError
+
+LEFT_OUT = (
+    *(
+        "air",
+        "camera",
+        "closeup",
+        "equipment",
+        "facing",
+        "female",
+        "hanging",
+        "light",
+        "male",
+        "metal",
+        "orange",
+        "photo",
+    ),
+    *("photograph", "picture", "piece", "plastic", "structure", "surface"),
+)
+"""Frequent nouns by which captions name no region: "in the air", "looks at the camera", "an orange shirt"."""
+
+
+def things_of(captions: Iterable[str], wordnet: WordNet) -> set[str]:
+    """The things that captions name."""
+    words = {word for caption in captions for word in re.findall(r"[^\W\d_]+", caption.lower())}
+    found = (wordnet.thing(word) for word in words)
+    return {"person" if thing[1] == "person" else thing[0] for thing in found if thing} - {*LEFT_OUT}
+
+
+def most_frequent(things: Iterable[set[str]], count: int) -> list[str]:
+    """The `count` names that are in most sets, most frequent first; of equally frequent ones the first by alphabet."""
+    photos = collections.Counter(name for found in things for name in found)
+    return sorted(photos, key=lambda name: (-photos[name], name))[:count]
+
+
+def write_tags(source: Path, wordnet: Path, out: Path, count: int) -> dict[str, int]:
+    """Writes the folder `out`; how many classes and photos it has.
+
+    Args:
+      source: folder with images/, captions.json and splits.json.
+      wordnet: folder of WordNet's files.
+      out: must not exist.
+      count: how many classes, at most.
+
+    Raises:
+      UserError: a file is missing or has another form, or `out` exists.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists: give --out a folder that does not exist yet")
+    if not (source / "images").is_dir():
+        raise UserError(f"{source} has no folder images: give --from a folder with photos and captions.json")
+    captions = _captions(source / "captions.json")
+    splits = _splits(source / "splits.json", captions)
+    nouns = WordNet(wordnet)
+    things = {stem: things_of(lines, nouns) for stem, lines in captions.items()}
+    names = most_frequent((things[stem] for stem in splits["train"]), count)
+    ids = {name: i for i, name in enumerate(names)}
+    tags = {stem: sorted(ids[name] for name in found if name in ids) for stem, found in sorted(things.items())}
+    kept: dict[str, Any] = {name: [stem for stem in stems if tags[stem]] for name, stems in splits.items()}
+    named = {stem for stems in kept.values() for stem in stems}
+    kept["image_labels"] = {stem: labels for stem, labels in tags.items() if stem in named}
+    out.mkdir(parents=True)
+    (out / "images").symlink_to((source / "images").absolute())
+    write_text(out / "classes.txt", "".join(f"{name}\n" for name in names), "make room")
+    write_text(out / "splits.json", json.dumps(kept), "make room")
+    return {"classes": len(names), **{name: len(stems) for name, stems in kept.items() if name != "image_labels"}}
+
+
+def _captions(path: Path) -> dict[str, Sequence[str]]:
+    """Stem -> captions."""
+    found = read_json(path)
+    if not all(_is_texts(lines) for lines in found.values()):
+        raise UserError(f"{path}: write {{file name of a photo: [captions]}}")
+    return {Path(name).stem: lines for name, lines in found.items()}
+
+
+def _splits(path: Path, captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The lists of stems in splits.json; a name with the ending of a file counts as its stem."""
+    found = read_json(path)
+    lists = {name: stems for name, stems in found.items() if _is_texts(stems)}
+    if "train" not in lists:
+        raise UserError(f'{path}: write {{"train": [names of photos], ...}}')
+    stems = {name: [s if s in captions else Path(s).stem for s in listed] for name, listed in lists.items()}
+    for name, listed in stems.items():
+        if unknown := [stem for stem in listed if stem not in captions]:
+            raise UserError(f"{path}: {unknown[0]} in {name} has no captions: add them, or leave it out of the split")
+    return stems
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+if __name__ == "__main__":
+    cli.run("caption_tags")

@@ -1,0 +1,97 @@
+"""Which words name things or grounds, by WordNet's own files (index.noun, data.noun, noun.exc, verb.exc, cntlist.rev).
+
+They are a few megabytes of text (Debian's package wordnet-base, or the `dict` folder of WordNet 3.0 or 3.1) and need no
+library.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator
+from pathlib import Path
+
+from larvseg_jax.errors import UserError
+
+KINDS = {
+    5: "animal",
+    6: "artifact",
+    13: "food",
+    17: "object",
+    18: "person",
+    19: "phenomenon",
+    20: "plant",
+    27: "substance",
+}
+"""Lexicographer files whose nouns can be a region of a photo. Parts of bodies are not: they lie in another."""
+
+PERSONS = ("person", "people", "someone", "somebody")
+"""Persons whose first sense stands elsewhere, as the root of all persons or as a group."""
+
+ENDINGS = (
+    ("ches", "ch"), ("shes", "sh"), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ies", "y"), ("men", "man"), ("s", ""),
+)  # fmt: skip
+"""How regular plurals end (morphy(7WN)); the first that gives a noun counts."""
+
+SHORTEST = 3  # letters: "us", "his", "was" would be plurals of nouns
+
+
+class WordNet:
+    """Nouns of things and grounds.
+
+    Args:
+      folder: where the files are.
+
+    Raises:
+      UserError: a file is missing or is not WordNet's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        kinds = {line[0]: int(line[1]) for line in _lines(folder / "data.noun", 2)}
+        self._first = {line[0]: kinds.get(line[-int(line[2])], 0) for line in _lines(folder / "index.noun", 6)}
+        self._singular = {line[0]: line[1] for line in _lines(folder / "noun.exc", 2)}
+        verbs = {line[0]: line[1] for line in _lines(folder / "verb.exc", 2)}
+        self._as_noun: collections.Counter[str] = collections.Counter()
+        self._as_other: collections.Counter[str] = collections.Counter()
+        for key, _, count in _lines(folder / "cntlist.rev", 3):
+            lemma, _, sense = key.partition("%")
+            (self._as_noun if sense.startswith("1:") else self._as_other)[lemma] += int(count)
+        self._as_other.update({word: self._as_other[verb] for word, verb in verbs.items() if word != verb})
+
+    def thing(self, word: str) -> tuple[str, str] | None:
+        """The singular and the kind (KINDS) of a lower-case word; None if it names no thing.
+
+        It does if the first, that is the most frequent, sense of the noun is of such a kind, and the word is no more
+        often a verb, an adjective or an adverb in WordNet's tagged texts than it is a noun.
+        """
+        if word in PERSONS:
+            return word, "person"
+        noun = self._lemma(word)
+        if noun is None or self._first[noun] not in KINDS:
+            return None
+        if max(self._as_other[noun], self._as_other[word]) > self._as_noun[noun]:
+            return None
+        return noun, KINDS[self._first[noun]]
+
+    def _lemma(self, word: str) -> str | None:
+        """The singular of a noun that WordNet has."""
+        candidates = [self._singular.get(word, word), word]
+        candidates += [word.removesuffix(end) + new for end, new in ENDINGS if word.endswith(end)]
+        return next((c for c in candidates if len(c) >= SHORTEST and c in self._first), None)
+
+
+def _lines(path: Path, fields: int) -> Iterator[list[str]]:
+    """The lines of a file in words, without the licence, which is indented."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for number, line in enumerate(file, 1):
+                if not line.startswith(" "):
+                    words = line.split()
+                    if len(words) < fields:
+                        raise UserError(
+                            f"{path}:{number} has {len(words)} fields, not {fields}: give WordNet's own file"
+                        )
+                    yield words
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): give --wordnet the folder of WordNet (Debian: wordnet-base)"
+        ) from error
