@@ -93,7 +93,7 @@ def measure(classes: int, steps: int) -> str:
         mesh = assemble.mesh_of(run)
         method = assemble.make_method(run, mesh)
         state = assemble.fresh_state(run, mesh, method)
-        step = assemble.lower_step(run, mesh, state, method).compile()
+        step = assemble.seeded(run, mesh, assemble.lower_step(run, mesh, state, method).compile())
         batches = map(assemble.batch_placer(run, mesh), assemble.host_batches(run, assemble.open_streams(run), 0))
         metrics: Any = None
         for _ in range(3):

@@ -18,13 +18,15 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.evaluate import evaluate_checkpoint
 from larvseg_jax.train import train
 from tests import tiny
+from tests.child import environment
 
 REPOSITORY = Path(__file__).parent.parent
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_FLAGS", "JAX_NUMPY"))}
-    return subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=REPOSITORY, env=environment(), capture_output=True, text=True
+    )
 
 
 def assert_refused(result: subprocess.CompletedProcess, *parts: str) -> None:

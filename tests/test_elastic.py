@@ -35,15 +35,6 @@ class StopAt(Stopping):
 def run_on(tmp_path, monkeypatch):
     """Trains on some of this process's devices, as if there were no others, until a step; the state it returns."""
     data = tiny.write_data(tmp_path / "data").parent
-    lower = assemble.lower_step
-
-    class Quick:
-        """Compiled without optimisation: compiling is most of the time these tests take."""
-
-        def __init__(self, *arguments):
-            self.compile = lambda: lower(*arguments).compile({"xla_backend_optimization_level": 0})
-
-    monkeypatch.setattr(assemble, "lower_step", Quick)
 
     def run_on(workdir, shape, until=None, shard_backbone=False):
         config = tiny.get_config()

@@ -1,7 +1,6 @@
 """A disk that is full costs what could not be written meanwhile, and nothing else."""
 
 import dataclasses
-import os
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from larvseg_jax.weights.checkpoint import Checkpoints
 from larvseg_jax.weights.record import Record
 from larvseg_jax.weights.saves import Saves
 from tests import tiny
+from tests.child import environment
 from tests.full_disk import full_disk
 
 REPOSITORY = Path(__file__).parent.parent
@@ -171,10 +171,9 @@ def test_a_run_goes_on_through_a_full_disk(tmp_path):
     flags = [f"--config.{name}={config[name]}" for name in kept]
     flags += ["--config.checkpoint.every=3", "--config.evals.val.every=100000"]
     command = [sys.executable, "train.py", "--config=tests/tiny.py", *flags]
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     text = []
     with subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=REPOSITORY, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         try:
             read_until("step 4/60", process, text)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from larvseg_jax.training.finite import Diverged, check_state
 from larvseg_jax.training.state import TrainState
 from larvseg_jax.weights.checkpoint import Checkpoints
 from tests import tiny
+from tests.child import environment
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -208,13 +208,12 @@ def test_a_run_goes_on_with_other_data_once_that_is_accepted(data, tmp_path):
 
 def stopped_by(number: signal.Signals, data: Path, workdir: Path, ready) -> tuple[int, str]:
     """Starts a long run, sends a signal once it is `ready`; exit code and stderr."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_FLAGS", "JAX_NUMPY"))}
     arguments = [f"--config.workdir={workdir}", f"--config.data_root={data}", "--config.total_steps=100000"]
     with (output := workdir.with_suffix(".out")).open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "train.py", "--config=tests/tiny.py", *arguments, "--config.checkpoint.every=100000"],
             cwd=REPOSITORY,
-            env=environment | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"},
+            env=environment(PYTHONUNBUFFERED="1"),
             stdout=file,
             stderr=subprocess.PIPE,
             text=True,

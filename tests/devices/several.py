@@ -1,6 +1,5 @@
 """Starts several processes of one run of tests/tiny.py on this machine, and says what became of them."""
 
-import os
 import re
 import socket
 import subprocess
@@ -13,6 +12,7 @@ GLOO = ("[Gloo] Rank ", " is connected to ", " peer ranks. ", "Expected number o
 # train.py, and a list of the files and folders that its Python makes, changes or moves.
 WATCHED = """
 import os, runpy, sys
+from tests.child import environment
 touched = open(sys.argv[1], "w", buffering=1)
 def watch(event, arguments):
     writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
@@ -33,12 +33,8 @@ def start(workdir, *options, devices=(4, 4), own=()):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_FLAGS", "JAX_NUMPY"))}
-    environment |= {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": f"{workdir}_programs"}
     processes = []
     for i, count in enumerate(devices):
-        # Without optimisation: compiling is most of the time these tests take.
-        flags = f"--xla_force_host_platform_device_count={count} --xla_backend_optimization_level=0"
         joining = [f"--coordinator=localhost:{port}", f"--num_processes={len(devices)}", f"--process_id={i}"]
         command = [sys.executable, "-c", WATCHED, f"{workdir}_{i}_touched.txt", "--config=tests/tiny.py"]
         command += [f"--config.workdir={workdir}", *options, *(own[i] if i < len(own) else ()), *joining]
@@ -46,8 +42,7 @@ def start(workdir, *options, devices=(4, 4), own=()):
             done = subprocess.Popen(
                 command,
                 cwd=REPOSITORY,
-                env=environment
-                | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": f"{workdir}_programs"},
+                env=environment(count, JAX_COMPILATION_CACHE_DIR=f"{workdir}_programs"),
                 stdout=out,
                 stderr=out,
             )

@@ -21,7 +21,7 @@ def run_steps(config, mesh):
     batches = host_batches(run, open_streams(run), 0)
     place, state = batch_placer(run, mesh), fresh_state(run, mesh)
     # Compiled without optimisation: compiling is most of the time these tests take.
-    step = seeded(run, mesh, lower_step(run, mesh, state).compile({"xla_backend_optimization_level": 0}))
+    step = seeded(run, mesh, lower_step(run, mesh, state).compile())
     losses, gradients = [], {}
     for _ in range(STEPS):
         state, metrics = step(state, place(next(batches)))

@@ -48,7 +48,7 @@ def step_of(config):
     """A run's step, compiled for one process with one device: this one."""
     run, mesh = from_config(config), one_device()
     lowered = lower_step(run, mesh, state_layout(run, mesh))
-    return seeded(run, mesh, lowered.compile({"xla_backend_optimization_level": 0}))
+    return seeded(run, mesh, lowered.compile())
 
 
 def on_one_device(config, steps, state=None, step=None):

@@ -80,7 +80,7 @@ def config(**mesh):
 def compiled_step(shape, shard_backbone=False):
     run, mesh = from_config(config(shard_backbone=shard_backbone)), make_mesh(*shape)
     # Without optimisation of the machine code: which device sends what to which is settled before.
-    return lower_step(run, mesh, state_layout(run, mesh)).compile({"xla_backend_optimization_level": 0}).as_text()
+    return lower_step(run, mesh, state_layout(run, mesh)).compile().as_text()
 
 
 @pytest.mark.slow

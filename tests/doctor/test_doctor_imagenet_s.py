@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow  # the largest vocabulary takes seconds
 
 def test_both_evaluations_are_told_apart_and_other_is_named(tmp_path):
     prepare(ImageNetS, write(tmp_path / "in", tree("tar")), tmp_path)
-    config = c171_i21k.get_config()
+    config = c171_i21k.get_config("imagenet_s")
     config.data_root = str(tmp_path)
     run = from_config(config)
     texts = {f.where: f.text for f in classes.classes_section(run).findings if f.where.startswith("evals.")}

@@ -115,7 +115,7 @@ def change_devices(run: Run, whole: Run, steps: int) -> tuple[Row, float]:
     for devices in DEVICES:
         row.tries += 1
         try:
-            life = run.start({"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"})
+            life = run.start(devices=devices)
             run.until_steps(life, steps)
             if life.end(signal.SIGTERM) not in (128 + signal.SIGTERM, 0):
                 raise Failure(f"exit code {life.process.returncode} on {devices} devices: {life.text()[-300:]}")

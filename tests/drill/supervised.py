@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import re
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.training import history
+from tests.child import environment
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 PATIENCE = 300.0  # seconds; whoever takes longer hangs
@@ -63,12 +63,11 @@ class Run:
         self.checkpoints = self.workdir / "checkpoints"
         self._lives = 0
 
-    def start(self, environment: Mapping[str, str] | None = None, before: Sequence[str] = ()) -> Life:
-        """Starts a process; `environment` is added to this one's, the command stands behind the words of `before`."""
+    def start(self, more: Mapping[str, str] | None = None, before: Sequence[str] = (), devices: int = 1) -> Life:
+        """Starts a process; `more` is added to its environment, the command stands behind the words of `before`."""
         self._lives += 1
         output = self.folder / f"{self.workdir.name}_{self._lives:03d}.txt"
-        own = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-        own |= {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(self.folder / "xla"), **(environment or {})}
+        own = environment(devices, JAX_COMPILATION_CACHE_DIR=str(self.folder / "xla"), **(more or {}))
         command = [*before, sys.executable, "train.py", *self._flags, f"--config.workdir={self.workdir}"]
         with output.open("wb") as file:
             process = subprocess.Popen(command, cwd=REPOSITORY, env=own, stdout=file, stderr=subprocess.STDOUT)

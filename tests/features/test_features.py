@@ -64,7 +64,7 @@ def trained(run, batches):
     mesh = assemble.mesh_of(run)
     method = assemble.make_method(run, mesh)
     state = assemble.fresh_state(run, mesh, method)
-    step = assemble.lower_step(run, mesh, state, method).compile({"xla_backend_optimization_level": 0})
+    step = assemble.seeded(run, mesh, assemble.lower_step(run, mesh, state, method).compile())
     found = []
     for batch in batches:
         state, metrics = step(state, assemble.batch_placer(run, mesh)(batch))

@@ -1,6 +1,5 @@
 """larvseg grid as people call it: a real small grid, interrupted and resumed; and what is wrong with a command line."""
 
-import os
 import re
 import signal
 import subprocess
@@ -21,9 +20,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 1500.0  # seconds; a machine may be busy
-QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}  # to compile
 GRID = """
 from larvseg_jax.grid.description import Grid, Row, Table
+from tests.child import environment
 
 TINY = "tests/tiny.py"
 STEPS = {"total_steps": 40, "checkpoint.every": 10, "evals.val.every": 1000}
@@ -45,10 +44,9 @@ def grid(tmp_path, monkeypatch) -> str:
 
 
 def larvseg_grid(*arguments: str) -> subprocess.Popen:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_FLAGS", "JAX_NUMPY"))}
     words = [sys.executable, "-m", "larvseg_jax", "grid", *arguments]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return subprocess.Popen(words, cwd=REPOSITORY, env=environment | {"JAX_PLATFORMS": "cpu"} | QUICK, **pipes)
+    return subprocess.Popen(words, cwd=REPOSITORY, env=environment(), **pipes)
 
 
 def end(process: subprocess.Popen) -> tuple[int, str, str]:

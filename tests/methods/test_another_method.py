@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.train import train
 from larvseg_jax.weights.stored_checkpoint import read_checkpoint
 from tests import tiny
+from tests.child import environment
 from tests.methods import prototypes
 
 REPOSITORY = Path(__file__).parents[2]
@@ -120,12 +120,11 @@ def test_the_best_class_is_that_of_the_nearest_prototype(trained, data):
 
 
 def start(workdir: Path, data: Path) -> subprocess.Popen:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_FLAGS", "JAX_NUMPY"))}
     arguments = [f"--config.workdir={workdir}", f"--config.data_root={data}", f"--config.total_steps={STEPS}"]
     return subprocess.Popen(
         [sys.executable, "train.py", "--config=tests/methods/prototypes.py", *arguments],
         cwd=REPOSITORY,
-        env=environment | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "xla")},
+        env=environment(JAX_COMPILATION_CACHE_DIR=str(workdir.parent / "xla")),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

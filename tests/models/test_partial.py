@@ -1,7 +1,5 @@
 """A backbone in two parts gives what it gives whole."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from larvseg_jax.models.vit import VisionTransformer, ViTConfig
 VIT = ViTConfig(
     width=16, depth=3, num_heads=2, mlp_dim=32, patch_size=4, image_size=12, drop_path=0.5, layer_norm_epsilon=1e-3
 )
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+compiled = jax.jit
 
 
 @pytest.fixture(scope="module")

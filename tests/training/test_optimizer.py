@@ -93,7 +93,7 @@ def test_what_is_frozen_does_not_move_and_has_no_state(name):
     run, mesh = from_config(config), make_mesh(2, 1, jax.devices()[:2])
     state = fresh_state(run, mesh)
     before = jax.device_get(state)
-    step = seeded(run, mesh, lower_step(run, mesh, state).compile({"xla_backend_optimization_level": 0}))
+    step = seeded(run, mesh, lower_step(run, mesh, state).compile())
     after, _ = step(state, random_batch(run, mesh))
     moved = set()
     for (path, old), new in zip(

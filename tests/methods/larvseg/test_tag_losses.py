@@ -1,7 +1,5 @@
 """L_cls and L_aux of one stream, against the loops of reference.py: pairs without a region, and what has a gradient."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +24,7 @@ OPTIONS = {
     "class_block": 3,
 }
 
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+compiled = jax.jit
 
 
 def unit_vectors(rng, *shape):

@@ -50,7 +50,7 @@ CASES = {
     "off": ("cross_image", "all", 0.0, 0.0, set()),
 }
 # Compiled without optimisation: compiling is most of the time these tests take.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+compiled = jax.jit
 
 
 @dataclasses.dataclass
