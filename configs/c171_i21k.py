@@ -4,14 +4,15 @@
     python train.py --config=configs/c171_i21k.py:ca=off              baseline
     python train.py --config=configs/c171_i21k.py:ca=off,sample=100   as released (there with 11,276 synsets)
     python train.py --config=configs/c171_i21k.py:share=title         synsets of one name share a row (20,165 rows)
-    python train.py --config=configs/c171_i21k.py:imagenet_s    evaluates on ImageNet-S, too, where its data is
+    python train.py --config=configs/c171_i21k.py:imagenet_s           evaluates on ImageNet-S, too
     ... :paper    :share=none    :duplicates=separate
 
 The paper shows pictures and gives no number. Here: not yet run. Evaluated on COCO-Stuff (`val`, which chooses the best
-checkpoint) and, with `:imagenet_s`, on ImageNet-S, whose 919 synsets have masks, twice: `val_imagenet_s` lets these 919 compete and ignores
-pixels that show none of them ("other"); in `val_imagenet_s_open` all 21,841 synsets compete, and whatever is none of
-the 919 is "other", in truth and prediction, as in the protocol of ImageNet-S: only there mistakes around the object
-count. Both are looked at seldom, for they have 12,419 photos. How mIoU falls as ever more classes compete:
+checkpoint) and, with `:imagenet_s`, on ImageNet-S, whose 919 synsets have masks, twice: `val_imagenet_s` lets these 919
+compete and ignores pixels that show none of them ("other"); in `val_imagenet_s_open` all 21,841 synsets compete, and
+whatever is none of the 919 is "other", in truth and prediction, as in the protocol of ImageNet-S: only there mistakes
+around the object count. Both are looked at seldom, for they have 12,419 photos. How mIoU falls as
+ever more classes compete:
 
     python evaluate.py --run=runs/c171_i21k --vocabulary_curve=runs/c171_i21k/vocabulary_curve.json
 
