@@ -66,19 +66,6 @@ def test_an_update_of_zero_changes_no_bit_of_what_is_frozen():
     assert kept["head"] == 2
 
 
-def test_the_first_step_has_no_backward_pass_through_what_is_frozen():
-    """The products of the program: those of a frozen backbone are done once, those of one that learns three times."""
-
-    def backbone_products(frozen):
-        run, mesh = run_of(frozen, width=64, mlp_dim=256, depth=4, drop_path=0.0), make_mesh(8, 1)
-        method = assemble.make_method(run, mesh)
-        analysis = assemble.lower_step(run, mesh, assemble.state_layout(run, mesh, method), method).compile()
-        return analysis.cost_analysis()["flops"]
-
-    learning, frozen = backbone_products(""), backbone_products(BACKBONE)
-    assert frozen < 0.45 * learning  # a third, and the head's
-
-
 def test_frozen_blocks_drop_no_paths_and_the_others_do():
     def losses(frozen):
         run, mesh = run_of(frozen, drop_path=0.9), one_device()
