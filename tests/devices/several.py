@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.child import environment
+
 REPOSITORY = Path(__file__).parent.parent.parent
 GLOO = ("[Gloo] Rank ", " is connected to ", " peer ranks. ", "Expected number of connected peer ranks is : ")
 
 # train.py, and a list of the files and folders that its Python makes, changes or moves.
 WATCHED = """
 import os, runpy, sys
-from tests.child import environment
 touched = open(sys.argv[1], "w", buffering=1)
 def watch(event, arguments):
     writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)

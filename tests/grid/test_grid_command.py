@@ -14,7 +14,8 @@ from larvseg_jax.grid.plan import plan
 from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.training import history
 from tests import tiny
-from tests.grid.test_report import tables_of
+from tests.child import environment
+from tests.grid.test_grid_page import tables_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
@@ -22,7 +23,6 @@ REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 1500.0  # seconds; a machine may be busy
 GRID = """
 from larvseg_jax.grid.description import Grid, Row, Table
-from tests.child import environment
 
 TINY = "tests/tiny.py"
 STEPS = {"total_steps": 40, "checkpoint.every": 10, "evals.val.every": 1000}
