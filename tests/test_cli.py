@@ -104,6 +104,7 @@ def spoil_tag(folder: Path) -> str:
     return r"p12.*9.*0\.\.4"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [spoil_label, spoil_size, spoil_picture, spoil_tag])
 def test_bad_data_stops_the_run_with_its_name(config, spoil):
     message = spoil(Path(config.data_root) / "tiny")

@@ -96,7 +96,7 @@ def test_a_changed_number_is_found(given, tmp_path, capsys, file, array, change_
     assert f"FAILED {file}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("file", ["vit_s0", "vit_npz_s0_io"])
+@pytest.mark.parametrize("file", ["vit_s0", pytest.param("vit_npz_s0_io", marks=pytest.mark.slow)])
 def test_the_backbone_has_the_epsilon_that_was_recorded(given, tmp_path, capsys, file):
     copy(given, tmp_path, [file, "vit_npz_s0_weights"])
 

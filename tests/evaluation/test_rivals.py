@@ -121,6 +121,7 @@ def test_what_rivals_win_is_other(kind):
     assert summary.pixel_acc == pytest.approx(hit.sum() / labels.sum())
 
 
+@pytest.mark.slow
 def test_many_classes_are_searched_and_give_the_same_scores():
     classes = SEARCHED_FROM + 3
     vocabulary = Vocabulary(tuple(map(str, range(classes))))
@@ -133,6 +134,7 @@ def test_many_classes_are_searched_and_give_the_same_scores():
         evaluator(few, vocabulary, linear(few, all_vectors), 3)(jnp.float32(1), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resize", ["logits", "labels"])
 def test_a_search_equals_all_logits_stitched(resize):
     config = EvalConfig(scale=(48, 16), window=WINDOW, stride=10, resize=resize)

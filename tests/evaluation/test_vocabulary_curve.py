@@ -75,6 +75,7 @@ class Toy:
         return Linear(plain.scores, plain.vectors, embed, scale)
 
 
+@pytest.mark.slow
 def test_every_point_is_what_its_vocabulary_scores_alone():
     vocabulary = Vocabulary(NAMES, base=("h", "d"), novel=("a", "t", "k"))
     whole, toy = whole_label_set(vocabulary), Toy(vectors_of(len(NAMES)))

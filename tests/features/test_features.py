@@ -108,6 +108,7 @@ def assert_same_training(cached, pictures, *, losses, gradients):
     assert pictures[-1][1]["tags/L_aux"] > 0  # the bank was written, read, and taken for full
 
 
+@pytest.mark.slow
 def test_losses_gradients_and_bank_are_those_of_the_pictures(data, one_view, one_device):
     config = config_of(data, features=one_view)
     config.optimizer.update(name="sgd", learning_rate=0.05, weight_decay=0.0, warmup_steps=0)
@@ -206,6 +207,7 @@ def test_options_that_tokens_do_not_depend_on_may_differ(data, three_views):
     assert len(assemble.open_streams(from_config(config))) == 2
 
 
+@pytest.mark.slow
 def test_features_of_other_weights_are_refused_by_name(data, three_views, one_device):
     run = from_config(config_of(data, features=three_views))
     params = assemble.fresh_state(run, assemble.mesh_of(run)).params
@@ -221,6 +223,7 @@ def test_features_of_other_weights_are_refused_by_name(data, three_views, one_de
     check_weights(run, params)
 
 
+@pytest.mark.slow
 def test_an_interrupted_making_goes_on_with_what_is_missing(data, three_views, tmp_path, monkeypatch):
     """In shards of four records, one of them gone and one half written."""
     monkeypatch.setattr(making, "records_of_a_shard", lambda arrays: 4)

@@ -56,6 +56,7 @@ def test_it_is_a_method(data, tmp_path):
     assert isinstance(assemble.make_method(run, make_mesh(1, 1, jax.devices()[:1])), Method)
 
 
+@pytest.mark.slow
 def test_it_trains_and_its_memory_is_the_running_mean_of_its_classes(data, tmp_path):
     """Two steps by hand: the losses fall to the generic step, the prototypes to plain NumPy."""
     run, mesh = from_config(config_of(data, tmp_path)), make_mesh(1, 1, jax.devices()[:1])

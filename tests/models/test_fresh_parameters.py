@@ -68,6 +68,7 @@ def test_the_backbone(stem):
     assert len(seen) == len(drawn), "two parameters are the same draw"
 
 
+@pytest.mark.slow
 def test_registers_are_drawn_and_branches_begin_small():
     """Registers that are the same at first would stay the same; the scales are those DINOv2's training begins with."""
     config = dataclasses.replace(CONFIG, registers=6, layer_scale=True)

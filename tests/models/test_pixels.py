@@ -23,6 +23,7 @@ def normalised(levels, mean_and_std):
     return jnp.asarray((levels / 255 - mean) / std, jnp.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pixels", KNOWN)
 @pytest.mark.parametrize("stem", ["patch", "conv"])
 def test_the_network_sees_what_its_weights_know(pixels, stem):

@@ -73,6 +73,7 @@ def direct_logits(run, params, names, image, windows):
     return np.einsum("Hp,pqn,Wq->HWn", rows, mosaic, columns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [None, GREY_RED])
 @pytest.mark.parametrize("windows", [Windows((64, 16), 16, 8), Windows((64, 30), 16, 16)], ids=str)
 def test_prediction_equals_the_whole_map(run_folder, photo, names, windows):

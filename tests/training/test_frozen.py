@@ -50,6 +50,7 @@ def moved(frozen, steps=2):
     return {path_name(path): old.tobytes() != new.tobytes() for (path, old), new in pairs}
 
 
+@pytest.mark.slow
 def test_what_is_frozen_keeps_its_bytes():
     changed = moved(common.frozen_but_last(2, 1))
     still = {name for name, has in changed.items() if not has}
@@ -66,6 +67,7 @@ def test_an_update_of_zero_changes_no_bit_of_what_is_frozen():
     assert kept["head"] == 2
 
 
+@pytest.mark.slow
 def test_frozen_blocks_drop_no_paths_and_the_others_do():
     def losses(frozen):
         run, mesh = run_of(frozen, drop_path=0.9), one_device()
@@ -133,6 +135,7 @@ def test_the_start_says_how_many_parameters_move():
     assert describe_parameters("back", params) == "1,212 parameters, 12 of which move and 1,200 are frozen"
 
 
+@pytest.mark.slow
 def test_a_step_taken_apart_has_the_norms_of_what_moves(tmp_path, one_device):
     config = tiny.get_config()
     config.data_root = str(tiny.write_data(tmp_path).parent)

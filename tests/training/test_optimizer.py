@@ -85,7 +85,8 @@ def random_batch(run, mesh):
     return jax.tree.map(fill, abstract_batch(run, mesh))
 
 
-@pytest.mark.parametrize("name", ["sgd", pytest.param("adamw", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_what_is_frozen_does_not_move_and_has_no_state(name):
     config = tiny.get_config()
     config.optimizer.update(name=name, weight_decay=0.5 if name == "adamw" else 0.0, warmup_steps=0)

@@ -23,6 +23,7 @@ def test_random_numbers_are_those_of_the_seed(seed):
     np.testing.assert_array_equal(*keys)
 
 
+@pytest.mark.slow
 def test_the_step_is_the_same_program_for_all_seeds():
     mesh = make_mesh(1, 1, jax.devices()[:1])
     programs = {lower_step(run, mesh, state_layout(run, mesh)).as_text() for run in (run_of(0), run_of(1))}

@@ -51,6 +51,7 @@ def save(folder, record, state, scores):
         return checkpoints.steps()
 
 
+@pytest.mark.slow
 def test_the_best_one_outlives_all_restarts(tmp_path, record, state):
     assert save(tmp_path, record, state, {10: 0.2, 20: 0.5, 30: 0.3, 32: None}) == [20, 30, 32]
     assert save(tmp_path, record, state, {35: 0.1}) == [20, 32, 35]

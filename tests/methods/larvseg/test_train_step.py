@@ -146,7 +146,9 @@ def reference_bank(bank):
     return reference.Bank(bank.slots, bank.cursor, bank.wraps)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case != "cross_image")) for case in CASES]
+)
 def test_losses_and_bank_of_consecutive_steps(case):
     run = run_of(case)
     bank, seen = reference_bank(run.states[0].memory), set()
