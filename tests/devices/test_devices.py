@@ -20,7 +20,6 @@ def run_steps(config, mesh):
     run = from_config(config)
     batches = host_batches(run, open_streams(run), 0)
     place, state = batch_placer(run, mesh), fresh_state(run, mesh)
-    # Compiled without optimisation: compiling is most of the time these tests take.
     step = seeded(run, mesh, lower_step(run, mesh, state).compile())
     losses, gradients = [], {}
     for _ in range(STEPS):

@@ -24,8 +24,6 @@ OPTIONS = {
     "class_block": 3,
 }
 
-compiled = jax.jit
-
 
 def unit_vectors(rng, *shape):
     x = rng.standard_normal(shape)
@@ -69,7 +67,7 @@ def test_a_tag_without_a_region_counts_as_a_pair_of_loss_zero(names):
     patches[0, ..., 0], patches[0, ..., 1] = cosines, np.sqrt(1 - cosines**2)
     tags = np.array([[1, -1], [2, 4], [1, -1]], np.int32)
     bank, table = MemoryBank.empty(len(VOCABULARY.classes), 2, WIDTH), table_of(vectors)
-    step = compiled(lambda x: tag_losses(x, table, jnp.asarray(tags), bank, stream, options, True))
+    step = jax.jit(lambda x: tag_losses(x, table, jnp.asarray(tags), bank, stream, options, True))
     ours, writes = step(patches)
     (l_cls, l_aux), pairs = expected_losses(patches, table, tags, stream, bank, options)
     assert [pair.weights is None for pair in pairs] == [True, False, False, False]
@@ -103,7 +101,7 @@ def test_attention_is_a_constant_of_the_gradient(variant):
     point = [np.float64(x) for x in (patches, vectors)]
     (_, loss), pairs = expected(*point)
     assert {pair.background for pair in pairs} >= {"other labels", "mined"}
-    value, gradients = compiled(jax.value_and_grad(ours, argnums=(0, 1)))(patches, vectors)
+    value, gradients = jax.jit(jax.value_and_grad(ours, argnums=(0, 1)))(patches, vectors)
     np.testing.assert_allclose(value, loss, rtol=1e-5)
     h = 1e-5
     for _ in range(3):

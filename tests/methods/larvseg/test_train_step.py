@@ -49,8 +49,6 @@ CASES = {
     "own_bank": ("own_bank", "all", 0.5, 0.0, {"other labels", "mined", "nothing"}),  # "one" still writes
     "off": ("cross_image", "all", 0.0, 0.0, set()),
 }
-# Compiled without optimisation: compiling is most of the time these tests take.
-compiled = jax.jit
 
 
 @dataclasses.dataclass
@@ -82,7 +80,7 @@ def run_of(case):
         loss = dataclasses.replace(STREAMS[name].loss, lambda_aux=weight)
         streams[name] = STREAMS[name]._replace(loss=loss)
     method = larvseg(Config(gamma_init=2.0, seg_loss_mean=seg_loss_mean, ca_classifier=ca), streams)
-    step = compiled(make_train_step(method, make_optimizer(OPTIMIZER, STEPS), seed=SEED))
+    step = jax.jit(make_train_step(method, make_optimizer(OPTIMIZER, STEPS), seed=SEED))
     rng = np.random.default_rng(SEED)
     run = Run(method, [batch(rng) for _ in range(STEPS)], [jax.device_get(first_state(method))], [])
     for data in run.batches:
@@ -131,7 +129,7 @@ def outputs_of(case):
     def outputs(params, data):
         return {s.name: segment(method.model, params, data[s.name]["image"], s.label_set) for s in method.streams}
 
-    return compiled(outputs)
+    return jax.jit(outputs)
 
 
 def reference_step(case, index, bank, params=None, frozen=None):
@@ -237,7 +235,7 @@ def test_drop_path_is_a_function_of_seed_and_step():
     data = {"left": masks, "right": masks}
 
     def step_with(seed):
-        return compiled(make_train_step(method, make_optimizer(OPTIMIZER, STEPS), seed=seed))
+        return jax.jit(make_train_step(method, make_optimizer(OPTIMIZER, STEPS), seed=seed))
 
     step = step_with(seed=0)
     once, again = (jax.device_get(step(state, data)) for _ in range(2))
