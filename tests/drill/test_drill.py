@@ -14,10 +14,8 @@ from tests.drill.supervised import Run
 STEPS = 60
 SLICE = [
     "kill -9 while a checkpoint is written",
-    "full disk at the start",
     "newest checkpoint damaged",
     "clock jumps",
-    "data removed, put back",
 ]
 
 
