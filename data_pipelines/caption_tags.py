@@ -29,23 +29,11 @@ from larvseg_jax import cli
 from larvseg_jax.disk import write_text
 from larvseg_jax.errors import UserError
 
-LEFT_OUT = (
-    *(
-        "air",
-        "camera",
-        "closeup",
-        "equipment",
-        "facing",
-        "female",
-        "hanging",
-        "light",
-        "male",
-        "metal",
-        "orange",
-        "photo",
-    ),
-    *("photograph", "picture", "piece", "plastic", "structure", "surface"),
-)
+_NO_REGION = """
+air camera closeup equipment facing female hanging light male metal orange photo photograph picture piece plastic
+structure surface
+"""
+LEFT_OUT = frozenset(_NO_REGION.split())
 """Frequent nouns by which captions name no region: "in the air", "looks at the camera", "an orange shirt"."""
 
 
@@ -53,7 +41,7 @@ def things_of(captions: Iterable[str], wordnet: WordNet) -> set[str]:
     """The things that captions name."""
     words = {word for caption in captions for word in re.findall(r"[^\W\d_]+", caption.lower())}
     found = (wordnet.thing(word) for word in words)
-    return {"person" if thing[1] == "person" else thing[0] for thing in found if thing} - {*LEFT_OUT}
+    return {"person" if thing[1] == "person" else thing[0] for thing in found if thing} - LEFT_OUT
 
 
 def most_frequent(things: Iterable[set[str]], count: int) -> list[str]:

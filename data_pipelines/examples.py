@@ -14,6 +14,7 @@ from data_pipelines.decode import decode_image
 from data_pipelines.faults import Fault, raise_first
 from data_pipelines.mask_evidence import smeared
 from data_pipelines.orientation import turned_mask
+from larvseg_jax.console import printable
 from larvseg_jax.errors import DataError, UserError
 from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
 
@@ -86,8 +87,9 @@ class LabelMap:
         """Match `names` (by class id) with the stream's classes; UserError if none is shared."""
         columns = np.array([label_set.column(name) for name in names], np.int32)
         if not (columns >= 0).any():
+            shown = printable(", ".join(names[:3]))
             raise UserError(
-                f"{where}: none of its {len(names)} classes ({', '.join(names[:3])}, ...) is among the "
+                f"{where}: none of its {len(names)} classes ({shown}, ...) is among the "
                 f"stream's {len(label_set)} ({', '.join(label_set.names[:3])}, ...): correct `classes`"
             )
         if ignore is not None and 0 <= ignore < len(names):

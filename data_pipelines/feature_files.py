@@ -120,7 +120,7 @@ def read_facts(folder: Path) -> FeatureFacts:
             f"{file} cannot be read ({error.strerror}): make the features (python -m larvseg_jax.features), or train "
             "without them by --config.features="
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = type(error).__name__
         raise UserError(f"{file} does not describe features ({reason}): delete {folder}, make them anew") from error
 

@@ -7,10 +7,13 @@ library.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from larvseg_jax.errors import UserError
+
+T = TypeVar("T")
 
 KINDS = {
     5: "animal",
@@ -46,15 +49,17 @@ class WordNet:
     """
 
     def __init__(self, folder: Path) -> None:
-        kinds = {line[0]: int(line[1]) for line in _lines(folder / "data.noun", 2)}
-        self._first = {line[0]: kinds.get(line[-int(line[2])], 0) for line in _lines(folder / "index.noun", 6)}
-        self._singular = {line[0]: line[1] for line in _lines(folder / "noun.exc", 2)}
-        verbs = {line[0]: line[1] for line in _lines(folder / "verb.exc", 2)}
+        kinds = dict(_entries(folder / "data.noun", lambda line: (line[0], int(line[1]))))
+        # The third word says how many senses there are, the last ones where these stand, the most frequent first.
+        senses = _entries(folder / "index.noun", lambda line: (line[0], line[-int(line[2])]))
+        self._first = {lemma: kinds.get(first, 0) for lemma, first in senses}
+        self._singular = dict(_entries(folder / "noun.exc", lambda line: (line[0], line[1])))
+        verbs = dict(_entries(folder / "verb.exc", lambda line: (line[0], line[1])))
         self._as_noun: collections.Counter[str] = collections.Counter()
         self._as_other: collections.Counter[str] = collections.Counter()
-        for key, _, count in _lines(folder / "cntlist.rev", 3):
+        for key, count in _entries(folder / "cntlist.rev", lambda line: (line[0], int(line[2]))):
             lemma, _, sense = key.partition("%")
-            (self._as_noun if sense.startswith("1:") else self._as_other)[lemma] += int(count)
+            (self._as_noun if sense.startswith("1:") else self._as_other)[lemma] += count
         self._as_other.update({word: self._as_other[verb] for word, verb in verbs.items() if word != verb})
 
     def thing(self, word: str) -> tuple[str, str] | None:
@@ -79,18 +84,17 @@ class WordNet:
         return next((c for c in candidates if len(c) >= SHORTEST and c in self._first), None)
 
 
-def _lines(path: Path, fields: int) -> Iterator[list[str]]:
-    """The lines of a file in words, without the licence, which is indented."""
+def _entries(path: Path, entry: Callable[[list[str]], T]) -> Iterator[T]:
+    """What `entry` makes of the words of each line, but for the licence, which is indented."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, 1):
-                if not line.startswith(" "):
-                    words = line.split()
-                    if len(words) < fields:
-                        raise UserError(
-                            f"{path}:{number} has {len(words)} fields, not {fields}: give WordNet's own file"
-                        )
-                    yield words
+                if line.startswith(" "):
+                    continue
+                try:
+                    yield entry(line.split())
+                except (ValueError, IndexError):
+                    raise UserError(f"{path}:{number} is no line of WordNet's: give WordNet's own file") from None
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}): give --wordnet the folder of WordNet (Debian: wordnet-base)"

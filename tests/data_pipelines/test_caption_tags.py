@@ -124,7 +124,7 @@ def test_missing_files_and_a_folder_that_exists_are_user_errors(photos, wordnet,
     with pytest.raises(UserError, match="exists: give --out"):
         write_tags(photos, wordnet, photos, 4)
     (wordnet / "verb.exc").write_text("does\n")
-    with pytest.raises(UserError, match=r"verb.exc:1 has 1 fields"):
+    with pytest.raises(UserError, match=r"verb.exc:1 is no line of WordNet"):
         write_tags(photos, wordnet, tmp_path / "tagged", 4)
     (wordnet / "noun.exc").unlink()
     with pytest.raises(UserError, match=r"noun.exc cannot be read .* --wordnet"):

@@ -264,7 +264,8 @@ FALL = class_list("imagenet_21k").ids
 P_FALL = class_list("imagenet_21k_p_fall11").ids
 P_WINTER = class_list("imagenet_21k_p_winter21").ids
 AUTHORS = class_list("imagenet_11k").ids
-NOT_P_WINTER = [wnid for wnid in FALL if wnid not in set(P_WINTER)]
+_IN_FALL, _IN_P_WINTER = set(FALL), set(P_WINTER)
+NOT_P_WINTER = [wnid for wnid in FALL if wnid not in _IN_P_WINTER]
 WINTER = [*P_WINTER, *NOT_P_WINTER[: 19167 - len(P_WINTER)]]  # a set of its size and inclusions
 
 
@@ -277,7 +278,7 @@ WINTER = [*P_WINTER, *NOT_P_WINTER[: 19167 - len(P_WINTER)]]  # a set of its siz
         (P_FALL, "21k-p fall-2011", 11_797_632),
         (P_WINTER, "21k-p winter-2021", 11_060_223),
         (AUTHORS, "larvseg 11k", None),
-        ([wnid for wnid in AUTHORS if wnid in set(FALL)], "larvseg 11k", None),
+        ([wnid for wnid in AUTHORS if wnid in _IN_FALL], "larvseg 11k", None),
         (WINTER[1:], "partial", None),
         (WINTER[:-1], "partial", None),
         ((*WINTER[1:], NOT_P_WINTER[-1]), "partial", None),  # its number, but not all of 21K-P

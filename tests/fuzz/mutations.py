@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+from larvseg_jax.errors import UserError
+
 Mutation = Callable[[Random, bytes], bytes]
 
 _NUMBERS = (
@@ -81,6 +83,14 @@ def changed_json(rng: Random, data: bytes) -> bytes:
         deep = rng.choice(("[" * 5000 + "]" * 5000, '{"a":' * 5000 + "0" + "}" * 5000, "9" * 5000))
         text = text.replace(rng.choice(("null", "true", "1", '"x"', "[]", "{}")), deep, 1)
     return text.encode()
+
+
+def parsed(data: bytes) -> Any:
+    """What JSON holds; UserError if it is none, as the readers of files say."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"no JSON ({error})") from error
 
 
 def changed_value(rng: Random, value: Any) -> Any:

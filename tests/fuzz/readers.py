@@ -30,8 +30,9 @@ from larvseg_jax.weights.record import Record
 from tests import tiny
 from tests.conftest import REPOSITORY
 from tests.fuzz import mutations
+from tests.fuzz.derived import captions_reader, features_reader, wordnet_reader
 from tests.fuzz.reader import Reader
-from tests.fuzz.weights import npz_reader, pth_reader, safetensors_reader
+from tests.fuzz.weights import backbone_readers, npz_reader, pth_reader, safetensors_reader
 
 CLASSES = ("cat", "dog", "sky")
 _CHECKPOINT = REPOSITORY / "tests/data/version_0_1.tar.xz"
@@ -50,10 +51,7 @@ def _settings() -> Reader:
     seeds = [json.dumps(each).encode() for each in (*settings, _old_record()["settings"])]
 
     def read(content: bytes, _folder: Path) -> None:
-        try:
-            settings = json.loads(content)
-        except (ValueError, RecursionError) as error:  # they come out of files whose readers say so
-            raise UserError(f"no JSON ({error})") from error
+        settings = mutations.parsed(content)
         from_config(settings if isinstance(settings, dict) else {"streams": settings})
 
     return Reader("settings", seeds, mutations.changed_json, read, 12)
@@ -227,4 +225,5 @@ def readers(folder: Path) -> list[Reader]:
     return [
         *(npz_reader(), pth_reader(folder), safetensors_reader(), _settings(), _records(), _metrics()),
         *(_classes(), _splits(folder), _folders(), *_pictures(), _metadata(), _archives()),
+        *(*backbone_readers(folder), features_reader(folder), captions_reader(folder), wordnet_reader()),
     ]

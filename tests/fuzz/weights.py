@@ -11,23 +11,26 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import safe_open
 
 from larvseg_jax.config import network_sections
 from larvseg_jax.errors import UserError
+from larvseg_jax.models.vit import VisionTransformer
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.vocabulary import Vocabulary
 from larvseg_jax.weights.augreg import read_augreg
 from larvseg_jax.weights.original import OriginalCheckpoint, vit_config
-from larvseg_jax.weights.pretrained import fit
+from larvseg_jax.weights.pretrained import check_pretrained, fit
 from larvseg_jax.weights.safetensors_file import load_safetensors
 from larvseg_jax.weights.stored_weights import POSITIONS
 from tests.conftest import REPOSITORY
 from tests.fuzz import mutations
 from tests.fuzz.reader import Reader
 from tests.weights.pth_files import write_pth
+from tests.weights.recordings import recording
 
 _EXPORTED = REPOSITORY / "tests/data/version_0_1.safetensors"
 _VIT = ViTConfig(width=8, depth=1, num_heads=2, mlp_dim=12, patch_size=4, image_size=12)
@@ -91,6 +94,33 @@ def pth_reader(folder: Path) -> Reader:
     return Reader(
         "pth", seeds, mutations.changed_zip(lambda rng, _, data: mutations.changed_bytes(rng, data)), read, 14
     )
+
+
+def backbone_readers(folder: Path) -> list[Reader]:
+    """Backbones of other implementations, in each kind of file."""
+    names = ("hf_dinov2", "timm_deit_distilled", "facebook_dinov2", "hf5_dinov2_registers")
+    recorded = [recording(name) for name in names]
+    vit = ViTConfig(**recorded[0].options)
+    side = vit.patch_size
+    picture = jax.ShapeDtypeStruct((1, side, side, 3), "float32")
+    layout = {"backbone": jax.eval_shape(VisionTransformer(vit).init, jax.random.key(0), picture)["params"]}
+    changed = {
+        ".npz": mutations.changed_zip(mutations.changed_npy),
+        ".pth": mutations.changed_zip(lambda rng, _, data: mutations.changed_bytes(rng, data)),
+        ".safetensors": mutations.changed_safetensors,
+    }
+
+    def reader(suffix: str) -> Reader:
+        seeds = [each.write(folder / f"backbone{suffix}").read_bytes() for each in recorded]
+
+        def read(content: bytes, own: Path) -> None:
+            path = own / f"x{suffix}"
+            path.write_bytes(content)
+            check_pretrained(path, layout, vit, ())
+
+        return Reader(f"backbone{suffix}", seeds, changed[suffix], read, 4)
+
+    return [reader(suffix) for suffix in changed]
 
 
 def stored_safetensors() -> tuple[dict[str, np.ndarray], dict[str, str]]:
