@@ -84,7 +84,10 @@ def test_nothing_waits_for_a_checkpoint_whose_folder_could_not_be_made(tmp_path)
         checkpoints.save(RECORD, STATES[2], 2, None)
         checkpoints.settle()
         (tmp_path / "checkpoints").unlink()
-        (tmp_path / "aside").rename(tmp_path / "checkpoints")
+        # A thread of the save that failed may be about to make the folder, so the one put back is not renamed onto it.
+        (tmp_path / "checkpoints").mkdir(exist_ok=True)
+        for kept in (tmp_path / "aside").iterdir():
+            kept.rename(tmp_path / "checkpoints" / kept.name)
         checkpoints.save(RECORD, STATES[3], 3, None)
     assert checkpoints.steps() == [1, 3]
     for thread in threading.enumerate():  # for twenty minutes, and the end of the program for them
