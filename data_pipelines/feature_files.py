@@ -1,7 +1,8 @@
-"""Cached features: what the first blocks of a backbone make of the photos of a stream, in files.
+"""Cached features: what the first blocks of a backbone make of photos, in files.
 
-The folder of a stream holds shards of ArrayRecord and features.json, which says what they are. Record
-photo * views + view is one view of one photo: its tokens and its supervision, in the format of safetensors.
+The folder of a stream, or of an evaluation, holds shards of ArrayRecord and features.json, which says what they are.
+Record photo * views + view of a stream is one view of one photo: its tokens and its supervision, in the format of
+safetensors. Record photo of an evaluation has the tokens of all windows of a photo.
 """
 
 from __future__ import annotations
@@ -33,18 +34,19 @@ _SHARD_BYTES = 2**28
 
 @dataclasses.dataclass(frozen=True)
 class FeatureFacts:
-    """What the features of a stream are.
+    """What the features of a stream or of an evaluation are.
 
     Attributes:
       weights: path -> digest of every parameter that had a part in them.
       model: options of the backbone that they depend on.
-      stream: options of the stream that they depend on: its source and its view.
-      classes: names of the columns of labels and tags.
+      stream: options of the stream that they depend on: its source and its view; of an evaluation, its source and
+        its windows.
+      classes: names of the columns of labels and tags; an evaluation has none.
       blocks: how many blocks they have been through.
       photos: how many there are.
       views: of each photo.
       seed: of the views.
-      arrays: name -> [shape, dtype] of the arrays of a record.
+      arrays: name -> [shape, dtype] of the arrays of a record; of an evaluation, of one window.
       records_per_shard: in every shard but the last.
       made: by which weights and code; whatever it says, the features are the same.
     """
@@ -174,12 +176,21 @@ class FeatureRecords:
 
     def read(self, photo: int, view: int) -> tuple[str, dict[str, np.ndarray]]:
         """The id of a photo, and the arrays of one of its views; DataError if they cannot be read."""
-        number = photo * self.facts.views + view
+        return self._record(photo * self.facts.views + view, windows=False)
+
+    def windows(self, photo: int) -> tuple[str, list[dict[str, np.ndarray]]]:
+        """Of an evaluation: the id of a photo, and the arrays of each of its windows; DataError as `read`."""
+        name, arrays = self._record(photo, windows=True)
+        return name, [{k: x[i] for k, x in arrays.items()} for i in range(len(arrays[TOKENS[0]]))]
+
+    def _record(self, number: int, windows: bool) -> tuple[str, dict[str, np.ndarray]]:
         try:
             arrays = safetensors.numpy.load(self._records[number])
             name = arrays.pop("id").tobytes().decode("utf-8", "surrogateescape")
             found = {k: arrays[k].astype(spec.dtype, copy=False) for k, spec in self.facts.specs.items()}
-            if any(found[k].shape != spec.shape for k, spec in self.facts.specs.items()):
+            # Photos have one window or several.
+            lengths = {x.shape[:1] for x in found.values()} if windows else {()}
+            if any(found[k].shape != (*of, *spec.shape) for k, spec in self.facts.specs.items() for of in lengths):
                 raise ValueError("an array has another shape")
         except (RuntimeError, ValueError, KeyError, IndexError, safetensors.SafetensorError) as error:
             what = f"{self._folder}, record {number}: cannot be read ({' '.join(str(error).split())[:200]})"

@@ -13,6 +13,7 @@ from data_pipelines.sources import open_source
 from data_pipelines.streams import HostBatch, Stream, iterate, open_stream, step_batches
 from larvseg_jax import stored_features
 from larvseg_jax.config import Experiment
+from larvseg_jax.console import console
 from larvseg_jax.devices.mesh import WHOLE, make_mesh, padded_rows
 from larvseg_jax.devices.sharding import state_shardings
 from larvseg_jax.evaluation.evaluator import Evaluator
@@ -136,5 +137,9 @@ def make_evaluators(run: Experiment, mesh: Mesh, method: Method | None = None) -
         )
         definitions = run.catalogue.definitions(config.class_list, config.base_novel)
         scorer = method.scorer(label_set)
-        evaluators[name] = Evaluator(config, source, label_set, run.vocabulary, definitions, scorer, mesh)
+        evaluator = Evaluator(config, source, label_set, run.vocabulary, definitions, scorer, mesh)
+        if run.features is not None:
+            evaluator.stored, story = stored_features.open_evaluation(run, name, evaluator.photos)
+            console.print(f"  evaluation {name}: from {story}")
+        evaluators[name] = evaluator
     return evaluators

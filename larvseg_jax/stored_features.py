@@ -22,6 +22,7 @@ from larvseg_jax.config import Experiment
 from larvseg_jax.console import first_few
 from larvseg_jax.devices.sharding import path_name
 from larvseg_jax.errors import UserError
+from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.models.frozen import below_block, frozen_blocks
 from larvseg_jax.options import changes
 from larvseg_jax.weights.digest import digest
@@ -70,6 +71,34 @@ def open_streams(run: Experiment) -> dict[str, Stream]:
     return opened
 
 
+def evaluation_folder(name: str) -> str:
+    """The folder of an evaluation, among those of the streams."""
+    return f"evals.{name}"
+
+
+def open_evaluation(run: Experiment, name: str, photos: int) -> tuple[FeatureRecords | None, str]:
+    """The tokens of the windows of an evaluation's first `photos` photos, and where it gets its windows from, in words.
+
+    None where there are none, or of other options than the evaluation has today: it looks at its photos then.
+
+    Raises:
+      UserError: shards are missing or damaged.
+    """
+    if run.features is None:
+        return None, "photos"
+    folder = run.features / evaluation_folder(name)
+    if not folder.exists():
+        return None, f"photos, since {folder} does not exist"
+    facts = read_facts(folder)
+    here = {"model": model_options(run), "evals": evaluation_options(run.evals[name]), "blocks": first_block(run)}
+    differences = changes({"model": facts.model, "evals": facts.stream, "blocks": facts.blocks}, here)
+    if facts.photos < photos:
+        differences.append(f"it has {photos} photos, was {facts.photos}")
+    if differences:
+        return None, f"photos, since {folder} holds something else ({first_few(differences, 3, '; ')})"
+    return FeatureRecords(folder, facts), "features"
+
+
 def data_facts(run: Experiment, name: str) -> dict[str, Any]:
     """What the batches of a stream depend on besides the config: which features they are; {} without."""
     if run.features is None:
@@ -89,6 +118,12 @@ def stream_options(run: Experiment, name: str) -> dict[str, Any]:
     return _plain({"source": dataclasses.asdict(stream.source), **dataclasses.asdict(stream.view)})
 
 
+def evaluation_options(config: EvalConfig) -> dict[str, Any]:
+    """The options of an evaluation that the tokens of its windows depend on."""
+    windows = {"scale": config.scale, "window": config.window, "stride": config.stride}
+    return _plain({"source": dataclasses.asdict(config.source), **windows})
+
+
 def weights_below(params: PyTree, block: int) -> dict[str, int]:
     """Path -> digest of every parameter that has a part in the tokens which enter a block."""
     leaves = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
@@ -100,7 +135,8 @@ def check_weights(run: Experiment, params: PyTree) -> None:
     """UserError if the run's features were made with other weights than it has now."""
     if run.features is None:
         return
-    for name in run.streams:
+    evaluations = [evaluation_folder(name) for name in run.evals]
+    for name in [*run.streams, *(folder for folder in evaluations if (run.features / folder).exists())]:
         facts = read_facts(run.features / name)
         ours = weights_below(params, facts.blocks)
         other = [

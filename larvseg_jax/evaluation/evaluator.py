@@ -8,15 +8,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Int32, PyTree
+from jaxtyping import Array, Int32, PyTree
 
 from data_pipelines.examples import Source
+from data_pipelines.feature_files import FeatureRecords
 from larvseg_jax.devices.mesh import WHOLE, batch_sharding
 from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.metrics import Summary
 from larvseg_jax.evaluation.scoring import evaluate
 from larvseg_jax.evaluation.search import SEARCHED_FROM, Search
 from larvseg_jax.methods.method import Dense, Linear, as_linear
+from larvseg_jax.models.partial import StoredTokens
 from larvseg_jax.vocabulary import LabelSet, Vocabulary
 from larvseg_jax.vocabulary.base_novel import BaseNovel
 
@@ -36,6 +38,7 @@ class Evaluator:
       source: the photos with their masks.
       label_set: the classes that compete.
       keep: numbers of the photos whose label maps are kept, e.g. for a report.
+      stored: tokens of the photos' windows, where the scorer's method begins at tokens; None: it sees the photos.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Evaluator:
         keep: Collection[int] = (),
     ) -> None:
         self.config, self.source, self.label_set, self.keep = config, source, label_set, keep
+        self.stored: FeatureRecords | None = None
         self._vocabulary, self._definitions = vocabulary, definitions
         # Rivals are left to the search, in which OTHER, a column of no class, never wins.
         searched = label_set.rivals > 0 or (isinstance(scorer, Linear) and len(label_set) >= SEARCHED_FROM)
@@ -79,6 +83,7 @@ class Evaluator:
             definitions=self._definitions,
             keep=self.keep,
             label_map_of=search,
+            stored=self.stored,
         )
         return Evaluation(summary, label_maps)
 
@@ -91,13 +96,18 @@ def gathered(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
 def make_patch_values(function: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., jax.Array]:
     """`Dense.scores` or `Linear.features`, whose last argument are pictures, for NumPy's pictures (b, H, W, 3).
 
-    They give (b, h, w, n) on the patch grid, float32. Only the classes of the scorer compete (method 10). b must be a
-    multiple of the mesh's `data`; the values come back whole on every device. Of several processes each passes all
-    pictures and gets all values; the work in between is split over the devices of all.
+    Or for the tokens of pictures, `leading` and `patches`. They give (b, h, w, n) on the patch grid, float32. Only the
+    classes of the scorer compete (method 10). b must be a multiple of the mesh's `data`; the values come back whole on
+    every device. Of several processes each passes all pictures and gets all values; the work in between is split over
+    the devices of all.
     """
-    compiled = gathered(function, mesh)
 
-    def place(images: np.ndarray) -> jax.Array:
-        return jax.make_array_from_callback(images.shape, batch_sharding(mesh), images.__getitem__)
+    def of_windows(*arguments: Any) -> Array:
+        *state, windows = arguments
+        return function(*state, StoredTokens(**windows) if isinstance(windows, dict) else windows)
 
-    return lambda *arguments: compiled(*arguments[:-1], place(arguments[-1]))
+    def place(array: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(array.shape, batch_sharding(mesh), array.__getitem__)
+
+    compiled = gathered(of_windows, mesh)
+    return lambda *arguments: compiled(*arguments[:-1], jax.tree.map(place, arguments[-1]))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Int32, PyTree
 
 from data_pipelines.examples import Source
+from data_pipelines.feature_files import FeatureRecords
 from larvseg_jax.console import track
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation import sliding_window
@@ -23,8 +25,8 @@ from larvseg_jax.vocabulary.base_novel import BaseNovel
 
 _PREFETCHED = 4  # photos decoded ahead of the device
 
-PatchValues = Callable[[np.ndarray], "jax.Array | np.ndarray"]
-"""(W, S, S, 3) normalised windows -> (W, h, w, n) float32 values of their patches; jitted, W fixed."""
+PatchValues = Callable[[PyTree], PyTree]
+"""W windows -> (W, h, w, n) float32 values of their patches; jitted, W fixed."""
 
 LabelMapOf = Callable[[Float32[np.ndarray, "n h w k"], tuple[int, int], tuple[int, int]], Int32[np.ndarray, "H W"]]
 """Patch values of a photo's windows, its size at test resolution and its own -> columns at its own size."""
@@ -32,13 +34,21 @@ LabelMapOf = Callable[[Float32[np.ndarray, "n h w k"], tuple[int, int], tuple[in
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-    """A photo on its way through the network: its windows, its size at test resolution, its label in columns."""
+    """A photo on its way through the network.
+
+    Attributes:
+      index: its number in the source.
+      id: its name.
+      label: of its own size, in columns.
+      test_size: its height and width at test resolution.
+      windows: normalised pictures (s, s, 3), or what the first blocks have made of these (`leading`, `patches`).
+    """
 
     index: int
     id: str
     label: Int32[np.ndarray, "H W"]
     test_size: tuple[int, int]
-    windows: Float32[np.ndarray, "n s s 3"]
+    windows: Sequence[PyTree]
 
 
 def evaluate(
@@ -52,6 +62,7 @@ def evaluate(
     definitions: Sequence[BaseNovel] = (),
     keep: Collection[int] = (),
     label_map_of: LabelMapOf | None = None,
+    stored: FeatureRecords | None = None,
 ) -> tuple[Summary, dict[int, Int32[np.ndarray, "H W"]]]:
     """Scores a model on photos at their own resolution.
 
@@ -67,12 +78,14 @@ def evaluate(
       keep: numbers of the photos whose label maps are wanted.
       label_map_of: see `LabelMapOf`; by default the values are logits of the label set's columns, and those beyond
         (padding) are cut off.
+      stored: tokens of the photos' windows, which `patch_values` takes then in place of pictures.
 
     Returns:
       The scores, and the predicted label map of each photo in `keep`.
 
     Raises:
       UserError: values that are not finite, with the photo's id.
+      DataError: a photo or its stored tokens cannot be read.
     """
     if label_map_of is None:
         columns = len(label_set)
@@ -84,7 +97,7 @@ def evaluate(
     scored = label_set.scored
     counts = SegmentationCounts.zeros(scored)
     kept: dict[int, np.ndarray] = {}
-    photos = photo_values(patch_values, photos_of(source, total, config), batch)
+    photos = photo_values(patch_values, photos_of(source, range(total), config, stored), batch)
     for photo, values in track(photos, total, "evaluation"):
         if not np.isfinite(values).all():
             raise UserError(f"logits of photo {photo.id!r} are not finite: the weights have diverged")
@@ -108,51 +121,67 @@ def label_map(
     return sliding_window.resize_label_map(labels, *size) if config.resize == "labels" else labels
 
 
-def photos_of(source: Source, total: int, config: EvalConfig) -> Iterator[Photo]:
-    """The photos in order, decoded and cut a few ahead in threads."""
+def photos_of(
+    source: Source, numbers: Sequence[int], config: EvalConfig, stored: FeatureRecords | None = None
+) -> Iterator[Photo]:
+    """The photos with these numbers in order, decoded and cut a few ahead in threads."""
 
     def load(index: int) -> Photo:
         example = source[index]
         image = example["image"]
         test_size = config.windows.test_size(image.shape)
-        return Photo(index, example["id"], example["label"], test_size, config.windows.cut(image))
+        if stored is not None:
+            return Photo(index, example["id"], example["label"], test_size, _stored(stored, index, example["id"]))
+        return Photo(index, example["id"], example["label"], test_size, list(config.windows.cut(image)))
 
     with futures.ThreadPoolExecutor(_PREFETCHED) as pool:
-        loading = collections.deque(pool.submit(load, i) for i in range(min(_PREFETCHED, total)))
-        for following in range(_PREFETCHED, total + _PREFETCHED):
+        waiting = iter(numbers)
+        loading = collections.deque(pool.submit(load, i) for i in itertools.islice(waiting, _PREFETCHED))
+        while loading:
             photo = loading.popleft().result()
-            if following < total:
-                loading.append(pool.submit(load, following))
+            loading.extend(pool.submit(load, i) for i in itertools.islice(waiting, 1))
             yield photo
 
 
-def photo_values(
-    patch_values: PatchValues, photos: Iterator[Photo], batch: int
-) -> Iterator[tuple[Photo, Float32[np.ndarray, "n h w k"]]]:
-    """Sends windows in full batches and gives each photo its windows' values, in order.
+def _stored(stored: FeatureRecords, index: int, photo: str) -> list[dict[str, np.ndarray]]:
+    name, windows = stored.windows(index)
+    if name != photo:
+        raise UserError(
+            f"photo {index} is {photo!r}, and the features of the evaluation have {name!r} in its place: make them anew"
+        )
+    return windows
+
+
+def photo_values(patch_values: PatchValues, photos: Iterator[Photo], batch: int) -> Iterator[tuple[Photo, Any]]:
+    """Sends windows in full batches and gives each photo its windows' values (arrays (n, ...)), in order.
 
     One batch stays in flight, so that the device computes while the host stitches.
     """
     pending: collections.deque[Photo] = collections.deque()
-    windows: list[np.ndarray] = []  # not sent yet
+    windows: list[PyTree] = []  # not sent yet
     in_flight: collections.deque[Any] = collections.deque()  # sent, not fetched
-    arrived: collections.deque[np.ndarray] = collections.deque()  # fetched, kept for the rest of the photo
+    arrived: collections.deque[PyTree] = collections.deque()  # fetched, kept for the rest of the photo
 
-    def finished(at_most: int) -> Iterator[tuple[Photo, np.ndarray]]:
+    def finished(at_most: int) -> Iterator[tuple[Photo, Any]]:
         while len(in_flight) > at_most:
-            arrived.extend(np.asarray(in_flight.popleft()))
+            values = jax.tree.map(np.asarray, in_flight.popleft())
+            arrived.extend(jax.tree.map(lambda x, i=i: x[i], values) for i in range(batch))
         while pending and len(pending[0].windows) <= len(arrived):
             photo = pending.popleft()
-            yield photo, np.stack([arrived.popleft() for _ in photo.windows])
+            yield photo, _stack([arrived.popleft() for _ in photo.windows])
 
     for photo in photos:
         pending.append(photo)
         windows.extend(photo.windows)
         while len(windows) >= batch:
-            in_flight.append(patch_values(np.stack(windows[:batch])))
+            in_flight.append(patch_values(_stack(windows[:batch])))
             del windows[:batch]
             yield from finished(at_most=1)
     if windows:
-        filler = [np.zeros_like(windows[0])] * (batch - len(windows))
-        in_flight.append(patch_values(np.stack(windows + filler)))
+        filler = [jax.tree.map(np.zeros_like, windows[0])] * (batch - len(windows))
+        in_flight.append(patch_values(_stack(windows + filler)))
     yield from finished(at_most=0)
+
+
+def _stack(items: Sequence[PyTree]) -> PyTree:
+    return jax.tree.map(lambda *x: np.stack(x), *items)

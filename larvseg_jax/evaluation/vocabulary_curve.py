@@ -110,7 +110,9 @@ def vocabulary_curve(
     embed = make_patch_values(scorers[0].embed, mesh)
     batch = config.batch_size + -config.batch_size % mesh.shape["data"]
     total = min(config.limit or len(source), len(source))
-    photos = photo_values(lambda windows: embed(params, memory, windows), photos_of(source, total, config), batch)
+    photos = photo_values(
+        lambda windows: embed(params, memory, windows), photos_of(source, range(total), config), batch
+    )
     for photo, patches in track(photos, total, "evaluation"):
         if not np.isfinite(patches).all():
             raise UserError(f"features of photo {photo.id!r} are not finite: the weights have diverged")

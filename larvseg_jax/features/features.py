@@ -1,4 +1,4 @@
-"""Makes cached features: the photos of a run's streams, through the blocks of its backbone that do not move."""
+"""Makes cached features: the photos of a run's streams and evaluations, through the blocks that do not move."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,12 +29,26 @@ from larvseg_jax import assemble
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import console, first_few, in_bytes, stage, track
 from larvseg_jax.errors import UserError
+from larvseg_jax.evaluation.evaluator import Evaluator
+from larvseg_jax.evaluation.scoring import photo_values, photos_of
 from larvseg_jax.features.encoder import Encoder, TokenDtype
 from larvseg_jax.models.frozen import frozen_blocks
 from larvseg_jax.options import changes
 from larvseg_jax.provenance import versions
-from larvseg_jax.stored_features import model_options, stream_options, weights_below
+from larvseg_jax.stored_features import (
+    evaluation_folder,
+    evaluation_options,
+    model_options,
+    stream_options,
+    weights_below,
+)
 from larvseg_jax.training.lock import locked
+
+Record = dict[str, np.ndarray]
+RecordsOf = Callable[[np.ndarray], Iterator[Record]]
+"""The numbers of some records, in order -> the records."""
+
+_USUAL_WINDOWS = 2  # of a photo that is no square: for the size of shards
 
 
 def make_features(
@@ -42,10 +56,12 @@ def make_features(
 ) -> None:
     """Writes the features of every stream of a run to `out`/<stream>; goes on with the shards that are missing.
 
+    And those of the windows of every evaluation to `out`/evals.<name>.
+
     Args:
-      run: its streams, its backbone, its `pretrained` weights.
+      run: its streams and evaluations, its backbone, its `pretrained` weights.
       out: the folder.
-      views: of each photo: crops and colours drawn by (seed, stream, photo, view) as the stream draws them.
+      views: of each photo of a stream: crops and colours drawn by (seed, stream, photo, view) as the stream draws them.
       blocks: of the backbone that photos go through; None: all that are frozen.
       dtype: of the tokens.
 
@@ -57,12 +73,20 @@ def make_features(
     run = dataclasses.replace(run, features=None)  # it is pictures that are read
     with locked(out):
         with stage("weights"):
-            encoder = Encoder(run, assemble.mesh_of(run), blocks, dtype)
+            mesh = assemble.mesh_of(run)
+            encoder = Encoder(run, mesh, blocks, dtype)
             console.print(f"  {encoder.story}")
         with stage("features"):
             for name, stream in assemble.open_streams(run).items():
                 facts = _facts(run, name, stream, encoder, views, blocks)
-                _write(run, name, stream, out / name, facts, encoder)
+                size = in_bytes(facts.records * facts.record_bytes)
+                records = functools.partial(_records, run, name, stream, facts, encoder)
+                _write(name, out / name, facts, f"{facts.photos:,} photos x {views} views ({size})", records)
+            for name, evaluator in assemble.make_evaluators(run, mesh).items():
+                facts = _evaluation_facts(run, evaluator, encoder, blocks)
+                records = functools.partial(_evaluation_records, evaluator, encoder, f"evaluation {name}")
+                photos = f"the windows of {facts.photos:,} photos"
+                _write(f"evaluation {name}", out / evaluation_folder(name), facts, photos, records)
 
 
 def _blocks(run: Experiment, asked: int | None) -> int:
@@ -95,26 +119,20 @@ def _facts(run: Experiment, name: str, stream: Stream, encoder: Encoder, views: 
         seed=run.seed,
         arrays=arrays,
         records_per_shard=records_of_a_shard(arrays),
-        made={"weights": run.pretrained or "from scratch", "dtype": run.vit.dtype, "versions": versions()},
+        made=_made(run),
     )
 
 
-def _write(run: Experiment, name: str, stream: Stream, folder: Path, facts: FeatureFacts, encoder: Encoder) -> None:
-    """The shards of a stream that are not there yet."""
+def _write(name: str, folder: Path, facts: FeatureFacts, photos: str, records_of: RecordsOf) -> None:
+    """The shards that are not there yet."""
     _begin(folder, facts)
     shards = facts.shards(folder)
     missing = [(path, records) for path, records in shards if not path.is_file()]
-    count = sum(len(records) for _, records in missing)
-    size = facts.records * facts.record_bytes
-    there = len(shards) - len(missing)
-    written = f"; {there} of {len(shards)} shards are there" if there else ""
-    what = f"{facts.photos:,} photos x {facts.views} views after {facts.blocks} blocks"
-    console.print(f"  {name}: {what}, {in_bytes(size)}{written}")
+    written = f"; {len(shards) - len(missing)} of {len(shards)} shards are there" if len(missing) < len(shards) else ""
+    console.print(f"  {name}: {photos} after {facts.blocks} blocks{written}")
     if not missing:
         return
-    numbers = np.concatenate([np.asarray(records) for _, records in missing])
-    batches = -(-count // encoder.size)
-    records = _records(encoder, track(_batches(run, name, stream, facts, numbers, encoder.size), batches, name))
+    records = records_of(np.concatenate([np.asarray(records) for _, records in missing]))
     for path, wanted in missing:
         write_shard(path, itertools.islice(records, len(wanted)))
 
@@ -149,19 +167,57 @@ def _batches(
     return cast(Iterator[HostBatch], iterate(dataset, 0, run.data_threads))
 
 
-def _records(encoder: Encoder, batches: Iterable[HostBatch]) -> Iterator[dict[str, np.ndarray]]:
-    """The records of some batches; while the host writes those of one, the device has the next."""
-    for batch, tokens in _one_ahead((batch, encoder(batch["image"])) for batch in batches):
+def _records(
+    run: Experiment, name: str, stream: Stream, facts: FeatureFacts, encoder: Encoder, numbers: np.ndarray
+) -> Iterator[Record]:
+    """The records of a stream with these numbers; while the host writes those of one batch, the device has the next."""
+    batches = _batches(run, name, stream, facts, numbers, encoder.size)
+    tracked = track(batches, -(-len(numbers) // encoder.size), name)
+    for batch, tokens in _one_ahead((batch, encoder(batch["image"])) for batch in tracked):
         found = {name: np.asarray(x) for name, x in tokens.items()}
         for i, photo in enumerate(batch["id"]):
-            for name in TOKENS:
-                if not np.isfinite(found[name][i]).all():
-                    raise UserError(
-                        f"photo {photo}: its tokens are no numbers of {found[name].dtype} (too large, or the weights "
-                        "are damaged): use weights of another size"
-                    )
             labels = {k: batch[k][i] for k in batch if k not in ("id", "valid", "image")}
-            yield {"id": id_array(str(photo)), **{k: found[k][i] for k in TOKENS}, **labels}
+            yield _record(str(photo), {k: found[k][i] for k in TOKENS}) | labels
+
+
+def _evaluation_facts(run: Experiment, evaluator: Evaluator, encoder: Encoder, blocks: int) -> FeatureFacts:
+    config = evaluator.config
+    arrays = encoder.layout(config.window)
+    return FeatureFacts(
+        weights=weights_below(encoder.params, blocks),
+        model=model_options(run),
+        stream=evaluation_options(config),
+        classes=(),
+        blocks=blocks,
+        photos=evaluator.photos,
+        views=1,
+        seed=0,  # nothing is drawn
+        arrays=arrays,
+        records_per_shard=max(1, records_of_a_shard(arrays) // _USUAL_WINDOWS),
+        made=_made(run),
+    )
+
+
+def _evaluation_records(evaluator: Evaluator, encoder: Encoder, name: str, numbers: np.ndarray) -> Iterator[Record]:
+    """The records of the photos of an evaluation with these numbers, each with all its windows."""
+    photos = photos_of(evaluator.source, [int(number) for number in numbers], evaluator.config)
+    for photo, tokens in photo_values(encoder, iter(track(photos, len(numbers), name)), encoder.size):
+        yield _record(photo.id, tokens)
+
+
+def _record(photo: str, tokens: Mapping[str, np.ndarray]) -> Record:
+    """UserError if tokens are not finite."""
+    for x in tokens.values():
+        if not np.isfinite(x).all():
+            raise UserError(
+                f"photo {photo}: its tokens are no numbers of {x.dtype} (too large, or the weights are damaged): use "
+                "weights of another size"
+            )
+    return {"id": id_array(photo), **tokens}
+
+
+def _made(run: Experiment) -> dict[str, Any]:
+    return {"weights": run.pretrained or "from scratch", "dtype": run.vit.dtype, "versions": versions()}
 
 
 def _one_ahead(items: Iterable[Any]) -> Iterator[Any]:

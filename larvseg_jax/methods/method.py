@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
 from data_pipelines.views import View
+from larvseg_jax.models.partial import StoredTokens
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.vocabulary import LabelSet
 
@@ -23,6 +24,9 @@ Metrics = dict[str, Float[Array, ""]]
 that is 0 before is none yet."""
 
 Images = Float[Array, "b height width 3"]
+
+Seen = Images | StoredTokens
+"""Pictures; where the task has a first block, also the tokens that enter it."""
 
 
 class StreamTask(NamedTuple):
@@ -85,7 +89,7 @@ class Dense:
       reads_memory: whether the memory matters; else it may be None.
     """
 
-    scores: Callable[[PyTree, PyTree, Images], Float[Array, "b h w n"]]
+    scores: Callable[[PyTree, PyTree, Seen], Float[Array, "b h w n"]]
     reads_memory: bool = dataclasses.field(default=False, kw_only=True)
 
 
@@ -100,10 +104,10 @@ class Linear(Dense):
     """
 
     vectors: Callable[[PyTree, PyTree], Vectors]
-    embed: Callable[[PyTree, PyTree, Images], Float[Array, "b h w d"]]
+    embed: Callable[[PyTree, PyTree, Seen], Float[Array, "b h w d"]]
     scale: Callable[[Float[Array, "*batch d"], Vectors], Float[Array, "*batch d"]] = lambda patches, _classes: patches
 
-    def features(self, params: PyTree, memory: PyTree, classes: Vectors, images: Images) -> Float[Array, "b h w d"]:
+    def features(self, params: PyTree, memory: PyTree, classes: Vectors, images: Seen) -> Float[Array, "b h w d"]:
         """Features of the patches, whose products with the classes' vectors are the scores but for the offset."""
         return self.scale(self.embed(params, memory, images), classes)
 
@@ -137,10 +141,13 @@ class Method(Protocol):
         ...
 
     def scorer(self, label_set: LabelSet) -> Dense:
-        """How it scores the classes of a label set; a `Linear` where it can be."""
+        """How it scores the classes of a label set; a `Linear` where it can be.
+
+        It takes pictures and, where the task has a first block, the tokens that enter it.
+        """
         ...
 
-    def embed(self, params: PyTree, images: Images) -> Float[Array, "b h w d"]:
+    def embed(self, params: PyTree, images: Seen) -> Float[Array, "b h w d"]:
         """Unit patch features, which know nothing of classes."""
         ...
 

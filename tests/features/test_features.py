@@ -15,42 +15,13 @@ from data_pipelines.features import view_rng
 from data_pipelines.streams import stack
 from larvseg_jax import assemble
 from larvseg_jax.config import from_config
-from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
 from larvseg_jax.features import features as making
-from larvseg_jax.features.features import make_features
 from larvseg_jax.stored_features import check_weights
 from tests import tiny
+from tests.features.made import DEPTH, config_of, made
 
-DEPTH, STEPS = 3, 2
-
-
-def config_of(data, k=1, features=""):
-    """Of three blocks the last k learn, with drop path; the bank attends from the first step on."""
-    config = tiny.get_config()
-    config.data_root, config.features = str(data), str(features)
-    config.model.update(depth=DEPTH, drop_path=0.5)
-    config.method.ca_classifier.warmup = 0
-    config.optimizer.frozen = common.frozen_but_last(DEPTH, k)
-    return config
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tiny.write_data(tmp_path_factory.mktemp("data")).parent
-
-
-def made(folder, config, **options):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assemble, "mesh_of", lambda run: make_mesh(1, 1, jax.devices()[:1]))
-        make_features(from_config(config), folder, **options)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def one_view(data, tmp_path_factory):
-    """float32 features of one view of every photo, from the first two blocks."""
-    return made(tmp_path_factory.mktemp("one"), config_of(data), views=1, dtype="float32")
+STEPS = 2
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ def test_features_are_made_trained_on_resumed_and_evaluated(tmp_path, one_device
     options = [CONFIG, f"--config.data_root={data}", "--config.optimizer.frozen=^backbone/", "--config.total_steps=6"]
     cli.run("features", [*options, f"--out={tmp_path / 'features'}", "--views=2"])
     printed = capsys.readouterr().out
-    assert "masks: 10 photos x 2 views after 2 blocks" in printed
-    assert "tags: 8 photos x 2 views after 2 blocks" in printed
+    assert "masks: 10 photos x 2 views (16.0 kB) after 2 blocks" in printed
+    assert "tags: 8 photos x 2 views (" in printed
     described = json.loads((tmp_path / "features" / "masks" / "features.json").read_text())
     assert (described["photos"], described["views"], described["blocks"]) == (10, 2, 2)
     # Training does not look at the photos that it learns from.

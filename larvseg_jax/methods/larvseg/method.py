@@ -22,7 +22,7 @@ from larvseg_jax.methods.larvseg.segmenter import Segmenter, class_rows, segment
 from larvseg_jax.methods.larvseg.streams import streams_of
 from larvseg_jax.methods.larvseg.tag_losses import BankWrites, tag_losses
 from larvseg_jax.methods.larvseg.tag_pooling import pool_tags
-from larvseg_jax.methods.method import Batch, Images, Linear, Metrics, Task, Vectors
+from larvseg_jax.methods.method import Batch, Images, Linear, Metrics, Seen, Task, Vectors
 from larvseg_jax.models.attention import cpu_attention
 from larvseg_jax.models.cosine_head import ClassTable, standardised_logits
 from larvseg_jax.models.frozen import frozen_blocks
@@ -37,7 +37,7 @@ class LarvSeg:
         self.config, self.task = config, task
         still = frozen_blocks(task.backbone, task.frozen)
         self.model = Segmenter(task.backbone, task.rows, config.gamma_init, cpu_attention(task.mesh.size), still)
-        self._learner = self.model.clone(first=task.first_block)  # the same, of what batches hold
+        self._of_tokens = self.model.clone(first=task.first_block)  # the same, of what enters its first block
         self.streams = streams_of(task)
         # Without the CA-Classifier on any stream the bank is neither read nor written.
         self.attends = any(isinstance(s.loss, TagLoss) and s.loss.lambda_aux > 0 for s in self.streams)
@@ -67,7 +67,7 @@ class LarvSeg:
             labels = stream.columns(arrays["tags" if isinstance(of, TagLoss) else "label"])
             drop_path_key = jax.random.fold_in(key, index)
             seen = StoredTokens(arrays["leading"], arrays["patches"]) if self.task.first_block else arrays["image"]
-            patches, table = segment(self._learner, params, seen, stream.label_set, drop_path_key)
+            patches, table = segment(self._network(seen), params, seen, stream.label_set, drop_path_key)
             table = stream.sampled(table, labels, jax.random.fold_in(key, len(self.streams) + index))
             if isinstance(of, TagLoss):
                 ca = self.config.ca_classifier
@@ -93,21 +93,24 @@ class LarvSeg:
         """Standardised logits: linear in the patch feature once its own standard deviation is divided out."""
         rows, multiplicity = class_rows(label_set, self.model.num_classes), jnp.asarray(label_set.multiplicity)
 
-        def scores(params: PyTree, _memory: PyTree, images: Images) -> Float[Array, "b h w n"]:
-            return standardised_logits(*segment(self.model, params, images, label_set))
+        def scores(params: PyTree, _memory: PyTree, images: Seen) -> Float[Array, "b h w n"]:
+            return standardised_logits(*segment(self._network(images), params, images, label_set))
 
         def vectors(params: PyTree, _memory: PyTree) -> Vectors:
             table = self.model.apply({"params": params}, rows, multiplicity, method=Segmenter.classes)
             return centred_vectors(cast(ClassTable, table))
 
-        def embed(params: PyTree, _memory: PyTree, images: Images) -> Float[Array, "b h w d"]:
+        def embed(params: PyTree, _memory: PyTree, images: Seen) -> Float[Array, "b h w d"]:
             return self.embed(params, images)
 
         return Linear(scores, vectors, embed, scaled_features)
 
-    def embed(self, params: PyTree, images: Images) -> Float[Array, "b h w d"]:
+    def embed(self, params: PyTree, images: Seen) -> Float[Array, "b h w d"]:
         """Unit patch features."""
-        return cast(Array, self.model.apply({"params": params}, images, method=Segmenter.embed))
+        return cast(Array, self._network(images).apply({"params": params}, images, method=Segmenter.embed))
+
+    def _network(self, seen: Seen) -> Segmenter:
+        return self._of_tokens if isinstance(seen, StoredTokens) else self.model
 
     def flops(self, data: int = 1, model: int = 1) -> dict[str, int]:
         """By the parts of flops.py."""
