@@ -54,9 +54,9 @@ _USUAL_WINDOWS = 2  # of a photo that is no square: for the size of shards
 def make_features(
     run: Experiment, out: Path, views: int = 4, blocks: int | None = None, dtype: TokenDtype = "float16"
 ) -> None:
-    """Writes the features of every stream of a run to `out`/<stream>; goes on with the shards that are missing.
+    """Writes the features of every stream of a run to `out`/<stream>, of every evaluation to `out`/evals.<name>.
 
-    And those of the windows of every evaluation to `out`/evals.<name>.
+    Goes on with the shards that are missing.
 
     Args:
       run: its streams and evaluations, its backbone, its `pretrained` weights.
