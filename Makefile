@@ -14,8 +14,9 @@ export MALLOC_TRIM_THRESHOLD_ = 1073741824
 
 # What is type-checked: train.py, evaluate.py and every folder of code but tests/, whose functions carry no types.
 CODE := $(wildcard *.py) $(filter-out tests,$(patsubst %/,%,$(sort $(dir $(wildcard */*.py)))))
-# As many test processes as there are cores, up to 4: each one emulates 8 devices.
-PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+# As many test processes as there are cores, up to 4: each one emulates 8 devices. In the order of the files, because the
+# longest tests are alone in theirs, and files with few tests would come last.
+PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # "3.11", or empty where $(PYTHON) does not run. The stamps carry it, so another PYTHON means a new environment.
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -51,7 +52,7 @@ test-latest:  ## the fast tests on the newest releases of everything, in .venv-l
 	@$(PYTHON) -m venv --clear .venv-latest
 	@.venv-latest/bin/python -m pip install --quiet --no-input --disable-pip-version-check -e . pytest pytest-xdist beartype
 	@.venv-latest/bin/python -m pip freeze --disable-pip-version-check --exclude-editable
-	.venv-latest/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile -m "not slow"
+	.venv-latest/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 fuzz: $(DEV)  ## give every reader of files 100,000 that are damaged on purpose (minutes; FUZZ="--seed=1 --seconds=60")
 	$(BIN)/python -m tests.fuzz $(FUZZ)
