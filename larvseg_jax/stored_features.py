@@ -100,9 +100,9 @@ def check_weights(run: Experiment, params: PyTree) -> None:
     """UserError if the run's features were made with other weights than it has now."""
     if run.features is None:
         return
+    ours = weights_below(params, first_block(run))
     for name in run.streams:
         facts = read_facts(run.features / name)
-        ours = weights_below(params, facts.blocks)
         other = [
             path for path in sorted(ours.keys() | facts.weights.keys()) if ours.get(path) != facts.weights.get(path)
         ]

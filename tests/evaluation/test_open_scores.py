@@ -1,5 +1,6 @@
 """Path similarities of well-known synsets, and Open mIoU computed by hand and pixel by pixel."""
 
+import dataclasses
 import json
 import re
 
@@ -190,8 +191,8 @@ LISTS = ("imagenet21k_subset_124", "imagenet21k_subset_585")  # scored, rivals
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    """A network of no training, in whose evaluation 585 synsets compete with 124; its masks show four of these."""
+def described(tmp_path, monkeypatch):
+    """A run in whose evaluation 585 synsets compete with 124; its masks show four of these. Without its network."""
     folder = tiny.write_data(tmp_path)
     shown = class_list(LISTS[0]).ids[:4]
     (folder / "classes.json").write_text(json.dumps({"names": ("other", *shown), "ignore": 255}))
@@ -203,11 +204,18 @@ def run(tmp_path, monkeypatch):
     del config.streams["tags"]
     config.evals.val.update(class_list=LISTS[0], rivals=LISTS[1])
     found = from_config(config)
-    method = make_method(found, make_mesh(8, 1))
-    params, memory = method.init(jax.random.key(0))
-    trained = Trained(method, params, memory, found.vocabulary, config.to_dict(), tmp_path, 7, {})
+    trained = Trained(None, None, None, found.vocabulary, config.to_dict(), tmp_path, 7, {})
     monkeypatch.setattr(evaluate, "load_trained", lambda *_, **__: trained)
-    (tmp_path / "checkpoint").mkdir()
+    return trained
+
+
+@pytest.fixture
+def run(described, monkeypatch):
+    """The same with a network of no training."""
+    method = make_method(described.experiment(), make_mesh(8, 1))
+    params, memory = method.init(jax.random.key(0))
+    trained = dataclasses.replace(described, method=method, params=params, memory=memory)
+    monkeypatch.setattr(evaluate, "load_trained", lambda *_, **__: trained)
     return trained
 
 
@@ -264,14 +272,14 @@ def test_a_curve_with_wordnet(run, flat, tmp_path):
     assert "open_mIoU" not in json.loads((tmp_path / "plain.json").read_text())["points"][0]
 
 
-def test_what_is_left_out_is_said(run, wordnet, tmp_path, capsys, monkeypatch):
+def test_what_is_left_out_is_said(described, wordnet, tmp_path, capsys, monkeypatch):
     made = []
     monkeypatch.setattr(evaluate.assemble, "make_evaluators", lambda *given: made.append(given[-1]) or {})
     evaluate.evaluate_checkpoint(tmp_path)
     assert "Open mIoU is left out: give the folder of WordNet 3.0" in capsys.readouterr().out
     evaluate.evaluate_checkpoint(tmp_path, wordnet=wordnet)
     assert "Open mIoU" not in capsys.readouterr().out
-    run.settings["evals"]["val"].update(class_list="", rivals="")
+    described.settings["evals"]["val"].update(class_list="", rivals="")
     evaluate.evaluate_checkpoint(tmp_path)
     assert "Open mIoU" not in capsys.readouterr().out
     evaluate.evaluate_checkpoint(tmp_path, wordnet=wordnet)
