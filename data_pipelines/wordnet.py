@@ -1,7 +1,8 @@
-"""Which words name things or grounds, by WordNet's own files (index.noun, data.noun, noun.exc, verb.exc, cntlist.rev).
+"""Which words name things or grounds, and what is a kind of what, by WordNet's own files.
 
-They are a few megabytes of text (Debian's package wordnet-base, or the `dict` folder of WordNet 3.0 or 3.1) and need no
-library.
+These (index.noun, data.noun, noun.exc, verb.exc, cntlist.rev) are a few megabytes of text (Debian's package
+wordnet-base, or the `dict` folder of WordNet 3.0 or 3.1) and need no library. ImageNet's ids are those of 3.0, as
+Debian's.
 """
 
 from __future__ import annotations
@@ -82,6 +83,28 @@ class WordNet:
         candidates = [self._singular.get(word, word), word]
         candidates += [word.removesuffix(end) + new for end, new in ENDINGS if word.endswith(end)]
         return next((c for c in candidates if len(c) >= SHORTEST and c in self._first), None)
+
+
+def hypernyms(folder: Path) -> dict[str, tuple[str, ...]]:
+    """What every synset of nouns is a kind of, or an instance of (wndb(5WN)).
+
+    Args:
+      folder: where data.noun is.
+
+    Returns:
+      WordNet id, as ImageNet writes them: "n" and the eight digits of the synset in data.noun -> ids of its hypernyms.
+
+    Raises:
+      UserError: the file is missing or is not WordNet's.
+    """
+    return dict(_entries(folder / "data.noun", _hypernyms))
+
+
+def _hypernyms(line: list[str]) -> tuple[str, tuple[str, ...]]:
+    """One line of data.noun: a synset and its hypernyms."""
+    first = 4 + 2 * int(line[3], 16)  # after the words, each with a number
+    pointers = [line[first + 4 * i + 1 : first + 4 * i + 5] for i in range(int(line[first]))]
+    return f"n{int(line[0]):08d}", tuple(f"n{int(at):08d}" for symbol, at, _, _ in pointers if symbol in ("@", "@i"))
 
 
 def _entries(path: Path, entry: Callable[[list[str]], T]) -> Iterator[T]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import ml_collections
@@ -12,13 +12,16 @@ import numpy as np
 from rich.table import Table
 
 from data_pipelines.sources import open_source
+from data_pipelines.wordnet import hypernyms
 from larvseg_jax import assemble
+from larvseg_jax.config import Experiment
 from larvseg_jax.console import console, printable, stage
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.devices.processes import is_first_process
 from larvseg_jax.disk import write_bytes, write_text
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.metrics import Summary
+from larvseg_jax.evaluation.path_similarity import Hypernyms
 from larvseg_jax.evaluation.vocabulary_curve import Point, nested_label_sets, vocabulary_curve
 from larvseg_jax.provenance import versions
 from larvseg_jax.report.curves import draw_vocabularies
@@ -34,6 +37,7 @@ def evaluate_checkpoint(
     step: int | None = None,
     data_root: str | None = None,
     config: ml_collections.ConfigDict | None = None,
+    wordnet: Path | None = None,
 ) -> dict[str, Summary]:
     """Scores a checkpoint of a run and prints the table of its classes, for every evaluation of the config.
 
@@ -42,6 +46,7 @@ def evaluate_checkpoint(
       step: which checkpoint; the newest by default.
       data_root: where the data is, if not where the config says.
       config: how to evaluate, if not as in training; must have the same classes in the same order.
+      wordnet: folder of WordNet's files, for Open mIoU of classes that have synsets (evaluation/open_scores.py).
     """
     mesh = make_mesh(data=-1, model=1)  # not the training's: this may be another machine
     with stage("checkpoint"):
@@ -51,11 +56,28 @@ def evaluate_checkpoint(
     kept = {name: value for name, value in run.settings.items() if name != "data_root"}  # may differ between hosts
     check_same_everywhere("config", {**kept, "step": trained.step, "versions": versions()})
     summaries = {}
-    for name, evaluator in assemble.make_evaluators(run, mesh, trained.method).items():
+    found = _hypernyms(wordnet, run, run.evals)
+    for name, evaluator in assemble.make_evaluators(run, mesh, trained.method, found).items():
         summaries[name] = summary = evaluator(trained.params, trained.memory).summary
         console.print(class_table(summary, "per class" if len(run.evals) == 1 else name))
         console.print(summary.text())
+        if evaluator.similarity and (without := evaluator.similarity.without - bool(evaluator.label_set.rivals)):
+            console.print(
+                f"{without:,} classes have no synset in WordNet: open scores take them for like no other class"
+            )
     return summaries
+
+
+def _hypernyms(folder: Path | None, run: Experiment, names: Collection[str]) -> Hypernyms | None:
+    """WordNet's, if a folder is given; what is left out without it, or without synsets, is said."""
+    without = [name for name in names if not any(run.catalogue.synsets(run.evals[name]).values())]
+    if folder is None:
+        if len(without) < len(names):
+            console.print("Open mIoU is left out: give the folder of WordNet 3.0 (Debian: wordnet-base) by --wordnet")
+        return None
+    for name in without:
+        console.print(f"{name}: no class has a synset of WordNet, so there is no Open mIoU")
+    return hypernyms(folder) if len(without) < len(names) else None
 
 
 def evaluate_curve(
@@ -66,13 +88,14 @@ def evaluate_curve(
     config: ml_collections.ConfigDict | None = None,
     sizes: Sequence[int] = CURVE,
     seed: int = 0,
+    wordnet: Path | None = None,
 ) -> list[Point]:
     """Scores a checkpoint over nested vocabularies on the photos of its evaluation with rivals.
 
     Writes `out` (JSON: one entry per vocabulary) and beside it the plot, a PNG of the same name.
 
     Args:
-      path, step, data_root, config: as in `evaluate_checkpoint`.
+      path, step, data_root, config, wordnet: as in `evaluate_checkpoint`.
       out: the JSON file.
       sizes: how many classes compete; all there are come last anyway.
       seed: of the drawing of classes (`nested_label_sets`).
@@ -93,8 +116,10 @@ def evaluate_curve(
         evaluation.source, run.data_root, whole, masks=True, tags=False, max_megapixels=run.max_megapixels
     )
     nested = nested_label_sets(whole, (*sizes, len(whole)), seed)
+    found = _hypernyms(wordnet, run, [name])
+    alike = [assemble.similarity_of(run, evaluation, of.label_set, found) for of in nested] if found else None
     points = vocabulary_curve(
-        trained.method, trained.params, trained.memory, nested, source, run.vocabulary, evaluation, mesh
+        trained.method, trained.params, trained.memory, nested, source, run.vocabulary, evaluation, mesh, alike
     )
     facts = dict(
         run=str(path), step=trained.step, evaluation=name, photos=len(source), limit=evaluation.limit, seed=seed
@@ -104,9 +129,11 @@ def evaluate_curve(
         plain = [{key: None if math.isnan(value) else value for key, value in score.items()} for score in scores]
         write_text(out, json.dumps({**facts, "versions": versions(), "points": plain}, indent=1))
         write_bytes(out.with_suffix(".png"), draw_vocabularies(points))
-    table = Table("classes", "scored", "mIoU %", "base %", "novel %", "pixels right %", title=name)
+    columns = {"mIoU": "mIoU %", "mIoU_base": "base %", "mIoU_novel": "novel %", "aAcc": "pixels right %"}
+    columns |= {"open_mIoU": "Open mIoU %"} if alike else {}
+    table = Table("classes", "scored", *columns.values(), title=name)
     for p, score in zip(points, scores, strict=True):
-        shown = [f"{100 * score[key]:.2f}" for key in ("mIoU", "mIoU_base", "mIoU_novel", "aAcc")]
+        shown = [f"{100 * score[key]:.2f}" for key in columns]
         table.add_row(f"{p.classes:,}", f"{p.scored:,}", *shown)
     console.print(table)
     return points
@@ -114,9 +141,11 @@ def evaluate_curve(
 
 def class_table(summary: Summary, title: str) -> Table:
     """IoU and accuracy of every class that was labelled or predicted, best first."""
-    table = Table("class", "group", "IoU %", "accuracy %", "pixels", title=title)
+    columns = {"IoU %": summary.iou, "accuracy %": summary.acc}
+    columns |= {"Open IoU %": summary.open.iou} if summary.open else {}
+    table = Table("class", "group", *columns, "pixels", title=title)
     for i in np.argsort(-np.nan_to_num(summary.iou, nan=-1.0), kind="stable"):
         if not np.isnan(summary.iou[i]):
-            scores = [f"{100 * x[i]:.2f}" for x in (summary.iou, summary.acc)]
+            scores = [f"{100 * x[i]:.2f}" for x in columns.values()]
             table.add_row(printable(summary.names[i]), summary.groups[i], *scores, f"{summary.labelled[i]:,}")
     return table

@@ -90,8 +90,7 @@ def open_evaluation(run: Experiment, name: str, photos: int) -> tuple[FeatureRec
     if not folder.exists():
         return None, f"photos, since {folder} does not exist"
     facts = read_facts(folder)
-    here = {"model": model_options(run), "evals": evaluation_options(run.evals[name]), "blocks": first_block(run)}
-    differences = changes({"model": facts.model, "evals": facts.stream, "blocks": facts.blocks}, here)
+    differences = _other_windows(run, name, facts)
     if facts.photos < photos:
         differences.append(f"it has {photos} photos, was {facts.photos}")
     if differences:
@@ -135,10 +134,13 @@ def check_weights(run: Experiment, params: PyTree) -> None:
     """UserError if the run's features were made with other weights than it has now."""
     if run.features is None:
         return
-    evaluations = [evaluation_folder(name) for name in run.evals]
-    for name in [*run.streams, *(folder for folder in evaluations if (run.features / folder).exists())]:
+    ours, folders = weights_below(params, first_block(run)), list(run.streams)
+    for name in run.evals:
+        folder = evaluation_folder(name)
+        if (run.features / folder).exists() and not _other_windows(run, name, read_facts(run.features / folder)):
+            folders.append(folder)
+    for name in folders:
         facts = read_facts(run.features / name)
-        ours = weights_below(params, facts.blocks)
         other = [
             path for path in sorted(ours.keys() | facts.weights.keys()) if ours.get(path) != facts.weights.get(path)
         ]
@@ -147,6 +149,12 @@ def check_weights(run: Experiment, params: PyTree) -> None:
                 f"{run.features / name} holds features of other weights than this run's (those of "
                 f"{facts.made.get('weights', '?')}; different are {first_few(other, 3)}): {_REMEDY}"
             )
+
+
+def _other_windows(run: Experiment, name: str, facts: FeatureFacts) -> list[str]:
+    """In what the features of an evaluation's windows differ from those that it would make."""
+    here = {"model": model_options(run), "evals": evaluation_options(run.evals[name]), "blocks": first_block(run)}
+    return changes({"model": facts.model, "evals": facts.stream, "blocks": facts.blocks}, here)
 
 
 def _check_options(run: Experiment, name: str, folder: Path, facts: FeatureFacts) -> None:

@@ -1,11 +1,13 @@
 """Evaluates a checkpoint: python evaluate.py --run=runs/quickstart [--step=800] [--data_root=DIR].
 
     python evaluate.py --run=runs/c171_i21k --vocabulary_curve=curve.json     # and curve.png
+    python evaluate.py --run=runs/c171_i21k --wordnet=/usr/share/wordnet      # and Open mIoU
 
 By default the newest checkpoint, with the evaluations of the config it was trained with. Another config of the same
 vocabulary (other photos, windows, classes) can be given by --config. --vocabulary_curve scores the checkpoint while
 more and more classes compete, in one pass over the photos of the evaluation that has rivals
-(evaluation/vocabulary_curve.py).
+(evaluation/vocabulary_curve.py). --wordnet adds, to either, scores in which a mistake counts the less, the more alike
+the two classes are in WordNet (evaluation/open_scores.py); for classes that have synsets.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ def define(flags: Flags) -> None:
     flags.text(
         "vocabulary_curve", None, "JSON file for the scores as the vocabulary grows, instead of the evaluations."
     )
+    flags.text("wordnet", None, "Folder of WordNet 3.0's files (Debian: wordnet-base), for Open mIoU.")
     flags.config("Evaluate as this config says.", required=False)
     define_processes(flags)
 
@@ -34,12 +37,14 @@ def main(given: Given) -> None:
     """Loads the checkpoint and prints its scores."""
     check_model(Path(given.run), given.step)
     check_folder(given.data_root, "data_root")
+    check_folder(given.wordnet, "wordnet")
+    wordnet = Path(given.wordnet).expanduser() if given.wordnet else None
     with several_processes(given):
         # Imported late: a mistyped flag is answered before JAX has started.
         from larvseg_jax.evaluate import evaluate_checkpoint, evaluate_curve
 
         if given.vocabulary_curve:
             out = Path(given.vocabulary_curve)
-            evaluate_curve(Path(given.run), out, given.step, given.data_root, given.config)
+            evaluate_curve(Path(given.run), out, given.step, given.data_root, given.config, wordnet=wordnet)
             return
-        evaluate_checkpoint(Path(given.run), given.step, given.data_root, given.config)
+        evaluate_checkpoint(Path(given.run), given.step, given.data_root, given.config, wordnet)

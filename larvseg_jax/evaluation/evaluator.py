@@ -15,6 +15,7 @@ from data_pipelines.feature_files import FeatureRecords
 from larvseg_jax.devices.mesh import WHOLE, batch_sharding
 from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.metrics import Summary
+from larvseg_jax.evaluation.path_similarity import PathSimilarity
 from larvseg_jax.evaluation.scoring import evaluate
 from larvseg_jax.evaluation.search import SEARCHED_FROM, Search
 from larvseg_jax.methods.method import Dense, Linear, as_linear
@@ -39,6 +40,7 @@ class Evaluator:
       label_set: the classes that compete.
       keep: numbers of the photos whose label maps are kept, e.g. for a report.
       stored: tokens of the photos' windows, where the scorer's method begins at tokens; None: it sees the photos.
+      similarity: of the label set's columns, for the scores by it; None: without them.
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class Evaluator:
         scorer: Dense,
         mesh: Mesh,
         keep: Collection[int] = (),
+        similarity: PathSimilarity | None = None,
     ) -> None:
         self.config, self.source, self.label_set, self.keep = config, source, label_set, keep
         self.stored: FeatureRecords | None = None
+        self.similarity = similarity
         self._vocabulary, self._definitions = vocabulary, definitions
         # Rivals are left to the search, in which OTHER, a column of no class, never wins.
         searched = label_set.rivals > 0 or (isinstance(scorer, Linear) and len(label_set) >= SEARCHED_FROM)
@@ -84,6 +88,7 @@ class Evaluator:
             keep=self.keep,
             label_map_of=search,
             stored=self.stored,
+            similarity=self.similarity,
         )
         return Evaluation(summary, label_maps)
 

@@ -78,6 +78,32 @@ class SegmentationCounts:
 
 
 @dataclasses.dataclass(frozen=True)
+class OpenScores:
+    """Scores as fractions of one in which a mistake counts the less, the more alike the classes are (open_scores.py).
+
+    Attributes:
+      iou: per class; NaN where `Summary.iou` is.
+      mean_iou, base_iou, novel_iou: as in `Summary`.
+      pixel_acc: mean similarity of prediction and label, over labelled pixels without background and ignored classes.
+    """
+
+    iou: Float64[np.ndarray, " n"]
+    mean_iou: float
+    base_iou: float
+    novel_iou: float
+    pixel_acc: float
+
+    def scalars(self) -> dict[str, float]:
+        """The means by name."""
+        return {
+            "open_mIoU": self.mean_iou,
+            "open_mIoU_base": self.base_iou,
+            "open_mIoU_novel": self.novel_iou,
+            "open_aAcc": self.pixel_acc,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
 class Summary:
     """Scores as fractions of one; NaN where undefined.
 
@@ -92,6 +118,7 @@ class Summary:
       mean_acc: mean of acc over the classes of mean_iou.
       pixel_acc: share of labelled pixels predicted right, background included, ignored classes left out.
       absent: classes neither labelled nor predicted, hence in no mean.
+      open: scores by WordNet's similarities, where these were asked for.
     """
 
     names: tuple[str, ...]
@@ -109,9 +136,10 @@ class Summary:
     mean_acc: float
     pixel_acc: float
     absent: tuple[str, ...]
+    open: OpenScores | None = None
 
     def scalars(self) -> dict[str, float]:
-        """The means under the names of the metric log; IoU_background only where it exists."""
+        """The means under the names of the metric log; IoU_background and the open scores only where they exist."""
         values = {
             "mIoU": self.mean_iou,
             "mIoU_base": self.base_iou,
@@ -124,7 +152,7 @@ class Summary:
         }
         if "background" in self.groups:
             values["IoU_background"] = self.background_iou
-        return values
+        return values | (self.open.scalars() if self.open else {})
 
     def text(self) -> str:
         """The means in percent, and the absent classes by name, for the terminal."""
@@ -146,39 +174,44 @@ def summarise(
     hit, predicted, labelled = counts.intersection, counts.predicted, counts.labelled
     groups = (*vocabulary.groups(names[:-1]), "background") if other else vocabulary.groups(names)
     group = np.array(groups, dtype=str)
-    iou = _ratio(hit, predicted + labelled - hit)
-    acc = _ratio(hit, labelled)
+    iou = ratio(hit, predicted + labelled - hit)
+    acc = ratio(hit, labelled)
     in_means = (group != "background") & (group != "ignored")
-    base, novel = _mean(iou, group == "base"), _mean(iou, group == "novel")
+    base, novel = mean(iou, group == "base"), mean(iou, group == "novel")
     base_novel_iou = {}
     for definition in definitions:
         in_base = np.array([name in definition.base for name in names], bool)
-        base_novel_iou[definition.label] = _mean(iou, in_means & in_base), _mean(iou, in_means & ~in_base)
+        base_novel_iou[definition.label] = mean(iou, in_means & in_base), mean(iou, in_means & ~in_base)
     pixels = group != "ignored"
     return Summary(
         names=names,
         groups=groups,
         iou=iou,
         acc=acc,
-        dice=_ratio(2 * hit, predicted + labelled),
+        dice=ratio(2 * hit, predicted + labelled),
         labelled=labelled,
-        mean_iou=_mean(iou, in_means),
+        mean_iou=mean(iou, in_means),
         base_iou=base,
         novel_iou=novel,
         harmonic_iou=2 * base * novel / (base + novel) if base + novel != 0 else 0.0,
         base_novel_iou=base_novel_iou,
-        background_iou=_mean(iou, group == "background"),
-        mean_acc=_mean(acc, in_means),
-        pixel_acc=float(_ratio(hit[pixels].sum(keepdims=True), labelled[pixels].sum(keepdims=True))[0]),
+        background_iou=mean(iou, group == "background"),
+        mean_acc=mean(acc, in_means),
+        pixel_acc=float(ratio(hit[pixels].sum(keepdims=True), labelled[pixels].sum(keepdims=True))[0]),
         absent=tuple(name for name, value in zip(names, iou, strict=True) if np.isnan(value)),
     )
 
 
-def _ratio(numerator: Int64[np.ndarray, " n"], denominator: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+def ratio(
+    numerator: Int64[np.ndarray, " n"] | Float64[np.ndarray, " n"],
+    denominator: Int64[np.ndarray, " n"] | Float64[np.ndarray, " n"],
+) -> Float64[np.ndarray, " n"]:
+    """Quotients, NaN where the denominator is 0."""
     defined = denominator > 0
     return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=defined)
 
 
-def _mean(values: Float64[np.ndarray, " n"], chosen: Bool[np.ndarray, " n"]) -> float:
+def mean(values: Float64[np.ndarray, " n"], chosen: Bool[np.ndarray, " n"]) -> float:
+    """Mean of the chosen values that are defined; NaN where there is none."""
     values = values[chosen & ~np.isnan(values)]
     return float(values.mean()) if values.size else float("nan")

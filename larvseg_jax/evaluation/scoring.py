@@ -20,6 +20,8 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation import sliding_window
 from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.metrics import SegmentationCounts, Summary
+from larvseg_jax.evaluation.open_scores import OpenCounts
+from larvseg_jax.evaluation.path_similarity import PathSimilarity
 from larvseg_jax.vocabulary import LabelSet, Vocabulary
 from larvseg_jax.vocabulary.base_novel import BaseNovel
 
@@ -63,6 +65,7 @@ def evaluate(
     keep: Collection[int] = (),
     label_map_of: LabelMapOf | None = None,
     stored: FeatureRecords | None = None,
+    similarity: PathSimilarity | None = None,
 ) -> tuple[Summary, dict[int, Int32[np.ndarray, "H W"]]]:
     """Scores a model on photos at their own resolution.
 
@@ -79,6 +82,7 @@ def evaluate(
       label_map_of: see `LabelMapOf`; by default the values are logits of the label set's columns, and those beyond
         (padding) are cut off.
       stored: tokens of the photos' windows, which `patch_values` takes then in place of pictures.
+      similarity: of the label set's columns, if the scores by it are wanted, too (open_scores.py).
 
     Returns:
       The scores, and the predicted label map of each photo in `keep`.
@@ -95,19 +99,24 @@ def evaluate(
 
     total = min(config.limit or len(source), len(source))
     scored = label_set.scored
-    counts = SegmentationCounts.zeros(scored)
+    counts, open_counts = SegmentationCounts.zeros(scored), OpenCounts.zeros(scored)
     kept: dict[int, np.ndarray] = {}
     photos = photo_values(patch_values, photos_of(source, range(total), config, stored), batch)
     for photo, values in track(photos, total, "evaluation"):
         if not np.isfinite(values).all():
             raise UserError(f"logits of photo {photo.id!r} are not finite: the weights have diverged")
+        labels = label_map_of(values, photo.test_size, photo.label.shape)
         # Rivals are the last columns, after that of OTHER, and count as it.
-        prediction = np.minimum(label_map_of(values, photo.test_size, photo.label.shape), np.int32(scored - 1))
+        prediction = np.minimum(labels, np.int32(scored - 1))
         counts = counts.add(prediction, photo.label)
+        if similarity is not None:
+            open_counts = open_counts.add(labels, photo.label, similarity)
         if photo.index in keep:
             kept[photo.index] = prediction
-    names = label_set.names[:scored]
-    return counts.summary(names, vocabulary, definitions, other=label_set.rivals > 0), kept
+    summary = counts.summary(label_set.names[:scored], vocabulary, definitions, other=label_set.rivals > 0)
+    if similarity is not None:
+        summary = dataclasses.replace(summary, open=open_counts.scores(summary.groups))
+    return summary, kept
 
 
 def label_map(

@@ -23,6 +23,8 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.evaluator import gathered, make_patch_values
 from larvseg_jax.evaluation.metrics import SegmentationCounts, Summary
+from larvseg_jax.evaluation.open_scores import OpenCounts
+from larvseg_jax.evaluation.path_similarity import PathSimilarity
 from larvseg_jax.evaluation.scoring import photo_values, photos_of
 from larvseg_jax.evaluation.search import Search
 from larvseg_jax.methods.method import Linear, Method
@@ -82,6 +84,7 @@ def vocabulary_curve(
     vocabulary: Vocabulary,
     config: EvalConfig,
     mesh: Mesh,
+    similarities: Sequence[PathSimilarity] | None = None,
 ) -> list[Point]:
     """Scores of every vocabulary on the same photos.
 
@@ -92,6 +95,7 @@ def vocabulary_curve(
       vocabulary: says which classes are base and novel.
       config: how photos are segmented.
       mesh: where the network runs.
+      similarities: of the columns of each vocabulary, if the scores by them are wanted, too (open_scores.py).
 
     Raises:
       UserError: a method without a `Linear` scorer; features that are not finite, with the photo's id.
@@ -106,6 +110,7 @@ def vocabulary_curve(
         scorers.append(scorer)
     label_maps = [_LabelMaps(scorer, params, memory, config, mesh) for scorer in scorers]
     counts = [SegmentationCounts.zeros(of.label_set.scored + 1) for of in nested]
+    open_counts = [OpenCounts.zeros(of.label_set.scored) for of in nested]
     # Of a linear scorer the first step is the same whichever classes compete.
     embed = make_patch_values(scorers[0].embed, mesh)
     batch = config.batch_size + -config.batch_size % mesh.shape["data"]
@@ -122,7 +127,10 @@ def vocabulary_curve(
                 continue
             prediction = label_maps[i](patches, photo.test_size, photo.label.shape)
             counts[i] = counts[i].add(np.minimum(prediction, np.int32(of.label_set.scored)), label)
-    return [_point(of, found, vocabulary) for of, found in zip(nested, counts, strict=True)]
+            if similarities:
+                open_counts[i] = open_counts[i].add(prediction, label, similarities[i])
+    points = [_point(of, found, vocabulary) for of, found in zip(nested, counts, strict=True)]
+    return [_with_open(p, of) for p, of in zip(points, open_counts, strict=True)] if similarities else points
 
 
 class _LabelMaps:
@@ -136,6 +144,10 @@ class _LabelMaps:
 
     def __call__(self, patches: np.ndarray, test_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
         return self._search(np.asarray(self._scale(jnp.asarray(patches), self._vectors)), test_size, size)
+
+
+def _with_open(point: Point, counts: OpenCounts) -> Point:
+    return point._replace(summary=dataclasses.replace(point.summary, open=counts.scores(point.summary.groups)))
 
 
 def _point(of: Nested, counts: SegmentationCounts, vocabulary: Vocabulary) -> Point:

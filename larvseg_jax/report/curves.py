@@ -52,12 +52,15 @@ def draw_curves(history: History) -> list[tuple[str, bytes]]:
 
 
 def draw_vocabularies(points: Sequence[Point]) -> bytes:
-    """mIoU over the number of classes that compete, a PNG."""
+    """mIoU over the number of classes that compete, a PNG; Open mIoU beside it where there is one."""
     figure = Figure(figsize=(4.6, 3.2), layout="constrained")
     axes = figure.add_subplot()
     for label, value in (("all", "mean_iou"), ("base", "base_iou"), ("novel", "novel_iou")):
         scores = [100 * getattr(point.summary, value) for point in points]
         axes.plot([point.classes for point in points], scores, "o-", ms=3, label=label, color=GROUP_COLOURS[label])
+    open_scores = [(point.classes, 100 * point.summary.open.mean_iou) for point in points if point.summary.open]
+    if open_scores:
+        axes.plot(*zip(*open_scores, strict=True), "s--", ms=3, label="all, Open mIoU", color=GROUP_COLOURS["all"])
     axes.set(xscale="log", xlabel="classes that compete", ylabel="mIoU, %")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)

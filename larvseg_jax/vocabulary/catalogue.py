@@ -84,8 +84,7 @@ class Catalogue:
         their synsets.
         """
         if knows.class_list:
-            here = self.shared is None or knows.class_list in self.shared.names or not evaluation
-            names = self._names(knows.class_list) if here else self._found(knows.class_list)
+            names = self._names_of(knows.class_list, evaluation=evaluation)
             # Of equal columns the first wins every argmax: merged or not is the same in an evaluation.
             merged = evaluation or not self.separate
             label_set = self.vocabulary.label_set_of(class_list(knows.class_list).ids, names, merged=merged)
@@ -94,6 +93,14 @@ class Catalogue:
         if evaluation and isinstance(knows, Scores) and knows.rivals:
             return self.vocabulary.with_rivals(label_set, self._names(knows.rivals))
         return label_set
+
+    def synsets(self, scores: Scores) -> dict[str, tuple[str, ...]]:
+        """WordNet ids of the classes that compete in an evaluation, by their names here; () without class lists."""
+        found: dict[str, tuple[str, ...]] = {}
+        for key in filter(None, (scores.class_list, scores.rivals)):
+            for name, synsets in zip(self._names_of(key, evaluation=True), class_list(key).synsets, strict=True):
+                found[name] = tuple(dict.fromkeys((*found.get(name, ()), *synsets)))
+        return found
 
     def definitions(self, key: str, wanted: Iterable[str]) -> tuple[BaseNovel, ...]:
         """Other definitions of base and novel for a class list (ClassList.base_novel), in names of its columns."""
@@ -105,6 +112,11 @@ class Catalogue:
         column = dict(zip(class_list(key).ids, self.shared.names[key], strict=True))
         found = (class_list(key).base_novel(definition) for definition in wanted)
         return tuple(BaseNovel(x.label, frozenset(column[i] for i in x.base)) for x in found)
+
+    def _names_of(self, key: str, *, evaluation: bool) -> tuple[str, ...]:
+        """The vocabulary's names of a class list, which may only in an evaluation be none of those it was made of."""
+        here = self.shared is None or key in self.shared.names or not evaluation
+        return self._names(key) if here else self._found(key)
 
     def _names(self, key: str) -> tuple[str, ...]:
         """The vocabulary's names of a class list, in label order."""

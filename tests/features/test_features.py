@@ -13,11 +13,12 @@ from configs import common
 from data_pipelines.feature_files import TOKENS, FeatureRecords, read_facts
 from data_pipelines.features import view_rng
 from data_pipelines.streams import stack
-from larvseg_jax import assemble
+from larvseg_jax import assemble, stored_features
 from larvseg_jax.config import from_config
 from larvseg_jax.errors import UserError
 from larvseg_jax.features import features as making
 from larvseg_jax.stored_features import check_weights
+from larvseg_jax.weights.digest import digest
 from tests import tiny
 from tests.features.made import DEPTH, config_of, made
 
@@ -179,10 +180,14 @@ def test_options_that_tokens_do_not_depend_on_may_differ(data, three_views):
 
 
 @pytest.mark.slow
-def test_features_of_other_weights_are_refused_by_name(data, three_views, one_device):
+def test_features_of_other_weights_are_refused_by_name(data, three_views, one_device, monkeypatch):
     run = from_config(config_of(data, features=three_views))
     params = assemble.fresh_state(run, assemble.mesh_of(run)).params
-    check_weights(run, params)
+    digested = []
+    with monkeypatch.context() as patch:
+        patch.setattr(stored_features, "digest", lambda leaves: digested.append(leaves) or digest(leaves))
+        check_weights(run, params)
+    assert len(digested) == 1  # of the backbone once, not once for each stream
     changed = jax.tree.map(jnp.copy, params)
     kernel = changed["backbone"]["Transformer"]["encoderblock_1"]["MlpBlock_3"]["Dense_0"]["kernel"]
     changed["backbone"]["Transformer"]["encoderblock_1"]["MlpBlock_3"]["Dense_0"]["kernel"] = kernel.at[0, 0].add(1e-3)

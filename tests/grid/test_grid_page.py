@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 
@@ -11,27 +10,17 @@ from larvseg_jax.grid.report import write_report
 from tests.grid.fake import finish, planned
 from tests.grid.test_statistics import by_hand
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning"),
+    pytest.mark.usefixtures("in_the_checkout_without_a_device"),
+]
 
-REPOSITORY = Path(__file__).parents[2]
 SCORES = {  # row -> seed -> (mIoU, mIoU_novel); nothing lies between two roundings
     "base|line": {0: (0.05, 0.02), 1: (0.0474, 0.0036), 2: (0.06, 0.01)},
     "LarvSeg": {0: (0.0757, 0.1062), 1: (0.0661, 0.1036)},
     "alone": {2: (0.07, math.nan)},
     "late": {},
 }
-
-
-@pytest.fixture(autouse=True)
-def _in_the_checkout_without_a_device(monkeypatch):
-    """JAX takes most of a GPU's memory once it is asked for a device, and the runs need that."""
-
-    def refuse(*arguments, **options):
-        raise AssertionError("the grid itself must not touch a device")
-
-    monkeypatch.chdir(REPOSITORY)
-    for name in ("devices", "device_count", "process_index", "process_count", "default_backend"):
-        monkeypatch.setattr(f"jax.{name}", refuse)
 
 
 def tables_of(page: str) -> list[list[dict[str, str]]]:

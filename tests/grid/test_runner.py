@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -14,21 +13,10 @@ from larvseg_jax.grid.runner import Runner
 from larvseg_jax.training.lock import locked
 from tests.grid.fake import command, finish, planned
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _in_the_checkout_without_a_device(monkeypatch):
-    """JAX takes most of a GPU's memory once it is asked for a device, and the runs need that."""
-
-    def refuse(*arguments, **options):
-        raise AssertionError("the grid itself must not touch a device")
-
-    monkeypatch.chdir(REPOSITORY)
-    for name in ("devices", "device_count", "process_index", "process_count", "default_backend"):
-        monkeypatch.setattr(f"jax.{name}", refuse)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning"),
+    pytest.mark.usefixtures("in_the_checkout_without_a_device"),
+]
 
 
 def lives(job) -> int:
