@@ -2,6 +2,8 @@
 
     larvseg grid configs/grids/voc_animals.py --out=runs/voc --jobs=2
     larvseg grid configs/grids/voc_animals.py --out=runs/voc --report=docs/results_voc.md --jobs=0
+    larvseg grid configs/grids/voc_animals.py:configs/voc_animals.py:larvseg,learn=0 --out=runs/voc_dinov2
+        --set=pretrained=dinov2_vits14.npz --set=features=features/voc
 
 Every row and seed is a training of its own, python train.py with a folder in --out. The same command resumes what was
 interrupted and leaves alone what is finished, or trained by another process; so it may run on several machines that
@@ -11,6 +13,7 @@ other one: it is named at the end, and the exit code is 2. What the page shows: 
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from larvseg_jax.cli import Flags, Given, fail
@@ -27,6 +30,7 @@ def define(flags: Flags) -> None:
     flags.whole("jobs", 1, "Runs at a time; several may share a GPU. 0: train nothing, write the report.", least=0)
     flags.text("only", None, "Name of the one table whose rows are trained; the report has all.")
     flags.text("seeds", None, "Seeds separated by commas, 0,1,2; by default those of the grid.")
+    flags.texts("set", "option=value: of the config, in all rows that do not set it themselves; may be repeated.")
     flags.text("report", None, "Page to write, ending in .md; by default results.md in --out.")
 
 
@@ -41,11 +45,20 @@ def main(given: Given) -> None:
     from larvseg_jax.grid.description import load_grid
     from larvseg_jax.grid.grid import run_grid
 
-    grid = load_grid(given.rest[0])
-    command = f"larvseg grid {given.rest[0]} --out=DIR{f' --seeds={given.seeds}' if seeds else ''}"
+    options = dict(_option(text) for text in given.set)
+    grid = load_grid(given.rest[0]).with_options(options)
+    flags = [f"--set={text}" for text in given.set] + ([f"--seeds={given.seeds}"] if seeds else [])
+    command = shlex.join(["larvseg", "grid", given.rest[0], "--out=DIR", *flags])
     problems = run_grid(grid, Path(given.out), seeds, given.only, given.jobs, report, command)
     if problems:
         fail(*problems)
+
+
+def _option(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UserError(f"--set={text} sets nothing: give an option of the config, --set=total_steps=1000")
+    return name, value
 
 
 def _seeds(text: str) -> tuple[int, ...]:

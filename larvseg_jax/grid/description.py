@@ -73,6 +73,17 @@ class Grid:
         _check_different([table.name for table in self.tables], "table")
         _check_different(list(self.seeds), "seed")
 
+    def with_options(self, options: Mapping[str, Any]) -> Grid:
+        """The same with options of the config set in all rows that do not set them themselves."""
+        tables = tuple(
+            dataclasses.replace(
+                table,
+                rows=tuple(dataclasses.replace(row, options={**options, **row.options}) for row in table.rows),
+            )
+            for table in self.tables
+        )
+        return dataclasses.replace(self, tables=tables)
+
 
 def _check_different(names: list[Any], what: str) -> None:
     twice = [name for name, count in collections.Counter(names).items() if count > 1]

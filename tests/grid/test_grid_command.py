@@ -63,6 +63,11 @@ def end(process: subprocess.Popen) -> tuple[int, str, str]:
         (["GRID", "--out={}/x", "--only=v", "--jobs=0"], "--only=v is no table of the grid: use one of t, u"),
         (["GRID", "--out={}/x", "--seeds=0,x"], "--seeds=0,x is not a list of whole numbers: give 0,1,2"),
         (["GRID", "--out={}/x", "--seeds=0,0", "--jobs=0"], "seed 0 is there twice"),
+        (["GRID", "--out={}/x", "--set=9"], "--set=9 sets nothing: give an option of the config, --set=total_steps="),
+        (
+            ["GRID", "--out={}/x", "--set=stepz=9", "--jobs=0"],
+            "table t, row 'baseline': there is no option --config.stepz",
+        ),
         (["GRID", "--out={}/x", "--jobs=-1"], "--jobs=-1: use 0 or more"),
         (["GRID", "--out={}/x", "--report=x.txt"], "--report=x.txt cannot be written: give a name that ends in .md"),
     ],
@@ -81,10 +86,20 @@ def test_what_is_wrong_with_a_command_line_is_one_line(grid, tmp_path, capsys, a
 def test_no_jobs_is_a_report_of_what_there_is(grid, tmp_path):
     from larvseg_jax import cli
 
-    cli.run("grid", [grid, f"--out={tmp_path}/runs", f"--report={tmp_path}/docs/x.md", "--jobs=0", "--seeds=3"])
+    cli.run(
+        "grid",
+        [
+            grid,
+            f"--out={tmp_path}/runs",
+            f"--report={tmp_path}/docs/x.md",
+            "--jobs=0",
+            "--seeds=3",
+            "--set=data_root=a b",
+        ],
+    )
     text = (tmp_path / "docs" / "x.md").read_text()
     assert "3 runs are not yet run" in text
-    assert "--seeds=3`" in text
+    assert "'--set=data_root=a b' --seeds=3`" in text
     assert not list((tmp_path / "runs").glob("*seed*"))
 
 

@@ -66,6 +66,13 @@ def test_a_run_gets_the_options_of_its_row_and_a_folder_of_its_own(tmp_path):
     assert job.folder.parent == tmp_path
 
 
+def test_options_for_all_rows_give_way_to_those_of_a_row(tmp_path):
+    rows = Row("a", TINY), Row("b", TINY, {"total_steps": 7})
+    grid = Grid((table(*rows),), seeds=(0,)).with_options({"total_steps": "9", "model.width": "8"})
+    runs = [resolved(grid_job.flags) for grid_job in plan(grid, tmp_path).needed()]
+    assert [(run.total_steps, run.vit.width) for run in runs] == [(9, 8), (7, 8)]
+
+
 @pytest.mark.parametrize(
     ("option", "value", "is_other"),
     [("data_root", "elsewhere", False), ("name", "x", False), ("log_every", 7, True), ("total_steps", 13, True)],
