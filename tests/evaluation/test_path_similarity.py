@@ -16,7 +16,8 @@ def test_hypernyms_are_read_and_nothing_else(tmp_path):
 def test_a_file_that_is_no_wordnet_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match=r"data.noun cannot be read .*--wordnet"):
         hypernyms(tmp_path)
-    for line in ("02084071 05 n 01 dog 0 002 @ 02083346 n 0000 | short\n", "dog\n", "x 05 n 01 dog 0 000 | what\n"):
+    short, huge = (f"02084071 05 n 01 dog 0 {count} @ 02083346 n 0000 | a dog\n" for count in (3, 10**12))
+    for line in (short, huge, "dog\n", "x 05 n 01 dog 0 000 | what\n"):
         (tmp_path / "data.noun").write_text(line)
         with pytest.raises(UserError, match="data.noun:1 is no line of WordNet's"):
             hypernyms(tmp_path)
