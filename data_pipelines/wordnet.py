@@ -102,9 +102,12 @@ def hypernyms(folder: Path) -> dict[str, tuple[str, ...]]:
 
 def _hypernyms(line: list[str]) -> tuple[str, tuple[str, ...]]:
     """One line of data.noun: a synset and its hypernyms."""
-    first = 4 + 2 * int(line[3], 16)  # after the words, each with a number
-    pointers = [line[first + 4 * i + 1 : first + 4 * i + 5] for i in range(int(line[first]))]
-    return f"n{int(line[0]):08d}", tuple(f"n{int(at):08d}" for symbol, at, _, _ in pointers if symbol in ("@", "@i"))
+    at = 4 + 2 * int(line[3], 16)  # after the words, each with a number
+    pointers = line[at + 1 :][: 4 * int(line[at])]  # each a sign, a synset, its part of speech, the words meant
+    if len(pointers) != 4 * int(line[at]):
+        raise ValueError("pointers are missing")
+    above = (synset for sign, synset in zip(pointers[::4], pointers[1::4], strict=True) if sign in ("@", "@i"))
+    return f"n{int(line[0]):08d}", tuple(f"n{int(synset):08d}" for synset in above)
 
 
 def _entries(path: Path, entry: Callable[[list[str]], T]) -> Iterator[T]:

@@ -1,20 +1,18 @@
-"""Path similarities of well-known synsets, and Open mIoU computed by hand and pixel by pixel."""
+"""Open mIoU by hand and pixel by pixel, and evaluations with the files of WordNet."""
 
-import dataclasses
 import json
 import re
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from data_pipelines.wordnet import hypernyms
 from larvseg_jax import cli, evaluate
 from larvseg_jax.assemble import make_evaluators, make_method
 from larvseg_jax.commands import evaluate as command
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
-from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.metrics import SegmentationCounts
 from larvseg_jax.evaluation.open_scores import OpenCounts
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
@@ -23,79 +21,12 @@ from larvseg_jax.vocabulary import Vocabulary
 from larvseg_jax.vocabulary.catalogue import Catalogue, ClassListsConfig
 from larvseg_jax.vocabulary.class_lists import class_list
 from tests import tiny
-
-# As in WordNet 3.0 up to carnivore and wheeled vehicle; what lies above these is shortened.
-ENTITY, CARNIVORE, WHEELED = "n00001740", "n02075296", "n04576211"
-DOG, CAT, CAR, BICYCLE, WOLF = "n02084071", "n02121620", "n02958343", "n02834778", "n02114100"
-CANINE, FELINE, DOMESTIC, ANIMAL = "n02083346", "n02120997", "n01317541", "n00015388"
-MOTOR, SELF_PROPELLED = "n03791235", "n04170037"
-KINDS = {
-    ENTITY: (), CARNIVORE: (ANIMAL,), WHEELED: (ENTITY,), ANIMAL: (ENTITY,), DOMESTIC: (ANIMAL,),
-    CANINE: (CARNIVORE,), FELINE: (CARNIVORE,), DOG: (CANINE, DOMESTIC), CAT: (FELINE,), WOLF: (CANINE,),
-    SELF_PROPELLED: (WHEELED,), MOTOR: (SELF_PROPELLED,), CAR: (MOTOR,), BICYCLE: (WHEELED,),
-}  # fmt: skip
-
-
-def write_wordnet(folder, kinds=KINDS, instances=()):
-    """data.noun in WordNet's form: every synset with two words, a part that is no hypernym, and a gloss."""
-    folder.mkdir(exist_ok=True)
-    lines = ["  1 This software and database is being provided to you\n"]
-    for synset, above in kinds.items():
-        sign = "@i" if synset in instances else "@"
-        pointers = [f"{sign} {up[1:]} n 0000" for up in above] + ["%p 00001740 n 0000", "+ 01835496 v 0101"]
-        lines.append(
-            f"{synset[1:]} 05 n 02 word 0 other_word 1 {len(pointers):03d} {' '.join(pointers)} | @ 00000000\n"
-        )
-    (folder / "data.noun").write_text("".join(lines))
-    return folder
+from tests.evaluation.wordnet_files import ANIMAL, BICYCLE, CAR, CAT, DOG, ENTITY, KINDS, WOLF, write_wordnet
 
 
 @pytest.fixture
 def wordnet(tmp_path):
-    return write_wordnet(tmp_path / "wordnet", instances=(BICYCLE,))
-
-
-def test_hypernyms_are_read_and_nothing_else(wordnet):
-    assert hypernyms(wordnet) == KINDS
-
-
-def test_a_file_that_is_no_wordnet_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match=r"data.noun cannot be read .*--wordnet"):
-        hypernyms(tmp_path)
-    for line in ("02084071 05 n 01 dog 0 002 @ 02083346 n 0000 | short\n", "dog\n", "x 05 n 01 dog 0 000 | what\n"):
-        (tmp_path / "data.noun").write_text(line)
-        with pytest.raises(UserError, match="data.noun:1 is no line of WordNet's"):
-            hypernyms(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("these", "those", "steps"),
-    [
-        ((DOG,), (CAT,), 4),  # both two below carnivore: NLTK's documented 0.2
-        ((DOG,), (WOLF,), 2),
-        ((DOG,), (CANINE,), 1),
-        ((CAR,), (BICYCLE,), 4),  # three and one below wheeled vehicle
-        ((DOG,), (ANIMAL,), 2),  # by way of domestic animal, not of canine
-        ((CAR,), (CAT,), 8),  # four below entity each
-        ((CAR, WOLF), (DOG, BICYCLE), 2),  # of several synsets the nearest two
-    ],
-)
-def test_well_known_similarities(these, those, steps):
-    similarity = PathSimilarity(KINDS, [these, (ENTITY,), those])
-    assert similarity(np.array([0, 2, 0, 2]), np.array([2, 0, 0, 2])) == pytest.approx([1 / (1 + steps)] * 2 + [1, 1])
-    assert similarity.without == 0
-
-
-def test_what_has_nothing_in_common_has_no_similarity():
-    similarity = PathSimilarity({**KINDS, "n99999999": ()}, [(DOG,), (), ("n99999999",), ()])
-    assert similarity(np.array([0, 0, 1, 1, 2]), np.array([1, 2, 1, 3, 0])).tolist() == [0, 0, 1, 0, 0]
-    assert similarity.without == 2
-
-
-def test_another_version_of_wordnet_is_a_user_error():
-    PathSimilarity(KINDS, [(DOG,), ("n03343560",)])  # half of them: mistakes in a class list
-    with pytest.raises(UserError, match=r"lacks 2 synsets of the classes, n03343560 first: give WordNet 3.0"):
-        PathSimilarity(KINDS, [(DOG,), ("n03343560",), ("n00000001",)])
+    return write_wordnet(tmp_path / "wordnet")
 
 
 GROUPS = ("base", "novel", "base", "background")
@@ -191,8 +122,8 @@ LISTS = ("imagenet21k_subset_124", "imagenet21k_subset_585")  # scored, rivals
 
 
 @pytest.fixture
-def described(tmp_path, monkeypatch):
-    """A run in whose evaluation 585 synsets compete with 124; its masks show four of these. Without its network."""
+def described(tmp_path):
+    """A config in whose evaluation 585 synsets compete with 124; its masks show four of these."""
     folder = tiny.write_data(tmp_path)
     shown = class_list(LISTS[0]).ids[:4]
     (folder / "classes.json").write_text(json.dumps({"names": ("other", *shown), "ignore": 255}))
@@ -203,18 +134,16 @@ def described(tmp_path, monkeypatch):
     config.streams.masks.update(classes=(), class_list=LISTS[0])
     del config.streams["tags"]
     config.evals.val.update(class_list=LISTS[0], rivals=LISTS[1])
-    found = from_config(config)
-    trained = Trained(None, None, None, found.vocabulary, config.to_dict(), tmp_path, 7, {})
-    monkeypatch.setattr(evaluate, "load_trained", lambda *_, **__: trained)
-    return trained
+    return config
 
 
 @pytest.fixture
-def run(described, monkeypatch):
-    """The same with a network of no training."""
-    method = make_method(described.experiment(), make_mesh(8, 1))
+def run(described, tmp_path, monkeypatch):
+    """A network of no training."""
+    found = from_config(described)
+    method = make_method(found, make_mesh(8, 1))
     params, memory = method.init(jax.random.key(0))
-    trained = dataclasses.replace(described, method=method, params=params, memory=memory)
+    trained = Trained(method, params, memory, found.vocabulary, described.to_dict(), tmp_path, 7, {})
     monkeypatch.setattr(evaluate, "load_trained", lambda *_, **__: trained)
     return trained
 
@@ -274,12 +203,14 @@ def test_a_curve_with_wordnet(run, flat, tmp_path):
 
 def test_what_is_left_out_is_said(described, wordnet, tmp_path, capsys, monkeypatch):
     made = []
+    trained = SimpleNamespace(step=7, method=None, experiment=lambda *_: from_config(described))
+    monkeypatch.setattr(evaluate, "load_trained", lambda *_, **__: trained)
     monkeypatch.setattr(evaluate.assemble, "make_evaluators", lambda *given: made.append(given[-1]) or {})
     evaluate.evaluate_checkpoint(tmp_path)
     assert "Open mIoU is left out: give the folder of WordNet 3.0" in capsys.readouterr().out
     evaluate.evaluate_checkpoint(tmp_path, wordnet=wordnet)
     assert "Open mIoU" not in capsys.readouterr().out
-    described.settings["evals"]["val"].update(class_list="", rivals="")
+    described.evals.val.update(class_list="", rivals="")
     evaluate.evaluate_checkpoint(tmp_path)
     assert "Open mIoU" not in capsys.readouterr().out
     evaluate.evaluate_checkpoint(tmp_path, wordnet=wordnet)

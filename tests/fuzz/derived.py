@@ -12,12 +12,13 @@ import numpy as np
 
 from data_pipelines.caption_tags import write_tags
 from data_pipelines.feature_files import DESCRIPTION, FeatureFacts, FeatureRecords, id_array, read_facts, write_shard
-from data_pipelines.wordnet import WordNet
+from data_pipelines.wordnet import WordNet, hypernyms
+from larvseg_jax.evaluation.path_similarity import PathSimilarity
 from tests.fuzz import mutations
 from tests.fuzz.reader import Reader
 
 _NOUNS = {
-    "data.noun": "00001000 05 n 01 dog 0 000 | an animal\n00001100 18 n 01 man 0 000 | a person\n",
+    "data.noun": "00001000 05 n 01 dog 0 001 @ 00001100 n 0000 | an animal\n00001100 18 n 01 man 0 000 | a person\n",
     "index.noun": "dog n 1 1 @ 1 1 00001000\nman n 1 1 @ 1 1 00001100\n",
     "noun.exc": "men man\n",
     "verb.exc": "does do\n",
@@ -84,9 +85,11 @@ def wordnet_reader() -> Reader:
         return json.dumps({**json.loads(data), name: changed}).encode()
 
     def read(content: bytes, own: Path) -> None:
-        nouns = WordNet(_wordnet(own / "wordnet", mutations.parsed(content)))
+        files = _wordnet(own / "wordnet", mutations.parsed(content))
+        nouns = WordNet(files)
         for word in ("dogs", "men", "x"):
             nouns.thing(word)
+        PathSimilarity(hypernyms(files), [("n00001000",), ("n00001100",)])(np.array([0]), np.array([1]))
 
     return Reader("wordnet", [json.dumps(_NOUNS).encode()], mutate, read, 2)
 
