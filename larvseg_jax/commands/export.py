@@ -2,6 +2,9 @@
 
 By default the newest checkpoint; --memory adds the method's memory (LarvSeg: its bank). The file can be given as
 config.pretrained, to evaluate.py and to predict.
+
+--learnt writes only what the run has learnt, as float16: of a model on a frozen backbone a small file, which
+evaluate.py and predict take together with the pretrained one (docs/weights.md).
 """
 
 from __future__ import annotations
@@ -9,23 +12,35 @@ from __future__ import annotations
 from pathlib import Path
 
 from larvseg_jax.cli import Flags, Given
-from larvseg_jax.commands._places import check_output
+from larvseg_jax.commands._places import check_output, define_pretrained, pretrained_of
+from larvseg_jax.errors import UserError
 from larvseg_jax.weights.places import check_model
 
 
 def define(flags: Flags) -> None:
     """Adds the flags."""
-    flags.text("run", None, "Folder of a run or of a checkpoint.", required=True)
+    flags.text("run", None, "Folder of a run or of a checkpoint, or a .safetensors file.", required=True)
     flags.whole("step", None, "Step of the checkpoint; by default the newest.", least=0)
     flags.text("out", None, "File to write, ending in .safetensors.", required=True)
     flags.switch("memory", "Write the method's memory too.")
+    flags.switch("learnt", "Write only what the run has learnt, as float16, without the weights that it froze.")
+    define_pretrained(flags)
 
 
 def main(given: Given) -> None:
     """Exports the checkpoint."""
-    check_model(Path(given.run), given.step)
+    run, out = Path(given.run), Path(given.out)
+    if given.learnt and given.memory:
+        raise UserError(
+            "--memory with --learnt: leave one out; what was learnt is for inference, which needs no memory"
+        )
+    check_model(run, given.step)
     check_output(given.out, "out", ".safetensors")
+    pretrained = pretrained_of(given)
     # Imported late: a mistyped flag is answered before JAX has started.
-    from larvseg_jax.export import export
+    from larvseg_jax.export import export, export_learnt
 
-    export(Path(given.run), Path(given.out), given.step, memory=given.memory)
+    if given.learnt:
+        export_learnt(run, out, given.step, pretrained)
+    else:
+        export(run, out, given.step, memory=given.memory, pretrained=pretrained)
