@@ -1,6 +1,7 @@
 """Only what a run learnt, in a small file: with the pretrained file it is the run, to float16's rounding."""
 
 import dataclasses
+import hashlib
 import json
 import re
 import struct
@@ -22,6 +23,7 @@ from larvseg_jax.evaluate import evaluate_checkpoint
 from larvseg_jax.export import export_learnt
 from larvseg_jax.predict.predictor import Predictor
 from larvseg_jax.trained import load_trained
+from larvseg_jax.training import history
 from larvseg_jax.weights.checkpoint import Checkpoints
 from larvseg_jax.weights.pretrained import check_pretrained
 from larvseg_jax.weights.record import Record
@@ -105,7 +107,7 @@ def made(tmp_path_factory):
     write_backbone(folder / "pretrained.npz", begun)
     moved = random_parameters(from_config(config), 1)
     parameters = {name: moved[name] if name in learnt_names(begun) else x for name, x in begun.items()}
-    write_run(config, parameters)
+    history.note(write_run(config, parameters), "started", 0, commit="abc", command="python train.py --config=x.py")
     return folder, parameters
 
 
@@ -179,12 +181,50 @@ def test_predictions_are_those_of_the_run_rounded(made, head, tmp_path):
     assert 0.999 * pixels <= same
 
 
-def test_an_evaluation_is_that_of_the_rounded_weights(made, head, tmp_path):
+def row(text, *cells):
+    """The line of a table that begins with these cells, taken apart."""
+    (line,) = (line for line in text.splitlines() if line.startswith("| " + " | ".join(cells) + " |"))
+    return line.strip("| ").split(" | ")
+
+
+def test_the_card_says_what_is_known_and_scores_the_file_itself(made, head, tmp_path):
+    """The scores are those of the rounded weights in a file that has them all."""
     folder, parameters = made
+    out = tmp_path / "a|b.safetensors"
+    arguments = [f"--run={folder / 'run'}", "--learnt", f"--out={out}", "--evaluate", "--licence=Only for tests."]
+    cli.run("export", arguments)
+    cli.run("export", arguments)  # which replaces its own card
+    text = (tmp_path / "model_card.md").read_text("utf-8")
+    assert text.startswith("# Model card of a|b.safetensors\n")
+    for file in (out, folder / "pretrained.npz"):
+        assert f"{file.stat().st_size / 1000:.1f} kB, SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}" in text
+    assert "larvseg predict '--run=a|b.safetensors' --pretrained=pretrained.npz --image=photo.jpg" in text
+    assert row(text, "command") == ["command", "python train.py --config=x.py"]
+    assert row(text, "commit") == ["commit", "abc"]
+    assert row(text, "machine") == ["machine", "not recorded"]
+    assert row(text, "data of stream masks") == ["data of stream masks", "folder tiny, split train"]
+    assert row(text, "run") == ["run", "tiny, step 3 of 12"]
+    assert "## Licence\n\n- Only for tests.\n" in text
+    assert "base (2): red, green\n\nnovel (2): blue, grey\n\nothers (1): background\n" in text
     whole = evaluate_checkpoint(write_rounded(folder, tmp_path / "whole.safetensors", parameters))["val"]
-    found = evaluate_checkpoint(head, pretrained=folder / "pretrained.npz")["val"]
-    np.testing.assert_array_equal(found.iou, whole.iou)
-    assert np.nanmax(found.iou) > 0
+    for name, group, iou, accuracy, labelled in zip(
+        whole.names, whole.groups, whole.iou, whole.acc, whole.labelled, strict=True
+    ):
+        shown = [f"{100 * x:.2f}" if x == x else "–" for x in (iou, accuracy)]
+        assert row(text, name, group) == [name, group, *shown, f"{labelled:,}"]
+    assert np.nanmax(whole.iou) > 0
+    assert f"| {100 * whole.mean_iou:.2f} | {100 * whole.base_iou:.2f} | {100 * whole.novel_iou:.2f} |" in text
+
+
+def test_a_card_invents_nothing_and_replaces_no_other(made, head, tmp_path, capsys):
+    folder, _ = made
+    text = head.with_name("model_card.md").read_text("utf-8")
+    assert "## Licence\n\nnot recorded\n\n## Scores\n\nnot recorded\n" in text
+    line = refused(capsys, "export", f"--run={folder / 'run'}", "--learnt", f"--out={folder / 'other.safetensors'}")
+    assert line.startswith(f"{folder / 'model_card.md'} is there and no card of other.safetensors: give an --out in")
+    assert not (folder / "other.safetensors").exists()
+    out = f"--out={tmp_path / 'x.safetensors'}"
+    assert "give --learnt, too" in refused(capsys, "export", f"--run={folder / 'run'}", "--licence=x", out)
 
 
 def test_the_kind_of_the_pretrained_file_does_not_matter(made, head, tmp_path):
@@ -208,7 +248,7 @@ def test_what_was_frozen_but_is_in_no_file_is_written(made, tmp_path):
     changed = {**random_parameters(from_config(config), 2)}
     changed |= {name: x for name, x in parameters.items() if name.startswith("backbone/") and name != POSITIONS}
     write_backbone(tmp_path / "pretrained.npz", parameters)
-    saved = export_learnt(
+    saved, _ = export_learnt(
         write_run(config, changed), tmp_path / "head.safetensors", pretrained=tmp_path / "pretrained.npz"
     )
     assert saved.params.keys() == {POSITIONS, *(name for name in parameters if name.startswith("head/"))}
