@@ -1,7 +1,8 @@
 """What a run has learnt on frozen weights, without these: they stay in the pretrained file (docs/weights.md).
 
-A parameter is left out where the pretrained file has it bit for bit, whatever `optimizer.frozen` says. So nothing is
-lost: what was frozen but is in no file (a fresh head, a resized position embedding) is written, too.
+A parameter is left out where the pretrained file has it bit for bit, as it is or rounded to float16 (a run may have
+begun with a copy of half the size), whatever `optimizer.frozen` says. So nothing is lost: what was frozen but is in no
+file (a fresh head, a resized position embedding) is written, too.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def split_off(params: Mapping[str, np.ndarray], pretrained: Path, vit: ViTConfig
       UserError: the file cannot be read or has none of these weights, or float16 cannot hold what was learnt.
     """
     stored = read_weights(pretrained, vit)
-    ours, theirs = _digests(params), _digests(stored.arrays)
-    frozen = {path: digest for path, digest in ours.items() if theirs.get(path) == digest}
+    digests = {path: _digest(value) for path, value in params.items()}
+    frozen = {path: digests[path] for path in _matching(stored.arrays, digests)}
     if not frozen:
         raise UserError(
             f"{run} has no weights as {pretrained} has them: give the file that it began with by --pretrained, "
@@ -88,16 +89,14 @@ def all_weights(saved: SavedModel, file: Path, pretrained: Path | None, vit: ViT
         raise UserError(f"{file} holds only what was learnt on {source}: give that file by --pretrained")
     if not pretrained.exists():
         raise UserError(f"there is no file {pretrained}: {file} was learnt on {source}; give that by --pretrained")
-    arrays = read_weights(pretrained, vit).arrays
-    found = {path: value for path, value in arrays.items() if path in needed}
-    digests = _digests(found)
-    other = sorted(path for path, digest in needed.items() if digests.get(path) != digest)
+    found = _matching(read_weights(pretrained, vit).arrays, needed)
+    other = sorted(needed.keys() - found.keys())
     if other:
         raise UserError(
             f"{pretrained} is not what {file} was learnt on ({source}): {len(other)} of {len(needed)} arrays are "
             f"others ({first_few(map(printable, other), _SHOWN)}): give that file by --pretrained"
         )
-    return {path: np.asarray(value, np.float32) for path, value in (found | dict(saved.params)).items()}
+    return found | {path: np.asarray(value, np.float32) for path, value in saved.params.items()}
 
 
 def check_needs_none(path: Path, pretrained: Path | None) -> None:
@@ -106,14 +105,21 @@ def check_needs_none(path: Path, pretrained: Path | None) -> None:
         raise UserError(f"{path} has all its weights: leave --pretrained={pretrained} out")
 
 
-def _digests(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Of shapes and values as float32, so that it does not matter which kind of file holds them; of floats only."""
+def _matching(arrays: Mapping[str, np.ndarray], digests: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Path -> float32 array of those that have their digest as they are, or rounded to float16."""
     found = {}
     for path, value in arrays.items():
-        if jnp.issubdtype(value.dtype, jnp.floating):
-            with np.errstate(over="ignore"):
-                plain = np.ascontiguousarray(value, np.float32)
-            sha = hashlib.sha256(f"{value.shape}".encode())
-            sha.update(plain.reshape(-1).view(np.uint8).data)
-            found[path] = sha.hexdigest()[:_DIGITS]
+        if path in digests and jnp.issubdtype(value.dtype, jnp.floating):
+            with np.errstate(over="ignore", invalid="ignore"):
+                for same in (np.asarray(value, np.float32), value.astype(np.float16).astype(np.float32)):
+                    if _digest(same) == digests[path]:
+                        found[path] = same
+                        break
     return found
+
+
+def _digest(value: np.ndarray) -> str:
+    """Of shape and values of a float32 array, so that it does not matter which kind of file holds them."""
+    sha = hashlib.sha256(f"{value.shape}".encode())
+    sha.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+    return sha.hexdigest()[:_DIGITS]
