@@ -38,6 +38,7 @@ def evaluate_checkpoint(
     data_root: str | None = None,
     config: ml_collections.ConfigDict | None = None,
     wordnet: Path | None = None,
+    pretrained: Path | None = None,
 ) -> dict[str, Summary]:
     """Scores a checkpoint of a run and prints the table of its classes, for every evaluation of the config.
 
@@ -47,10 +48,11 @@ def evaluate_checkpoint(
       data_root: where the data is, if not where the config says.
       config: how to evaluate, if not as in training; must have the same classes in the same order.
       wordnet: folder of WordNet's files, for Open mIoU of classes that have synsets (evaluation/open_scores.py).
+      pretrained: the weights that an exported file leaves out (`trained.load_trained`).
     """
     mesh = make_mesh(data=-1, model=1)  # not the training's: this may be another machine
     with stage("checkpoint"):
-        trained = load_trained(path, step, mesh=mesh)
+        trained = load_trained(path, step, mesh=mesh, pretrained=pretrained)
         run = trained.experiment(config, data_root)
         console.print(f"  step {trained.step} of {path}")
     kept = {name: value for name, value in run.settings.items() if name != "data_root"}  # may differ between hosts
@@ -89,13 +91,14 @@ def evaluate_curve(
     sizes: Sequence[int] = CURVE,
     seed: int = 0,
     wordnet: Path | None = None,
+    pretrained: Path | None = None,
 ) -> list[Point]:
     """Scores a checkpoint over nested vocabularies on the photos of its evaluation with rivals.
 
     Writes `out` (JSON: one entry per vocabulary) and beside it the plot, a PNG of the same name.
 
     Args:
-      path, step, data_root, config, wordnet: as in `evaluate_checkpoint`.
+      path, step, data_root, config, wordnet, pretrained: as in `evaluate_checkpoint`.
       out: the JSON file.
       sizes: how many classes compete; all there are come last anyway.
       seed: of the drawing of classes (`nested_label_sets`).
@@ -105,7 +108,7 @@ def evaluate_curve(
     """
     mesh = make_mesh(data=-1, model=1)
     with stage("checkpoint"):
-        trained = load_trained(path, step, mesh=mesh)
+        trained = load_trained(path, step, mesh=mesh, pretrained=pretrained)
         run = trained.experiment(config, data_root)
     name = next((name for name, found in run.evals.items() if found.rivals), None)
     if name is None:

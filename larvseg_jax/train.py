@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -97,7 +98,7 @@ def _train(
             check_weights(run, state.params)
             for line in story:
                 console.print(f"  {line}")
-            where = {name: fact for name, fact in machine_facts().items() if name in WHERE}
+            where = {name: fact for name, fact in machine_facts().items() if name in WHERE} | {"command": command()}
             note(run.workdir, "resumed" if int(state.step) else "started", int(state.step), story, **where)
         if is_first_process():
             write_text(run.workdir / "config.json", json.dumps(record.settings, indent=2) + "\n")
@@ -242,6 +243,11 @@ def best_score(run: Experiment, evaluations: Evaluations) -> float | None:
     return None if first not in evaluations else evaluations[first].summary.scalars()[run.checkpoint.best]
 
 
+def command() -> str:
+    """What was typed to start this program."""
+    return shlex.join(["python", *sys.argv])
+
+
 def report_run(
     run: Experiment,
     method: Method,
@@ -271,7 +277,7 @@ def report_run(
         evaluations=parts,
         history=metrics,
         facts={
-            "command": " ".join(["python", *sys.argv]),
+            "command": command(),
             "steps": f"{int(state.step)} of {run.total_steps}",
             "seed": str(run.seed),
             "pictures per step": ", ".join(f"{s.batch_size} {name}" for name, s in run.streams.items()),

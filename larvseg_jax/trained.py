@@ -19,9 +19,11 @@ from larvseg_jax.devices.sharding import path_name
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.windows import Windows
-from larvseg_jax.methods.method import Method, Task
+from larvseg_jax.methods.method import Method, MethodConfig, Task
+from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.options import read
 from larvseg_jax.vocabulary import Vocabulary
+from larvseg_jax.weights.learnt import all_weights, check_needs_none
 from larvseg_jax.weights.safetensors_file import SUFFIX, load_safetensors
 from larvseg_jax.weights.stored_checkpoint import read_checkpoint
 
@@ -72,7 +74,12 @@ class Trained:
 
 
 def load_trained(
-    path: Path | str, step: int | None = None, *, memory: bool = False, mesh: Mesh | None = None
+    path: Path | str,
+    step: int | None = None,
+    *,
+    memory: bool = False,
+    mesh: Mesh | None = None,
+    pretrained: Path | str | None = None,
 ) -> Trained:
     """Reads a model; no data set is needed.
 
@@ -81,27 +88,32 @@ def load_trained(
       step: which checkpoint of the run.
       memory: read the method's memory, too; else only if its scores need it.
       mesh: where it is to live; by default on one device.
+      pretrained: the weights that were left out of a file (`export --learnt`), in what `config.pretrained` named.
 
     Raises:
-      UserError: there is nothing of the kind, it is damaged, or it does not fit its own description.
+      UserError: there is nothing of the kind, it is damaged, it does not fit its own description, or `pretrained` is
+        missing, another file, or not needed.
     """
     path, mesh = Path(path), mesh or make_mesh(1, 1, jax.devices()[:1])
+    pretrained = None if pretrained is None else Path(pretrained)
     if path.suffix == SUFFIX or path.is_file():
         if step is not None:
             raise UserError(f"{path} is one file: leave the step {step} out")
         saved = load_safetensors(path)
         about = saved.metadata
         vocabulary = Vocabulary(about.classes, about.base, about.novel, about.background)
-        method = _method(path, about.settings, vocabulary, mesh, len(saved.params))
-        params, stored = saved.params, saved.memory
+        network = _network(path, about.settings, len(saved.params) + len(about.frozen))
+        params, stored = all_weights(saved, path, pretrained, network[1]), saved.memory
+        method = _method(network, vocabulary, mesh)
         settings, step, versions = about.settings, about.step, about.versions
     else:
+        check_needs_none(path, pretrained)
         found = read_checkpoint(path, step)
         record = found.record
         vocabulary = _experiment(path, record.settings).vocabulary
         if vocabulary.classes != record.classes:
             raise UserError(f"{path}: its settings give other classes than its record: it is damaged")
-        method = _method(path, record.settings, vocabulary, mesh, len(found.params))
+        method = _method(_network(path, record.settings, len(found.params)), vocabulary, mesh)
         params, stored = found.params, {}
         settings, step, versions = record.settings, found.step, record.versions
         if memory or method.scorer(vocabulary.label_set()).reads_memory:
@@ -119,14 +131,20 @@ def load_trained(
     )
 
 
-def _method(path: Path, settings: Mapping[str, Any], vocabulary: Vocabulary, mesh: Mesh, arrays: int) -> Method:
-    """The method with one row per class, without streams: for inference. `arrays`: how many its parameters are."""
+def _network(path: Path, settings: Mapping[str, Any], arrays: int) -> tuple[MethodConfig, ViTConfig]:
+    """The sections that make the network. `arrays`: how many its parameters are."""
     try:
         config, vit = network_sections(settings)
     except KeyError as error:
         raise UserError(f"{path} does not say what network it holds (no section {error})") from error
     if vit.depth > arrays:  # before so many blocks are laid out
         raise UserError(f"{path} does not fit its own description: {vit.depth} blocks in {arrays} arrays")
+    return config, vit
+
+
+def _method(network: tuple[MethodConfig, ViTConfig], vocabulary: Vocabulary, mesh: Mesh) -> Method:
+    """The method with one row per class, without streams: for inference."""
+    config, vit = network
     return config.make(Task(len(vocabulary.classes), vit, {}, mesh))
 
 

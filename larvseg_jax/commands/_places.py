@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from larvseg_jax.cli import Flags, Given
 from larvseg_jax.errors import UserError
 
 
@@ -30,3 +31,22 @@ def check_folder(text: str | None, option: str) -> None:
     if text is not None and not Path(text).expanduser().is_dir():
         kind = "is a file" if Path(text).exists() else "does not exist"
         raise UserError(f"--{option}={text} {kind}: give the folder that the data lies in")
+
+
+def define_pretrained(flags: Flags) -> None:
+    """Adds --pretrained, for models of which a file holds only what was learnt."""
+    flags.text(
+        "pretrained",
+        None,
+        "The weights that --run was learnt on, if it is a file of export --learnt (docs/weights.md).",
+    )
+
+
+def pretrained_of(given: Given) -> Path | None:
+    """The file or folder of --pretrained; UserError if there is none of that name."""
+    if given.pretrained is None:
+        return None
+    path = Path(given.pretrained).expanduser()
+    if not path.exists():
+        raise UserError(f"--pretrained={given.pretrained} does not exist: give the weights that --run was learnt on")
+    return path

@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from larvseg_jax.cli import Flags, Given
-from larvseg_jax.commands._places import check_folder
+from larvseg_jax.commands._places import check_folder, define_pretrained, pretrained_of
 from larvseg_jax.commands._processes import define_processes, several_processes
 from larvseg_jax.weights.places import check_model
 
@@ -24,6 +24,7 @@ def define(flags: Flags) -> None:
     """Adds the flags."""
     flags.text("run", None, "Folder of a run or of a checkpoint, or a .safetensors file.", required=True)
     flags.whole("step", None, "Step of the checkpoint; by default the newest.", least=0)
+    define_pretrained(flags)
     flags.text("data_root", None, "Where the data is, if not where it was in training.")
     flags.text(
         "vocabulary_curve", None, "JSON file for the scores as the vocabulary grows, instead of the evaluations."
@@ -39,12 +40,15 @@ def main(given: Given) -> None:
     check_folder(given.data_root, "data_root")
     check_folder(given.wordnet, "wordnet")
     wordnet = Path(given.wordnet).expanduser() if given.wordnet else None
+    pretrained = pretrained_of(given)
     with several_processes(given):
         # Imported late: a mistyped flag is answered before JAX has started.
         from larvseg_jax.evaluate import evaluate_checkpoint, evaluate_curve
 
         if given.vocabulary_curve:
             out = Path(given.vocabulary_curve)
-            evaluate_curve(Path(given.run), out, given.step, given.data_root, given.config, wordnet=wordnet)
+            evaluate_curve(
+                Path(given.run), out, given.step, given.data_root, given.config, wordnet=wordnet, pretrained=pretrained
+            )
             return
-        evaluate_checkpoint(Path(given.run), given.step, given.data_root, given.config, wordnet)
+        evaluate_checkpoint(Path(given.run), given.step, given.data_root, given.config, wordnet, pretrained)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from data_pipelines.picture_files import MAX_MEGAPIXELS
 from larvseg_jax.cli import Flags, Given, fail
+from larvseg_jax.commands._places import define_pretrained, pretrained_of
 from larvseg_jax.errors import UserError
 from larvseg_jax.predict.names import targets
 from larvseg_jax.predict.photos import find_photos
@@ -24,6 +25,7 @@ def define(flags: Flags) -> None:
     """Adds the flags."""
     flags.text("run", None, "Folder of a run or of a checkpoint, or a .safetensors file.", required=True)
     flags.whole("step", None, "Step of the checkpoint; by default the newest.", least=0)
+    define_pretrained(flags)
     flags.texts("image", "A photo, or a folder of photos.")
     flags.texts(
         "classes",
@@ -50,6 +52,7 @@ def main(given: Given) -> None:
         fail(*missing)
     written_to = dict(zip(found, targets(found, Path(given.out)), strict=True))
     check_model(Path(given.run), given.step)
+    pretrained = pretrained_of(given)
     # Imported late: a mistyped flag is answered before JAX has started.
     from larvseg_jax.predict.predict import predict
 
@@ -57,6 +60,7 @@ def main(given: Given) -> None:
         Path(given.run),
         written_to,
         step=given.step,
+        pretrained=pretrained,
         classes=[text for text in given.classes if text] or None,
         top_k=given.top_k,
         probabilities=given.probabilities,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from larvseg_jax.console import first_few, printable
@@ -15,6 +15,7 @@ from larvseg_jax.grid.plan import Job, Plan
 from larvseg_jax.grid.plot import draw_table
 from larvseg_jax.grid.results import Result, read_result
 from larvseg_jax.grid.statistics import Estimate, estimate, paired_difference
+from larvseg_jax.report.markdown import markdown_table
 
 NOT_RUN = "not yet run"
 
@@ -69,7 +70,7 @@ def _section(plan: Plan, table: Table, found: Mapping[Path, _Numbered], path: Pa
         numbers = ", ".join(str(run.number) for run in runs[row.name].values())
         count = f"{len(runs[row.name])} of {len(plan.grid.seeds)}"
         lines.append([row.name, count, *means, *apart, numbers])
-    parts = [f"## {table.title}", _markdown(lines)]
+    parts = [f"## {table.title}", markdown_table(lines)]
     commits = _commits(run.result for of in runs.values() for run in of.values())
     if len(commits) > 1:
         said = ", ".join(f"{commit} ({count})" for commit, count in commits.items())
@@ -121,7 +122,7 @@ def _commits(results: Iterable[Result]) -> dict[str, int]:
     """Commit -> of how many runs; a run that was resumed by other code counts for each."""
     counts: dict[str, int] = {}
     for result in results:
-        for commit in result.commits:
+        for commit in result.origin.commits:
             counts[commit] = counts.get(commit, 0) + 1
     return counts
 
@@ -130,20 +131,13 @@ def _runs(plan: Plan, found: Mapping[Path, _Numbered]) -> str:
     """Where every number comes from."""
     lines = [["#", "folder", "config", "options", "seed", "steps", "commit", "date", "machine"]]
     for run in found.values():
-        row, result = run.job.row, run.result
+        row, result, origin = run.job.row, run.result, run.result.origin
         options = ", ".join(f"`{name}={value}`" for name, value in row.options.items()) or "–"
-        facts = [first_few(of, 3) for of in (result.commits, result.dates, result.machines)]
+        facts = [first_few(of, 3) for of in (origin.commits, origin.dates, origin.machines)]
         lines.append(
             [str(run.number), run.job.folder.name, f"`{row.config}`", options, str(run.job.seed), f"{result.steps:,}"]
             + facts
         )
     missing = len({job.folder for job in plan.jobs.values()}) - len(found)
     rest = f"\n\n{missing} runs are {NOT_RUN}, or have not ended." if missing else ""
-    return (_markdown(lines) if found else "") + rest
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    """A table whose first line is its head."""
-    rule = ["---"] * len(lines[0])
-    cells = [[printable(cell).replace("|", r"\|") for cell in line] for line in (lines[0], rule, *lines[1:])]
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+    return (markdown_table(lines) if found else "") + rest

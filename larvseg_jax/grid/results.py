@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from larvseg_jax.errors import UserError
 from larvseg_jax.grid.plan import Job, digest_of
 from larvseg_jax.report.metric_log import read_history
-from larvseg_jax.training import history
-
-_UNKNOWN = "not recorded"
+from larvseg_jax.training.history import Origin, origin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,14 +19,12 @@ class Result:
     Attributes:
       scores: of the last step, as fractions of one, by their names in metrics.jsonl.
       steps: after how many steps.
-      commits, machines, dates: of all its starts, each once: a run that was resumed may have several.
+      origin: when, where and by which code it was trained.
     """
 
     scores: Mapping[str, float]
     steps: int
-    commits: tuple[str, ...]
-    machines: tuple[str, ...]
-    dates: tuple[str, ...]
+    origin: Origin
 
 
 def read_result(job: Job) -> Result | None:
@@ -44,14 +40,7 @@ def read_result(job: Job) -> Result | None:
         return None
     _check_config(job)
     last = {name: value for name, value in evaluated[-1].items() if isinstance(value, float)}
-    starts = [event for event in history.read(job.folder) if event["event"] in ("started", "resumed")]
-    return Result(
-        scores=last,
-        steps=job.total_steps,
-        commits=_each(event.get("commit", _UNKNOWN) for event in starts),
-        machines=_each(_machine(event) for event in starts),
-        dates=_each(str(event["time"])[:10] for event in starts),
-    )
+    return Result(last, job.total_steps, origin(job.folder))
 
 
 def steps_taken(job: Job) -> int:
@@ -69,12 +58,3 @@ def _check_config(job: Job) -> None:
         ) from error
     if digest != job.digest:
         raise UserError(f"{path} is of another config than {job.digest}: move the run away, to train it anew")
-
-
-def _machine(event: Mapping[str, str]) -> str:
-    known = [event[fact] for fact in ("devices", "processor") if fact in event]
-    return ", ".join(known) or _UNKNOWN
-
-
-def _each(texts: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(texts)) or (_UNKNOWN,)

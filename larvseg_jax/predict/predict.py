@@ -26,6 +26,7 @@ def predict(
     targets: Mapping[Path, Path],
     *,
     step: int | None = None,
+    pretrained: Path | None = None,
     classes: Sequence[str] | None = None,
     top_k: int | None = None,
     probabilities: bool = False,
@@ -41,6 +42,7 @@ def predict(
       run: folder of a run or of a checkpoint, or an exported file.
       targets: photo -> the file of its overlay (predict/names.py).
       step: which checkpoint; the newest by default.
+      pretrained: the weights that an exported file leaves out (`trained.load_trained`).
       classes: names; or several names in one text, separated by commas, where it is no name as it stands.
       top_k, probabilities, memory: see `Predictor`.
       max_megapixels: the largest photo that is read, millions of pixels.
@@ -53,7 +55,7 @@ def predict(
     """
     problems = list(missing)
     with stage("model"):
-        trained = load_trained(run, step)
+        trained = load_trained(run, step, pretrained=pretrained)
     windows = dataclasses.replace(trained.windows, scale=scale or trained.windows.scale)
     predictor = Predictor(trained, dataclasses.replace(windows, window=0) if whole else windows)
     names = None if classes is None else split_names(classes, trained.vocabulary.classes)

@@ -110,9 +110,15 @@ class Predictor:
         self._competition: _Competition | None = None
 
     @classmethod
-    def load(cls, path: Path | str, step: int | None = None, windows: Windows | None = None) -> Predictor:
+    def load(
+        cls,
+        path: Path | str,
+        step: int | None = None,
+        windows: Windows | None = None,
+        pretrained: Path | str | None = None,
+    ) -> Predictor:
         """Reads a run, a checkpoint or an exported file (`trained.load_trained`); no data set is needed."""
-        return cls(load_trained(path, step), windows)
+        return cls(load_trained(path, step, pretrained=pretrained), windows)
 
     def __call__(
         self,

@@ -120,7 +120,7 @@ def check_there(path: str | Path) -> None:
     if path.is_dir():
         find_run(path, None)
     elif not path.exists():
-        _read(path, ViTConfig())  # each reader has its own remedy
+        read_weights(path, ViTConfig())  # each reader has its own remedy
 
 
 def check_pretrained(path: str | Path, layout: PyTree, vit: ViTConfig, classes: Sequence[str]) -> LoadReport:
@@ -140,7 +140,7 @@ class _Fitted:
 
 
 def _fit_all(path: Path, wanted: Mapping[str, tuple[int, ...]], vit: ViTConfig, classes: Sequence[str]) -> _Fitted:
-    stored = _read(path, vit)
+    stored = read_weights(path, vit)
     arrays, report = fit(stored, wanted, vit, path)
     row_of = {name: row for row, name in enumerate(stored.classes)}
     here = np.array([i for i, name in enumerate(classes) if name in row_of], np.int32)
@@ -159,8 +159,11 @@ def _shapes(flat: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: x.shape for name, x in flat.items()}
 
 
-def _read(path: Path, vit: ViTConfig) -> StoredWeights:
-    """Which reader a file needs."""
+def read_weights(path: Path, vit: ViTConfig) -> StoredWeights:
+    """What a file or a run holds, by the reader that it needs; of `vit` the width and its heads are believed.
+
+    UserError if it cannot be read, or is no kind of weights known here.
+    """
     model = vit.width, vit.num_heads
     if path.is_dir():
         return read_checkpoint(path).weights

@@ -1,6 +1,7 @@
 """A trained model as one .safetensors file: parameters, class names, sizes, and where it comes from.
 
-The file can be read by any tool that knows safetensors, and is all that inference needs (docs/weights.md).
+The file can be read by any tool that knows safetensors, and is all that inference needs (docs/weights.md); or it holds
+only what was learnt on frozen weights, and which these are (weights/learnt.py).
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from larvseg_jax import old_settings
+from larvseg_jax.console import printable
 from larvseg_jax.devices.sharding import path_name
 from larvseg_jax.errors import UserError
 from larvseg_jax.weights.foreign import REMEDY, whose
 from larvseg_jax.weights.stored_weights import CLASS_EMBEDDINGS, StoredWeights, pixels_of
 
 FORMAT = "larvseg_jax 2"
+_LEARNT_FORMAT = "larvseg_jax 3"  # not all parameters are in the file
 _OLD_FORMAT = "larvseg_jax 1"  # of version 0.1: the memory is called "bank", the backbone's sizes stand apart
 SUFFIX = ".safetensors"
 _JSON: Mapping[str, type] = {
@@ -53,6 +56,8 @@ class ModelMetadata:
       step: steps of training; -1 where the source does not say.
       settings: the config of the run, as plain values; of files of the original the sections `model` and `method`.
       versions: of the packages it was trained with, and the commit.
+      frozen: path -> digest of the parameters that are not in the file; {} where all are.
+      pretrained: which file has them, for people; "" where all are in this one.
     """
 
     classes: tuple[str, ...]
@@ -63,6 +68,8 @@ class ModelMetadata:
     step: int
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
+    frozen: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    pretrained: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,18 +119,18 @@ def load_safetensors(path: Path) -> SavedModel:
       UserError: the file cannot be read, is not one of ours, or is not what was written.
     """
     arrays, metadata = read_arrays(path)
-    if metadata.get("format") not in (FORMAT, _OLD_FORMAT):
+    if metadata.get("format") not in (FORMAT, _LEARNT_FORMAT, _OLD_FORMAT):
         found = metadata.get("format", "none")
         owner, remedy = whose(arrays), f"export a run with larvseg_jax.export, or {REMEDY}"
         what = f"holds {owner}" if owner else f"has format {found[:40]!r} and not {FORMAT!r}"
         raise UserError(f"{path} {what}: {remedy}")
     if metadata.pop("digest", "") != _digest(arrays, metadata):
         raise UserError(f"{path} is damaged: its digest does not match; copy or export it anew")
-    prefix = _MEMORY if metadata["format"] == FORMAT else _OLD_MEMORY
+    prefix = _OLD_MEMORY if metadata["format"] == _OLD_FORMAT else _MEMORY
     memory = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
     params = {name: value for name, value in arrays.items() if not name.startswith(prefix)}
     try:
-        saved = SavedModel(params, memory, _from_text(metadata, memory))
+        saved = SavedModel(params, memory, _from_text(metadata, params, memory))
     except Exception as error:  # whatever JSON of another version, or of somebody else, may provoke
         raise UserError(f"{path} is of another version of larvseg_jax ({_reason(error)}): export it anew") from error
     embeddings, classes = params.get(CLASS_EMBEDDINGS), len(saved.metadata.classes)
@@ -136,6 +143,9 @@ def load_safetensors(path: Path) -> SavedModel:
 def read_safetensors(path: Path) -> StoredWeights:
     """The parameters, to start a training from."""
     saved = load_safetensors(path)
+    if saved.metadata.frozen:
+        source = printable(saved.metadata.pretrained)
+        raise UserError(f"{path} holds only what was learnt on {source}: start from a run, or from all its weights")
     name, pixels = f"exported model {path.name}", pixels_of(saved.metadata.settings)
     return StoredWeights(name, saved.params, saved.metadata.classes, pixels=pixels)
 
@@ -154,16 +164,26 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 def _to_text(metadata: ModelMetadata) -> dict[str, str]:
     """Safetensors metadata is text to text."""
     values = dataclasses.asdict(metadata)
-    return {"format": FORMAT, **{k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}}
+    if not metadata.frozen:
+        del values["frozen"], values["pretrained"]
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
+    return {"format": _LEARNT_FORMAT if metadata.frozen else FORMAT, **texts}
 
 
-def _from_text(metadata: Mapping[str, str], memory: Mapping[str, np.ndarray]) -> ModelMetadata:
-    plain: dict[str, Any] = {key: json.loads(metadata[key]) for key in _JSON}
-    for key, kind in _JSON.items():
+def _from_text(
+    metadata: Mapping[str, str], params: Mapping[str, np.ndarray], memory: Mapping[str, np.ndarray]
+) -> ModelMetadata:
+    learnt = metadata["format"] == _LEARNT_FORMAT
+    kinds = {**_JSON, "frozen": dict} if learnt else _JSON
+    plain: dict[str, Any] = {key: json.loads(metadata[key]) for key in kinds}
+    for key, kind in kinds.items():
         value = plain[key]
         names = value if isinstance(value, list) else ()
         if not isinstance(value, kind) or isinstance(value, bool) or not all(isinstance(name, str) for name in names):
             raise TypeError(f"{key} is {str(value)[:40]}")
+    frozen = plain.get("frozen", {})
+    if learnt and (not frozen or frozen.keys() & params.keys()):
+        raise ValueError("frozen does not name the parameters that are not in the file")
     settings = plain["settings"]
     if metadata["format"] == _OLD_FORMAT and "model" not in settings:  # its sizes stood beside the settings
         settings = {**settings, "model": json.loads(metadata["vit"])}
@@ -178,6 +198,8 @@ def _from_text(metadata: Mapping[str, str], memory: Mapping[str, np.ndarray]) ->
         step=plain["step"],
         settings=old_settings.upgraded(settings),
         versions=plain["versions"],
+        frozen=frozen,
+        pretrained=metadata["pretrained"] if learnt else "",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -22,9 +23,10 @@ from larvseg_jax.models.vit import VisionTransformer
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.vocabulary import Vocabulary
 from larvseg_jax.weights.augreg import read_augreg
+from larvseg_jax.weights.learnt import all_weights, split_off
 from larvseg_jax.weights.original import OriginalCheckpoint, vit_config
 from larvseg_jax.weights.pretrained import check_pretrained, fit
-from larvseg_jax.weights.safetensors_file import load_safetensors
+from larvseg_jax.weights.safetensors_file import SavedModel, load_safetensors, save_safetensors
 from larvseg_jax.weights.stored_weights import POSITIONS
 from tests.conftest import REPOSITORY
 from tests.fuzz import mutations
@@ -34,7 +36,7 @@ from tests.weights.recordings import recording
 
 _EXPORTED = REPOSITORY / "tests/data/version_0_1.safetensors"
 _VIT = ViTConfig(width=8, depth=1, num_heads=2, mlp_dim=12, patch_size=4, image_size=12)
-_DTYPES = {"float32": "F32", "bfloat16": "BF16", "int32": "I32", "int8": "I8"}
+_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int32": "I32", "int8": "I8"}
 
 
 def _arrays() -> dict[str, np.ndarray]:
@@ -123,9 +125,9 @@ def backbone_readers(folder: Path) -> list[Reader]:
     return [reader(suffix) for suffix in changed]
 
 
-def stored_safetensors() -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Arrays and metadata of the exported file of version 0.1, without its digest."""
-    with safe_open(_EXPORTED, framework="numpy") as file:
+def stored_safetensors(path: Path = _EXPORTED) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays and metadata of an exported file, by default that of version 0.1, without its digest."""
+    with safe_open(path, framework="numpy") as file:
         metadata = dict(sorted(file.metadata().items()))
         arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
     metadata.pop("digest")
@@ -147,12 +149,10 @@ def signed_safetensors(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, 
     return struct.pack("<Q", len(text)) + text + data
 
 
-def safetensors_reader() -> Reader:
-    """Exported models."""
-    arrays_stored, metadata_stored = stored_safetensors()
+def _changed_model(arrays_stored: Mapping[str, np.ndarray], metadata_stored: Mapping[str, str]) -> mutations.Mutation:
+    """Exported models with other arrays or metadata; half of the time with a digest that is right."""
 
     def mutate(rng: Random, data: bytes) -> bytes:
-        """Half of the time with a digest that is right."""
         if rng.random() < 0.5:
             return mutations.changed_safetensors(rng, data)
         arrays, metadata = dict(arrays_stored), dict(metadata_stored)
@@ -160,7 +160,7 @@ def safetensors_reader() -> Reader:
         try:
             metadata[key] = mutations.changed_json(rng, metadata[key].encode()).decode("utf-8", "replace")
         except ValueError:  # of a text that is no JSON
-            metadata[key] = rng.choice(("", "x", "larvseg_jax 1", "larvseg_jax 2"))
+            metadata[key] = rng.choice(("", "x", "a\nb", "larvseg_jax 1", "larvseg_jax 2", "larvseg_jax 3"))
         if rng.random() < 0.3:
             del metadata[rng.choice(list(metadata))]
         if rng.random() < 0.3:
@@ -169,14 +169,46 @@ def safetensors_reader() -> Reader:
             arrays[name] = rng.choice((np.zeros((), np.float32), np.zeros(3, np.int8), one, one.astype(jnp.bfloat16)))
         return signed_safetensors(arrays, metadata)
 
+    return mutate
+
+
+def _read_model(path: Path) -> tuple[SavedModel, ViTConfig]:
+    """An exported model and its network, as trained.load_trained reads them."""
+    saved = load_safetensors(path)
+    about = saved.metadata
+    Vocabulary(about.classes, about.base, about.novel, about.background)
+    try:
+        return saved, network_sections(about.settings)[1]
+    except KeyError as error:
+        raise UserError(f"no section {error}") from error
+
+
+def safetensors_reader() -> Reader:
+    """Exported models."""
+
     def read(content: bytes, folder: Path) -> None:
         path = folder / "x.safetensors"
         path.write_bytes(content)
-        about = load_safetensors(path).metadata
-        Vocabulary(about.classes, about.base, about.novel, about.background)
-        try:
-            network_sections(about.settings)
-        except KeyError as error:  # as trained.load_trained does
-            raise UserError(f"no section {error}") from error
+        _read_model(path)
 
-    return Reader("safetensors", [_EXPORTED.read_bytes()], mutate, read, 12)
+    return Reader("safetensors", [_EXPORTED.read_bytes()], _changed_model(*stored_safetensors()), read, 12)
+
+
+def learnt_reader(folder: Path) -> Reader:
+    """Exported files of what was learnt alone; the pretrained file is as it should be."""
+    saved, vit = _read_model(_EXPORTED)
+    pretrained, seed = folder / "pretrained.npz", folder / "learnt.safetensors"
+    backbone = {name: x for name, x in saved.params.items() if name.startswith("backbone/") and "norm" not in name}
+    np.savez(pretrained, **{name.removeprefix("backbone/"): x for name, x in backbone.items()})
+    learnt = split_off(saved.params, pretrained, vit, _EXPORTED)
+    metadata = dataclasses.replace(saved.metadata, frozen=learnt.frozen, pretrained=learnt.source)
+    save_safetensors(seed, SavedModel(learnt.arrays, {}, metadata))
+
+    def read(content: bytes, own: Path) -> None:
+        path = own / "x.safetensors"
+        path.write_bytes(content)
+        found, network = _read_model(path)
+        if found.metadata.frozen:
+            all_weights(found, path, pretrained, network)
+
+    return Reader("learnt", [seed.read_bytes()], _changed_model(*stored_safetensors(seed)), read, 4)
