@@ -7,8 +7,12 @@ import pytest
 from PIL import Image
 
 from data_pipelines.folder import FolderSource
+from larvseg_jax import assemble
+from larvseg_jax.config import from_config
 from larvseg_jax.errors import UserError
+from larvseg_jax.options import changes
 from larvseg_jax.vocabulary import IGNORE_LABEL, Vocabulary
+from tests import tiny
 
 CLASSES = ("background", "dog", "sofa", "cat")
 ALIASES = (("couch", "sofa"), ("puppy", "dog"), ("greyhound", "dog"))
@@ -54,3 +58,21 @@ def test_masks_and_tags_of_a_folder_with_other_names(tmp_path):
 def test_an_alias_names_one_class_and_is_none(aliases, problem):
     with pytest.raises(UserError, match=problem):
         Vocabulary(CLASSES, aliases=aliases)
+
+
+def test_a_resumed_run_says_that_aliases_have_changed(tmp_path):
+    """Labels and tags depend on them; checkpoints of runs without know nothing of them."""
+    config = tiny.get_config()
+    config.data_root = str(tiny.write_data(tmp_path).parent)
+
+    def data(*aliases):
+        config.vocabulary.aliases = aliases
+        run = from_config(config)
+        return assemble.data_settings(run, assemble.open_streams(run))
+
+    before = json.loads(json.dumps(data(("rose", "red"))))
+    assert changes(before, data(("rose", "red"))) == []
+    assert changes(before, data(("rose", "grey"))) == [
+        "vocabulary.aliases: (('rose', 'grey'),), was [['rose', 'red']]"
+    ]
+    assert "vocabulary.aliases" not in data()
