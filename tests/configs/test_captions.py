@@ -63,7 +63,14 @@ def test_each_data_set_is_read_under_the_names_of_the_vocabulary(run):
     assert {*run.vocabulary.classes} - {*tags.label_set.names} == {"pottedplant", "tvmonitor", "diningtable"}
     for evaluator in assemble.make_evaluators(run, make_mesh(1, 1, jax.devices()[:1])).values():
         # A sofa and a banana are none of the classes that are measured.
-        assert named(evaluator, evaluator.source[0]["label"][0]) == ["person", None, "purse", "tvmonitor", "phone", None]
+        assert named(evaluator, evaluator.source[0]["label"][0]) == [
+            "person",
+            None,
+            "purse",
+            "tvmonitor",
+            "phone",
+            None,
+        ]
 
 
 def test_no_name_means_two_classes():

@@ -72,7 +72,5 @@ def test_a_resumed_run_says_that_aliases_have_changed(tmp_path):
 
     before = json.loads(json.dumps(data(("rose", "red"))))
     assert changes(before, data(("rose", "red"))) == []
-    assert changes(before, data(("rose", "grey"))) == [
-        "vocabulary.aliases: (('rose', 'grey'),), was [['rose', 'red']]"
-    ]
+    assert changes(before, data(("rose", "grey"))) == ["vocabulary.aliases: (('rose', 'grey'),), was [['rose', 'red']]"]
     assert "vocabulary.aliases" not in data()
