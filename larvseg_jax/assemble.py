@@ -63,6 +63,8 @@ def data_settings(run: Experiment, streams: Mapping[str, Stream]) -> dict[str, A
         options = run.settings["streams"][name]
         kept = {option: value for option, value in options.items() if option not in names(type(run.streams[name].loss))}
         facts[f"streams.{name}"] = {**kept, "pictures": len(stream.source), **data_facts(run, name)}
+    if run.vocabulary.aliases:  # older checkpoints have no such entry
+        facts["vocabulary.aliases"] = run.vocabulary.aliases
     return facts
 
 

@@ -114,7 +114,8 @@ def model_options(run: Experiment) -> dict[str, Any]:
 def stream_options(run: Experiment, name: str) -> dict[str, Any]:
     """The options of a stream that its features depend on."""
     stream: Any = run.streams[name]  # its view is a dataclass, of which its protocol says nothing
-    return _plain({"source": dataclasses.asdict(stream.source), **dataclasses.asdict(stream.view)})
+    aliases = {"aliases": run.vocabulary.aliases} if run.vocabulary.aliases else {}  # none: as older features have it
+    return _plain({"source": dataclasses.asdict(stream.source), **dataclasses.asdict(stream.view), **aliases})
 
 
 def evaluation_options(config: EvalConfig) -> dict[str, Any]:

@@ -49,6 +49,8 @@ NOT_RUN = {  # beginning of a command -> why not
     "python train.py --config=configs/c171": "needs COCO-Stuff and ADE20K",
     "LARVSEG_DATA=DIR python train.py --config=configs/voc_animals.py": "needs PASCAL VOC",
     "python train.py --config=configs/voc_animals.py:larvseg,learn=": "needs PASCAL VOC and pretrained weights",
+    "python -m larvseg_jax.doctor --config=configs/captions.py": "needs Flickr8k, PASCAL VOC and COCO",
+    "python train.py --config=configs/captions.py": "needs Flickr8k, PASCAL VOC, COCO and pretrained weights",
     "python -m data_pipelines.prepare": "needs downloads; tests/data_pipelines/test_prepare_command.py has small ones",
     "python -m data_pipelines.caption_tags": "needs WordNet; tests/data_pipelines/test_caption_tags.py has a small one",
     "python train.py --config=configs/own_data.py:mydata,size=B": "needs a GPU and AugReg weights",

@@ -32,6 +32,8 @@ class Vocabulary:
     novel: tuple[str, ...] = ()  # learnt from tags only
     background: str = ""  # reported apart; "" = none
     ignore_in_eval: tuple[str, ...] = ()  # left out of every mean
+    # (name in some data, class): what data sets call otherwise ("couch", "sofa"), or know finer ("puppy", "dog").
+    aliases: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         twice = [n for n, k in collections.Counter(self.classes).items() if k > 1]
@@ -43,6 +45,12 @@ class Vocabulary:
         both = sorted(set(self.base) & set(self.novel))
         if both:
             raise UserError(f"class {both[0]!r} is listed as base and as novel: keep it in one of the two")
+        others = [other for other, _ in self.aliases]
+        for other, name in self.aliases:
+            self.row(name)
+            if other in self._rows or others.count(other) > 1:
+                what = "is a class itself" if other in self._rows else "is listed twice"
+                raise UserError(f"vocabulary.aliases: {other!r}, for {name!r}, {what}: keep one of the two")
 
     def row(self, name: str) -> int:
         """Row of a class in the embedding table and the bank; UserError names the closest classes."""
@@ -67,7 +75,7 @@ class Vocabulary:
         """The columns of a stream that knows the classes `names` (all of them if empty).
 
         A name given several times becomes one column with that multiplicity; columns keep the order of
-        first mention.
+        first mention. Data may call a class by an alias, too.
         """
         names = names or self.classes
         return self.label_set_of(names, names)
@@ -80,12 +88,17 @@ class Vocabulary:
         """
         if not merged:
             rows = np.array([self.row(name) for name in names], np.int32)
-            return LabelSet(tuple(ids), rows, np.ones(len(rows), np.float32), {c: i for i, c in enumerate(ids)})
+            members = self._with_aliases({c: i for i, c in enumerate(ids)})
+            return LabelSet(tuple(ids), rows, np.ones(len(rows), np.float32), members)
         counts = collections.Counter(names)
         column = {name: i for i, name in enumerate(counts)}
         rows = np.array([self.row(name) for name in counts], np.int32)
-        members = {c: column[name] for c, name in zip(ids, names, strict=True)}
+        members = self._with_aliases({c: column[name] for c, name in zip(ids, names, strict=True)})
         return LabelSet(tuple(counts), rows, np.array(list(counts.values()), np.float32), members)
+
+    def _with_aliases(self, members: Mapping[str, int]) -> dict[str, int]:
+        """Columns by name, and by the aliases of the classes that are among them."""
+        return {other: members[name] for other, name in self.aliases if name in members} | dict(members)
 
     def with_rivals(self, label_set: LabelSet, names: Sequence[str]) -> LabelSet:
         """A label set among rivals: its columns, one for OTHER, which never wins, and one for each further name.

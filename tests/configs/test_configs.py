@@ -19,7 +19,7 @@ from larvseg_jax.models.vit import VisionTransformer, ViTConfig
 FOLDER = Path(common.__file__).parent
 # Not experiments: what several configs share, and the template whose classes come from a folder (test_own_data.py).
 EXPERIMENTS = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("__init__", "common", "paper", "own_data"))
-PAPER = [name for name in EXPERIMENTS if name[0] in "ac" and name != "clothing"]
+PAPER = [name for name in EXPERIMENTS if name[0] in "ac" and name not in ("captions", "clothing")]
 
 
 def documented(name: str) -> list[str]:

@@ -162,6 +162,7 @@ def refused(run):
         ("streams.tags.always_tags", (), "streams.tags.always_tags: [], was ['background']"),
         ("streams.tags.source.split", "val", "streams.tags.source.split: 'val', was 'tagged'"),
         ("streams.masks.classes", ("background", "green", "red"), "the first that differs is 'green', was 'red'"),
+        ("vocabulary.aliases", (("rose", "red"),), "streams.masks.aliases: [['rose', 'red']], new"),
         ("optimizer.frozen", common.frozen_but_last(DEPTH, 2), "freezes the first 1: freeze as many"),
         ("optimizer.frozen", "", "freezes no block"),
     ],
