@@ -103,7 +103,8 @@ def load_trained(
         about = saved.metadata
         vocabulary = Vocabulary(about.classes, about.base, about.novel, about.background)
         network = _network(path, about.settings, len(saved.params) + len(about.frozen))
-        params, stored = all_weights(saved, path, pretrained, network[1]), saved.memory
+        params = dict(all_weights(saved, path, pretrained, network[1]))
+        stored = dict(saved.memory)
         method = _method(network, vocabulary, mesh)
         settings, step, versions = about.settings, about.step, about.versions
     else:
@@ -114,10 +115,10 @@ def load_trained(
         if vocabulary.classes != record.classes:
             raise UserError(f"{path}: its settings give other classes than its record: it is damaged")
         method = _method(_network(path, record.settings, len(found.params)), vocabulary, mesh)
-        params, stored = found.params, {}
+        params, stored = dict(found.params), {}
         settings, step, versions = record.settings, found.step, record.versions
         if memory or method.scorer(vocabulary.label_set()).reads_memory:
-            stored = read_checkpoint(path, found.step, memory=True).memory
+            stored = dict(read_checkpoint(path, found.step, memory=True).memory)
     layout, memory_layout = jax.eval_shape(method.init, jax.random.key(0))
     return Trained(
         method,
