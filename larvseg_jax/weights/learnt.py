@@ -69,7 +69,7 @@ def split_off(params: Mapping[str, np.ndarray], pretrained: Path, vit: ViTConfig
     return Learnt(arrays, frozen, stored.source)
 
 
-def all_weights(saved: SavedModel, file: Path, pretrained: Path | None, vit: ViTConfig) -> dict[str, np.ndarray]:
+def all_weights(saved: SavedModel, file: Path, pretrained: Path | None, vit: ViTConfig) -> Mapping[str, np.ndarray]:
     """The parameters of an exported file, those that are not in it taken from the pretrained file.
 
     Args:
