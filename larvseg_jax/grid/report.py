@@ -69,7 +69,7 @@ def _section(plan: Plan, table: Table, found: Mapping[Path, _Numbered], path: Pa
         numbers = ", ".join(str(run.number) for run in runs[row.name].values())
         count = f"{len(runs[row.name])} of {len(plan.grid.seeds)}"
         lines.append([row.name, count, *means, *apart, numbers])
-    parts = [f"## {table.title}", _markdown(lines)]
+    parts = [f"## {table.title}", markdown_table(lines)]
     commits = _commits(run.result for of in runs.values() for run in of.values())
     if len(commits) > 1:
         said = ", ".join(f"{commit} ({count})" for commit, count in commits.items())
@@ -99,18 +99,18 @@ def _values(runs: Mapping[int, _Numbered], score: str) -> dict[int, float]:
 
 
 def _mean(found: Estimate | None) -> str:
-    return NOT_RUN if found is None else _number(found, "")
+    return NOT_RUN if found is None else percent(found)
 
 
 def _difference(values: Mapping[str, Mapping[int, float]], row: str, reference: str) -> str:
     if row == reference:
         return "reference"
     found = paired_difference(values[row], values[reference])
-    return "–" if found is None or math.isnan(found.mean) else f"{_number(found, '+')} ({found.seeds})"
+    return "–" if found is None or math.isnan(found.mean) else f"{percent(found, '+')} ({found.seeds})"
 
 
-def _number(found: Estimate, sign: str) -> str:
-    """In percent: "10.49 ± 0.13"; the mean alone where there is no error, a dash where it is undefined."""
+def percent(found: Estimate, sign: str = "") -> str:
+    """In percent: "10.49 ± 0.13", with sign="+" "+10.49 ± 0.13"; the mean alone where there is no error, or a dash."""
     if math.isnan(found.mean):
         return "–"
     error = "" if math.isnan(found.error) else f" ± {100 * found.error:.2f}"
@@ -139,10 +139,10 @@ def _runs(plan: Plan, found: Mapping[Path, _Numbered]) -> str:
         )
     missing = len({job.folder for job in plan.jobs.values()}) - len(found)
     rest = f"\n\n{missing} runs are {NOT_RUN}, or have not ended." if missing else ""
-    return (_markdown(lines) if found else "") + rest
+    return (markdown_table(lines) if found else "") + rest
 
 
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     """A table whose first line is its head."""
     rule = ["---"] * len(lines[0])
     cells = [[printable(cell).replace("|", r"\|") for cell in line] for line in (lines[0], rule, *lines[1:])]
