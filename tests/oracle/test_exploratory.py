@@ -237,4 +237,6 @@ def test_a_mistake_costs_no_loading(root, capsys):
     with pytest.raises(SystemExit) as left:
         cli.run("oracle", arguments)
     assert left.value.code == 2
-    assert "nowhere.npz does not exist" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "nowhere.npz does not exist" in printed.err
+    assert "weights" not in printed.out  # the stage that loads them
