@@ -188,7 +188,7 @@ def test_maps_show_where_the_pixels_were_drawn(root, opened, monkeypatch):
     label = photo["label"][::2, ::2]  # 32 x 36 to 16 x 18
     assert [panel.image.shape for panel in panels] == [(16, 18, 3)] * len(panels)
     shown = sorted(
-        np.unique(label), key=lambda c: (("novel", "base", "background").index(GROUPS[c]), -(label == c).sum())
+        np.unique(label).tolist(), key=lambda c: (("novel", "base", "background").index(GROUPS[c]), -(label == c).sum())
     )
     names = [f"{tiny.NAMES[c]} ({GROUPS[c]})" if c else "background" for c in shown]
     assert [panel.caption.split("  ")[0] for panel in panels] == ["photo", "truth", *names]
