@@ -81,12 +81,10 @@ def main(given: Given) -> None:
 
 def _check(given: Given) -> None:
     """UserError for what can be known before anything is loaded."""
-    if given.run is None and given.config is None:
-        raise UserError("nothing is tested: give --config=FILE.py with --pretrained=FILE, or --run=DIR")
     if given.pretrained is not None and given.config is None:
         raise UserError(f"--pretrained={given.pretrained} needs a config, whose model it fits: give --config=FILE.py")
-    if given.run is not None:
-        check_model(Path(given.run), given.step)
+    if given.run is None and given.config is None:
+        raise UserError("nothing is tested: give --config=FILE.py with --pretrained=FILE, or --run=DIR")
     if (given.data is None) != (given.class_list is None):
         raise UserError("--data and --class_list belong together: give both, or neither for the evaluation's photos")
     if given.class_list is not None:
@@ -95,3 +93,5 @@ def _check(given: Given) -> None:
     check_output(given.out, "out", ".md")
     if given.maps is not None and Path(given.maps).exists() and not Path(given.maps).is_dir():
         raise UserError(f"--maps={given.maps} is a file: give a folder")
+    if given.run is not None:
+        check_model(Path(given.run), given.step)
