@@ -15,6 +15,7 @@ import importlib
 import os
 import platform
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -52,10 +53,10 @@ _BEGINS_AGAIN = "the same command begins again"
 
 
 class Given:
-    """The values of a command's flags, given.step; what stands without a flag is in `rest`."""
+    """The values of a command's flags, given.step; what stands without a flag is in `rest`, the line in `command`."""
 
-    def __init__(self, values: absl_flags.FlagValues, rest: list[str]) -> None:
-        self._values, self.rest = values, rest
+    def __init__(self, values: absl_flags.FlagValues, rest: list[str], words: Sequence[str]) -> None:
+        self._values, self.rest, self.command = values, rest, shlex.join(["larvseg", *words])
 
     def __getattr__(self, name: str) -> Any:
         return self.value(name)
@@ -135,7 +136,7 @@ class Flags:
                 _ = config.name  # a file that could not be loaded says so only when it is used
         except Exception as error:  # of absl, of ml_collections, and whatever a config file does
             raise command_line.in_our_words(error, words) from error
-        return Given(self.values, [*rest, *words.rest])
+        return Given(self.values, [*rest, *words.rest], self._argv)
 
 
 def keep_compiled_programs() -> None:

@@ -6,10 +6,13 @@ import dataclasses
 import json
 from collections.abc import Collection
 
-from jax.sharding import Mesh
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import PyTree
 
 from larvseg_jax import assemble
 from larvseg_jax.config import Experiment
+from larvseg_jax.devices.mesh import WHOLE
 from larvseg_jax.errors import UserError
 from larvseg_jax.methods.method import Method
 from larvseg_jax.options import changes
@@ -59,3 +62,21 @@ def first_state(
         return fresh, ["from scratch"]
     params, report = load_pretrained(run.pretrained, fresh.params, run.vit, run.vocabulary.classes)
     return dataclasses.replace(fresh, params=params), [str(report)]
+
+
+def first_params(run: Experiment, mesh: Mesh) -> tuple[PyTree, str]:
+    """The parameters that a training of the run begins with, whole on every device, and where they come from.
+
+    Nothing else of its state is made, and checkpoints of its own are not looked at.
+
+    Raises:
+      UserError: the weights cannot be read, or the method has no parameters backbone/.
+    """
+    method, whole = assemble.make_method(run, mesh), NamedSharding(mesh, WHOLE)
+    params = jax.jit(lambda key: method.init(key)[0], out_shardings=whole)(jax.random.key(run.seed))
+    if "backbone" not in params:
+        raise UserError(f"method {run.settings['method']['name']!r} has no parameters backbone/: it has no features")
+    if not run.pretrained:
+        return params, "from scratch"
+    params, report = load_pretrained(run.pretrained, params, run.vit, run.vocabulary.classes)
+    return params, str(report)

@@ -85,7 +85,8 @@ def _train(
         for name, stream in streams.items():
             console.print(f"  {name}: {len(stream.source)} pictures, {len(stream.label_set)} classes")
         for evaluator in evaluators.values():
-            evaluator.keep = choose_photos(evaluator, run.vocabulary.novel, run.gallery)
+            novel = [i for i, name in enumerate(evaluator.label_set.names) if name in run.vocabulary.novel]
+            evaluator.keep = choose_photos(evaluator.source, evaluator.photos, novel, run.gallery)
             check_figures(method, layout.params, layout.memory, evaluator)
     check_not_stopped(stopping)
     record = Record.of(run.settings, run.vocabulary.classes, assemble.data_settings(run, streams), layout)

@@ -58,7 +58,7 @@ NOT_RUN = {  # beginning of a command -> why not
     "python train.py --config=configs/own_data.py:mydata": "by tests/configs/test_own_data.py",
     "python -m larvseg_jax.features": "needs pretrained weights; tests/features/ makes features",
     "python evaluate.py --run=runs/mydata": "by tests/configs/test_own_data.py",
-    "python -m larvseg_jax.oracle": "named, not a whole command; tests/oracle/test_oracle_run.py runs it",
+    "python -m larvseg_jax.oracle": "needs pretrained weights or a run, and photos; tests/oracle/ runs it",
     "python -m larvseg_jax grid": "named, not a whole command",
     "larvseg grid": "trains for hours; tests/grid/test_grid_command.py trains a small one",
     "train.py": "named, not a whole command",

@@ -9,17 +9,15 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
-from larvseg_jax import assemble
 from larvseg_jax.config import Experiment
-from larvseg_jax.devices.mesh import WHOLE, batch_sharding
-from larvseg_jax.errors import UserError
+from larvseg_jax.devices.mesh import batch_sharding
 from larvseg_jax.models.attention import CpuAttention, cpu_attention
 from larvseg_jax.models.partial import tokens_entering
 from larvseg_jax.models.vit_config import ViTConfig
-from larvseg_jax.weights.pretrained import load_pretrained
+from larvseg_jax.start import first_params
 
 TokenDtype = Literal["float16", "float32"]
 
@@ -38,7 +36,7 @@ class Encoder:
 
     def __init__(self, run: Experiment, mesh: Mesh, blocks: int, dtype: TokenDtype) -> None:
         """UserError if the weights cannot be read, or the method has no parameters backbone/."""
-        self.params, self.story = _parameters(run, mesh)
+        self.params, self.story = first_params(run, mesh)
         self.size = -(-BATCH // mesh.shape["data"]) * mesh.shape["data"]
         self._sharding = batch_sharding(mesh)
         vit, attention = dataclasses.replace(run.vit, remat=False), cpu_attention(mesh.size)
@@ -67,15 +65,3 @@ def _encode(
 ) -> dict[str, Array]:
     tokens = tokens_entering(blocks, vit, attention, params, images)
     return {name: x.astype(jnp.dtype(dtype)) for name, x in tokens._asdict().items()}
-
-
-def _parameters(run: Experiment, mesh: Mesh) -> tuple[PyTree, str]:
-    """What a training of the run begins with. Nothing else of its state is made."""
-    method, whole = assemble.make_method(run, mesh), NamedSharding(mesh, WHOLE)
-    params = jax.jit(lambda key: method.init(key)[0], out_shardings=whole)(jax.random.key(run.seed))
-    if "backbone" not in params:
-        raise UserError(f"method {run.settings['method']['name']!r} has no parameters backbone/: it has no features")
-    if not run.pretrained:
-        return params, "from scratch"
-    params, report = load_pretrained(run.pretrained, params, run.vit, run.vocabulary.classes)
-    return params, str(report)

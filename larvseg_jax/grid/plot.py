@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from larvseg_jax.grid.statistics import estimate
 from larvseg_jax.report.curves import GROUP_COLOURS, finish_axes, plain_text
+from larvseg_jax.report.statistics import estimate
 
 _COLOURS = {"mIoU": "all", "mIoU_base": "base", "mIoU_novel": "novel"}
 

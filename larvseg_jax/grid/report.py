@@ -14,8 +14,8 @@ from larvseg_jax.grid.description import Row, Table
 from larvseg_jax.grid.plan import Job, Plan
 from larvseg_jax.grid.plot import draw_table
 from larvseg_jax.grid.results import Result, read_result
-from larvseg_jax.grid.statistics import Estimate, estimate, paired_difference
 from larvseg_jax.report.markdown import markdown_table
+from larvseg_jax.report.statistics import estimate, paired_difference, percent
 
 NOT_RUN = "not yet run"
 
@@ -100,22 +100,14 @@ def _values(runs: Mapping[int, _Numbered], score: str) -> dict[int, float]:
 
 
 def _mean(found: Estimate | None) -> str:
-    return NOT_RUN if found is None else _number(found, "")
+    return NOT_RUN if found is None else percent(found)
 
 
 def _difference(values: Mapping[str, Mapping[int, float]], row: str, reference: str) -> str:
     if row == reference:
         return "reference"
     found = paired_difference(values[row], values[reference])
-    return "–" if found is None or math.isnan(found.mean) else f"{_number(found, '+')} ({found.seeds})"
-
-
-def _number(found: Estimate, sign: str) -> str:
-    """In percent: "10.49 ± 0.13"; the mean alone where there is no error, a dash where it is undefined."""
-    if math.isnan(found.mean):
-        return "–"
-    error = "" if math.isnan(found.error) else f" ± {100 * found.error:.2f}"
-    return f"{100 * found.mean:{sign}.2f}{error}"
+    return "–" if found is None or math.isnan(found.mean) else f"{percent(found, '+')} ({found.seeds})"
 
 
 def _commits(results: Iterable[Result]) -> dict[str, int]:

@@ -1,8 +1,9 @@
-"""A backbone in two parts: the tokens that enter a block, and what the blocks from there on make of them."""
+"""A backbone in parts: the tokens that enter a block or leave it, and what the blocks from there on make of them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -32,15 +33,45 @@ def tokens_entering(
 
     Under jit what comes after that block is not computed.
     """
-    last = f"encoderblock_{block - 1}"
+    return _tokens_leaving((block,), config, attention, params, images)[0]
+
+
+def patches_after(
+    blocks: Sequence[int],
+    config: ViTConfig,
+    attention: CpuAttention,
+    params: PyTree,
+    images: Float[Array, "b height width 3"],
+) -> tuple[Float[Array, "b h w d"], ...]:
+    """The patches as they leave each of some blocks (1 is the first), through the final norm, float32; in one pass.
+
+    The final norm is applied after every block, as DINOv2's `get_intermediate_layers` does; after the last one the
+    patches are the backbone's own output.
+    """
+    norm = LastBlocks(config, attention, 0, config.depth)
+    tokens = _tokens_leaving(blocks, config, attention, params, images)
+    return tuple(cast(Array, norm.apply({"params": params}, of_block)) for of_block in tokens)
+
+
+def _tokens_leaving(
+    blocks: Sequence[int],
+    config: ViTConfig,
+    attention: CpuAttention,
+    params: PyTree,
+    images: Float[Array, "b height width 3"],
+) -> tuple[StoredTokens, ...]:
+    names = [f"encoderblock_{block - 1}" for block in blocks]
     _, seen = VisionTransformer(config, attention).apply(
-        {"params": params}, images, capture_intermediates=lambda module, _: module.name == last
+        {"params": params}, images, capture_intermediates=lambda module, _: module.name in names
     )
-    (tokens,) = seen["intermediates"]["Transformer"][last]["__call__"]
     height, width = (-(-side // config.patch_size) for side in images.shape[1:3])
-    leading = tokens.shape[1] - height * width
-    patches = tokens[:, leading:].reshape(tokens.shape[0], height, width, tokens.shape[2])
-    return StoredTokens(tokens[:, :leading], patches)
+    found = []
+    for name in names:
+        (tokens,) = seen["intermediates"]["Transformer"][name]["__call__"]
+        leading = tokens.shape[1] - height * width
+        patches = tokens[:, leading:].reshape(tokens.shape[0], height, width, tokens.shape[2])
+        found.append(StoredTokens(tokens[:, :leading], patches))
+    return tuple(found)
 
 
 class LastBlocks(nn.Module):

@@ -15,212 +15,219 @@ Which pixels count:
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Callable, Sequence
-from concurrent import futures
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-import jax
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Float, Int64
 from rich.table import Table
 
-from data_pipelines import transforms
-from data_pipelines.examples import Source
-from data_pipelines.prepared import is_prepared
-from data_pipelines.sources import SourceConfig, open_source
-from larvseg_jax.config import network_sections
-from larvseg_jax.console import console, stage, track
+from larvseg_jax.config import Experiment
+from larvseg_jax.console import console, stage
 from larvseg_jax.errors import UserError
-from larvseg_jax.evaluation.metrics import SegmentationCounts
-from larvseg_jax.oracle.cosines import Drawing, PixelFeatures, label_map
+from larvseg_jax.evaluation.metrics import SegmentationCounts, Summary
+from larvseg_jax.evaluation.windows import Windows
+from larvseg_jax.oracle.cosines import Drawing
+from larvseg_jax.oracle.counting import Pixels, count
+from larvseg_jax.oracle.networks import Features, of_backbone, of_run
+from larvseg_jax.oracle.photos import Labelled, Photos, of_data, of_evaluation
+from larvseg_jax.report.statistics import estimate, percent
 from larvseg_jax.trained import Trained, load_trained
-from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet, Vocabulary
-from larvseg_jax.vocabulary.base_novel import BaseNovel
-from larvseg_jax.vocabulary.class_lists import class_list
-
-DEFINITIONS = ("processed", "split")
-"""Base and novel classes of ADE20K: as in the released training, and as in the paper's printed columns."""
-
-_MOST_THREADS = 8  # photos under way; the device takes one at a time
-
-Embed = Callable[[np.ndarray], np.ndarray]
-"""(H, W, 3) normalised photo -> (h, w, d) float32 unit patch features."""
-
-
-class Pixels(NamedTuple):
-    """Which pixels are scored: those of the classes that compete."""
-
-    name: str
-    competing: Bool[np.ndarray, " n"]
-
-
-def count(
-    embed: Embed,
-    source: Source,
-    scale: tuple[int, int],
-    drawing: Drawing,
-    scored: Sequence[Pixels],
-    limit: int = 0,
-) -> list[list[SegmentationCounts]]:
-    """Counts of every choice of pixels and every repeat, over the photos of a source.
-
-    Args:
-      embed: the network.
-      source: photos with masks; columns are those of `competing`.
-      scale: (long side, short side) limits at test scale, pixels; aspect ratio kept.
-      drawing: which pixels lend their features.
-      scored: which pixels count, and which classes compete.
-      limit: only the first so many photos; 0 = all.
-
-    Raises:
-      UserError: features that are not finite, with the photo's id.
-    """
-
-    def of_photo(index: int) -> list[list[SegmentationCounts]]:
-        example = source[index]
-        image = transforms.eval_transform(example["image"], scale)
-        label = transforms.resize_label(example["label"], image.shape[:2])
-        patches = embed(image)
-        if not np.isfinite(patches).all():
-            raise UserError(f"features of photo {example['id']!r} are not finite: the weights have diverged")
-        features = PixelFeatures.of(patches, label.shape)
-        shown = [int(c) for c in np.unique(label) if c != IGNORE_LABEL]
-        counts: list[list[SegmentationCounts]] = [[] for _ in scored]
-        for repeat in range(drawing.repeats):
-            drawn = {column: drawing.pixels(label, column, repeat, index) for column in shown}
-            for of_choice, (_, competing) in zip(counts, scored, strict=True):
-                prediction = label_map(features, drawn, competing, example["label"].shape)
-                counted = np.append(competing, False)[example["label"]]  # the last one is for IGNORE_LABEL, -1
-                truth = np.where(counted, example["label"], np.int32(IGNORE_LABEL))
-                of_choice.append(SegmentationCounts.zeros(len(competing)).add(prediction, truth))
-        return counts
-
-    total = min(limit or len(source), len(source))
-    sums = [[SegmentationCounts.zeros(len(p.competing)) for _ in range(drawing.repeats)] for p in scored]
-    with futures.ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0)))) as pool:
-        for counts in track(pool.map(of_photo, range(total)), total, "oracle test"):
-            sums = [[a + b for a, b in zip(*both, strict=True)] for both in zip(sums, counts, strict=True)]
-    return sums
 
 
 class Score(NamedTuple):
-    """Mean IoU of some classes as a fraction of one, for each repeat."""
+    """Mean IoU of some classes as a fraction of one, for each repeat.
 
+    Attributes:
+      features: which, "block 4".
+      pixels: which count.
+      classes: the mean is over which: "all", "base", "novel", "novel 58/92", ...
+      miou: one for each repeat.
+    """
+
+    features: str
     pixels: str
     classes: str
     miou: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Photos:
-    """The photos of an oracle test.
+class Findings:
+    """What an oracle test has found.
 
     Attributes:
-      data: prepared data set or data folder with masks, relative to the data root.
-      class_list: its class list.
-      split: which of its photos.
-      data_root: where the data is; None: where the run's config says.
+      features: the kinds of features, in order.
+      labels: of the definitions of base and novel classes; "" is the vocabulary's own.
+      scores: of every kind of features.
+      class_iou: IoU of each class where all pixels count, for every kind of features and repeat; NaN: in no label.
+      labelled: pixels of each class.
+    """
+
+    features: tuple[str, ...]
+    labels: tuple[str, ...]
+    scores: tuple[Score, ...]
+    class_iou: Float[np.ndarray, "features repeats n"]
+    labelled: Int64[np.ndarray, " n"]
+
+
+class TitledTable(NamedTuple):
+    """A title, and the cells of a table whose first line is its head."""
+
+    title: str
+    cells: list[list[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What is tested, and on which photos.
+
+    Attributes:
+      run: folder of a run or of a checkpoint, or an exported file; None: none is.
+      step: which checkpoint of it; the newest by default.
+      config: names the photos and, in `pretrained`, a backbone that is tested; None: no config was given.
+      blocks: "all" or "4,8,12"; "": the last features only.
+      photos: a data set in place of the evaluation of the config, or of that of the run where there is no config.
+      data_root: where the data is, if not where the config says.
       limit: only the first so many photos; 0 = all.
     """
 
-    data: str
-    class_list: str
-    split: str = "val"
-    data_root: str | None = None
+    run: Path | None = None
+    step: int | None = None
+    config: Experiment | None = None
+    blocks: str = ""
+    photos: Photos | None = None
+    data_root: Path | None = None
     limit: int = 0
+
+    def open(self) -> tuple[Features, Labelled, tuple[int, int]]:
+        """The features, the photos and their test scale: (long side, short side) limits in pixels.
+
+        The scale is that of the first evaluation by name, of the config or, without one, of the run. UserError if
+        nothing is to be tested, or what is cannot be read.
+        """
+        found, trained = None, None
+        with stage("weights"):
+            if self.config is not None and self.config.pretrained:
+                found, story = of_backbone(self.config, self.blocks)
+                console.print(f"  {story}")
+            if self.run is not None:
+                trained = load_trained(self.run, self.step)
+                console.print(f"  step {trained.step} of {self.run}")
+                found = _beside(found, of_run(trained, self.blocks), self.run.name)
+        if found is None:
+            raise UserError(
+                "nothing is tested: give --config=FILE.py with --pretrained=FILE, or --run=DIR (docs/exploratory.md)"
+            )
+        scale = _scale(self.config) if trained is None or self.config is not None else trained.windows.scale
+        if self.photos is not None and self.data_root is not None:  # a run that does not say its config will do
+            return found, of_data(self.photos, self.data_root, self.limit), scale
+        config = self.config or cast(Trained, trained).experiment()
+        root = self.data_root or config.data_root
+        if self.photos is not None:
+            return found, of_data(self.photos, root, self.limit), scale
+        return found, of_evaluation(dataclasses.replace(config, data_root=root), self.limit), scale
+
+
+def _beside(found: Features | None, of_run: Features, run: str) -> Features:
+    """The features of a run behind those of a backbone, with the name of the run where both are there."""
+    if found is None:
+        return of_run
+    return found.beside(Features(tuple(f"{run}, {name}" for name in of_run.names), of_run.embed))
+
+
+def _scale(config: Experiment | None) -> tuple[int, int]:
+    evaluations = config.evals if config is not None else {}
+    return (evaluations[min(evaluations)].windows if evaluations else Windows()).scale
 
 
 def oracle_test(
-    path: Path, photos: Photos, drawing: Drawing, *, step: int | None = None, novel_only: bool = False
-) -> list[Score]:
-    """Runs the oracle test on a checkpoint and prints its table: mean and standard deviation over the repeats.
+    found: Features, photos: Labelled, scale: tuple[int, int], drawing: Drawing, *, novel_only: bool = False
+) -> Findings:
+    """Runs the oracle test and prints its tables: mean and standard error over the repeats.
 
     Args:
-      path: folder of the run or of a checkpoint, or an exported file.
+      found: what the network makes of a photo.
       photos: which photos.
+      scale: (long side, short side) limits at test scale, pixels.
       drawing: which pixels lend their features.
-      step: which checkpoint; the newest by default.
       novel_only: also score with the base classes left out.
     """
-    classes = class_list(photos.class_list)
-    ade = photos.class_list.startswith("ade20k")
-    definitions = tuple(map(classes.base_novel, DEFINITIONS)) if ade else ()
-    if novel_only and not definitions:
-        raise UserError(f"--novel_only: {classes.key} has no novel classes: use ade20k_150 or ade20k_full_847")
-    with stage("checkpoint"):
-        trained = load_trained(path, step)
-        console.print(f"  step {trained.step} of {path}")
-    vocabulary = Vocabulary(classes.ids)
-    root = trained.experiment().data_root if photos.data_root is None else Path(photos.data_root)
-    source = _open(root, photos, vocabulary.label_set())
-    scored = [Pixels("all", np.ones(len(classes), bool))]
+    groups = photos.groups
+    if novel_only and not groups:
+        raise UserError(
+            f"--novel_only: {photos.called} has no novel classes: use ade20k_150 or ade20k_full_847, or a config that "
+            "names novel ones"
+        )
+    scored = [Pixels("all", np.ones(len(photos.names), bool))]
     if novel_only:
-        for of in definitions:
-            scored.append(Pixels(f"novel {of.label}", np.array([name not in of.base for name in classes.ids])))
-    counts = count(make_embed(trained), source, trained.windows.scale, drawing, scored, photos.limit)
-    scores = _scores(counts, scored, vocabulary, definitions)
-    console.print(_table(scores, drawing))
-    unseen = int(np.count_nonzero(counts[0][0].labelled == 0))
-    console.print(f"{unseen} of {len(classes)} classes of {classes.key} are in no label")
-    return scores
+        scored += [Pixels(of.name("novel"), of.novel) for of in groups]
+    counts = count(found.embed, len(found.names), photos.source, scale, drawing, scored, photos.total)
+    scores, class_iou = [], []
+    for name, of_features in zip(found.names, counts, strict=True):
+        summaries = [[_summary(c, photos) for c in of_choice] for of_choice in of_features]
+        scores += _scores(name, summaries, scored, photos)
+        class_iou.append([summary.iou for summary in summaries[0]])
+    labels = tuple(of.label for of in groups)
+    findings = Findings(found.names, labels, tuple(scores), np.array(class_iou), counts[0][0][0].labelled)
+    for title, cells in tables(findings):
+        table = Table(*cells[0], title=title, padding=0)
+        for line in cells[1:]:
+            table.add_row(*line)
+        console.print(table)
+    console.print(f"points per class {drawing.points}, repeats {drawing.repeats}, seed {drawing.seed}")
+    unseen = int(np.count_nonzero(findings.labelled == 0))
+    console.print(f"{unseen} of {len(photos.names)} classes of {photos.called} are in no label")
+    return findings
 
 
-def make_embed(trained: Trained) -> Embed:
-    """The network up to its unit patch features, on one device.
-
-    A photo is filled up with zeros (the mean colour) to whole patches, no further: attention would see the
-    rest. So every patch grid is a program of its own, compiled when first met; photos of a few aspect ratios
-    have a few dozen.
-    """
-    embed, patch = jax.jit(trained.method.embed), network_sections(trained.settings)[1].patch_size
-
-    def embed_photo(image: Float32[np.ndarray, "height width 3"]) -> Float32[np.ndarray, "h w d"]:
-        missing = [(0, -side % patch) for side in image.shape[:2]]
-        return np.asarray(embed(trained.params, np.pad(image, [*missing, (0, 0)])[None])[0])
-
-    return embed_photo
-
-
-def _open(root: Path, photos: Photos, label_set: LabelSet) -> Source:
-    data = photos.data
-    folder = root / data
-    if not folder.is_dir():
-        raise UserError(f"--data={data}: {folder} does not exist: point --data_root at the folder that holds it")
-    prepared = is_prepared(folder)
-    location = SourceConfig(tfds=data if prepared else "", folder="" if prepared else data, split=photos.split)
-    return open_source(location, root, label_set, masks=True, tags=False)
+def _summary(counts: SegmentationCounts, photos: Labelled) -> Summary:
+    return counts.summary(photos.names, photos.vocabulary, photos.definitions)
 
 
 def _scores(
-    counts: Sequence[Sequence[SegmentationCounts]],
-    scored: Sequence[Pixels],
-    vocabulary: Vocabulary,
-    definitions: Sequence[BaseNovel],
+    features: str, summaries: Sequence[Sequence[Summary]], scored: Sequence[Pixels], photos: Labelled
 ) -> list[Score]:
-    """All, base and novel classes where all pixels count; where only novel ones do, these."""
+    """All, base, novel classes and the background where all pixels count; where only novel ones do, these."""
     scores = []
-    for pixels, of_repeats in zip(scored, counts, strict=True):
-        summaries = [c.summary(vocabulary.classes, vocabulary, definitions) for c in of_repeats]
-        everything = tuple(s.mean_iou for s in summaries)
+    for pixels, of_repeats in zip(scored, summaries, strict=True):
+        everything = tuple(s.mean_iou for s in of_repeats)
         if not pixels.competing.all():
-            scores.append(Score(f"{pixels.name} only", pixels.name, everything))
+            scores.append(Score(features, f"{pixels.name} only", pixels.name, everything))
             continue
-        scores.append(Score(pixels.name, "all", everything))
-        for label in (s.label for s in definitions):
+        scores.append(Score(features, pixels.name, "all", everything))
+        for of in photos.groups:
             for i, group in enumerate(("base", "novel")):
-                values = tuple(s.base_novel_iou[label][i] for s in summaries)
-                scores.append(Score(pixels.name, f"{group} {label}", values))
+                values = tuple(of.base_novel(s)[i] for s in of_repeats)
+                scores.append(Score(features, pixels.name, of.name(group), values))
+        if photos.vocabulary.background in photos.names:
+            background = tuple(s.background_iou for s in of_repeats)
+            scores.append(Score(features, pixels.name, "background", background))
     return scores
 
 
-def _table(scores: Sequence[Score], drawing: Drawing) -> Table:
-    """Percent; the standard deviation is that of one repeat (n - 1)."""
-    title = f"oracle test: pixels per class {drawing.points}, repeats {drawing.repeats}, seed {drawing.seed}"
-    table = Table("pixels scored", "mean over classes", "mIoU %", "std", title=title)
-    for score in scores:
-        values = 100 * np.array(score.miou)
-        spread = f"{values.std(ddof=1):.2f}" if len(values) > 1 else ""
-        table.add_row(score.pixels, score.classes, f"{values.mean():.2f}", spread)
-    return table
+def tables(found: Findings) -> list[TitledTable]:
+    """A table of the kinds of features for each definition of base and novel classes, mean ± standard error in percent.
+
+    "gap" is base minus novel, draw by draw.
+    """
+    miou = {(s.features, s.pixels, s.classes): s.miou for s in found.scores}
+    made = []
+    for label in found.labels or ("",):
+        base, novel = f"base {label}".rstrip(), f"novel {label}".rstrip()
+        columns = {"all": ("all", "all"), "base": ("all", base), "novel": ("all", novel), "gap": ("gap", "")}
+        columns |= {"novel only": (f"{novel} only", novel), "background": ("all", "background")}
+        header, cells = ["features"], []
+        for features in found.features:
+            line = {}
+            for head, (pixels, classes) in columns.items():
+                values = miou.get((features, pixels, classes))
+                if head == "gap" and "novel" in line:
+                    pairs = zip(miou[features, "all", base], miou[features, "all", novel], strict=True)
+                    values = tuple(x - y for x, y in pairs)
+                if values is not None and (of := estimate(values)) is not None:
+                    line[head] = percent(of, "+" if head == "gap" else "")
+            cells.append([features, *line.values()])
+            header = ["features", *line]
+        made.append(TitledTable(f"base and novel {label}" if label else "mIoU %", [header, *cells]))
+    return made

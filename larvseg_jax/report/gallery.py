@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int, Int32, PyTree
 
+from data_pipelines.examples import Source
 from larvseg_jax.devices.mesh import WHOLE
 from larvseg_jax.evaluation.evaluator import Evaluator
 from larvseg_jax.evaluation.sliding_window import mosaic, stitched_logits
@@ -21,15 +22,12 @@ MAPS_PER_PHOTO = 2
 MAX_TAGS = 16
 
 
-def choose_photos(evaluator: Evaluator, novel: Sequence[str], count: int) -> list[int]:
-    """Numbers of `count` photos spread over those evaluated, those that show a novel class first."""
-    source, total = evaluator.source, evaluator.photos
+def choose_photos(source: Source, total: int, columns: Collection[int], count: int) -> list[int]:
+    """Numbers of `count` photos spread over the first `total` of a source; first those that show one of `columns`."""
     wanted = min(count, total)
     spread = np.unique(np.linspace(0, total - 1, min(4 * wanted, total)).astype(int))
-    chosen = set(novel)
-    columns = [column for column, name in enumerate(evaluator.label_set.names) if name in chosen]
-    without_novel = [not np.isin(source[int(i)]["label"], columns).any() for i in spread]
-    return [int(spread[i]) for i in np.argsort(without_novel, kind="stable")[:wanted]]
+    without = [not np.isin(source[int(i)]["label"], list(columns)).any() for i in spread]
+    return [int(spread[i]) for i in np.argsort(without, kind="stable")[:wanted]]
 
 
 def check_figures(method: Method, params: PyTree, memory: PyTree, evaluator: Evaluator) -> None:

@@ -8,7 +8,7 @@ import pytest
 from larvseg_jax.errors import UserError
 from larvseg_jax.grid.report import write_report
 from tests.grid.fake import finish, planned
-from tests.grid.test_statistics import by_hand
+from tests.report.test_statistics import by_hand
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning"),

@@ -1,10 +1,12 @@
 """A backbone in two parts gives what it gives whole."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
-from larvseg_jax.models.partial import LastBlocks, StoredTokens, tokens_entering
+from larvseg_jax.models.partial import LastBlocks, StoredTokens, patches_after, tokens_entering
 from larvseg_jax.models.vit import VisionTransformer, ViTConfig
 
 VIT = ViTConfig(
@@ -48,3 +50,25 @@ def test_any_number_of_leading_tokens_takes_part_and_is_left_out_at_the_end(whol
         found = np.asarray(jax.jit(last.apply)({"params": params}, more))
         assert found.shape == expected.shape
         assert 1e-4 < np.abs(found - expected).max() < 3
+
+
+def test_the_patches_after_a_block_are_those_of_a_network_that_ends_there(whole):
+    pictures, params, expected = whole
+    found = jax.jit(lambda params, pictures: patches_after((3, 1, 2), VIT, "all_heads", params, pictures))(
+        params, pictures
+    )
+    np.testing.assert_allclose(found[0], expected, rtol=1e-6, atol=1e-6)
+    for depth, patches in zip((1, 2), found[1:], strict=True):
+        later = {f"encoderblock_{i}" for i in range(depth, 3)}
+        kept = {name: x for name, x in params["Transformer"].items() if name not in later}
+        short = VisionTransformer(dataclasses.replace(VIT, depth=depth))
+        alone = jax.jit(short.apply)({"params": {**params, "Transformer": kept}}, pictures).patches
+        np.testing.assert_allclose(patches, alone, rtol=1e-5, atol=1e-5)
+        assert np.abs(alone - expected).max() > 0.1
+
+
+def test_all_blocks_take_one_pass(whole):
+    """One GELU for each block, however many are looked at."""
+    pictures, params, _ = whole
+    traced = jax.make_jaxpr(lambda x: patches_after((1, 2, 3), VIT, "all_heads", params, x))(pictures)
+    assert str(traced).count(" erf ") == VIT.depth

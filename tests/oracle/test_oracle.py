@@ -1,12 +1,14 @@
 """The oracle test against the plain way: features of every pixel in float64, one score map per class."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from data_pipelines import transforms
 from larvseg_jax.errors import UserError
 from larvseg_jax.oracle.cosines import Drawing, PixelFeatures, label_map
-from larvseg_jax.oracle.oracle import Pixels, count
+from larvseg_jax.oracle.counting import Pixels, count
 
 GRIDS = [((3, 4), (11, 14)), ((1, 3), (5, 9)), ((2, 1), (9, 3)), ((4, 4), (3, 2)), ((3, 3), (3, 3))]
 SIZES = [(20, 30), (45, 19), (18, 18), (12, 70)]
@@ -78,6 +80,12 @@ def embed_means(image):
     rows, columns = (np.arange(0, n, PATCH) for n in image.shape[:2])
     blocks = [[image[y : y + PATCH, x : x + PATCH].mean((0, 1)) for x in columns] for y in rows]
     return unit(np.array(blocks) @ weight).astype(np.float32)
+
+
+def embed_colours(image):
+    """The same with another matrix, of the absolute values."""
+    weight = np.random.default_rng(10).normal(size=(6, 4))
+    return unit(np.abs(embed_means(image)) @ weight).astype(np.float32)
 
 
 @pytest.mark.parametrize(("grid", "size"), GRIDS)
@@ -152,21 +160,24 @@ def test_the_nearest_of_several_points_counts():
 @pytest.mark.parametrize("points", [1, 4])
 def test_counts_equal_the_plain_way(points):
     drawing = Drawing(points, repeats=2, seed=5)
-    counts = count(embed_means, photos(), SCALE, drawing, [ALL, NOVEL])
-    for choice, of_repeats in zip((ALL, NOVEL), counts, strict=True):
-        for repeat, found in enumerate(of_repeats):
-            hit, union, truth = plain_counts(embed_means, photos(), SCALE, drawing, choice.competing, repeat)
-            np.testing.assert_array_equal(found.labelled, truth)
-            # A handful of pixels where two scores are equal up to rounding.
-            np.testing.assert_allclose(found.intersection, hit, atol=5)
-            np.testing.assert_allclose(found.predicted + found.labelled - found.intersection, union, atol=5)
-    assert (counts[1][0].predicted[~NOVEL.competing] == 0).all()
-    assert counts[0][0].intersection.tolist() != counts[0][1].intersection.tolist()
+    embeds = embed_means, embed_colours
+    counts = count(lambda image: [embed(image) for embed in embeds], 2, photos(), SCALE, drawing, [ALL, NOVEL])
+    places = itertools.product(range(2), range(2), range(2))
+    for kind, of_choice, repeat in places:
+        choice, found = (ALL, NOVEL)[of_choice], counts[kind][of_choice][repeat]
+        hit, union, truth = plain_counts(embeds[kind], photos(), SCALE, drawing, choice.competing, repeat)
+        np.testing.assert_array_equal(found.labelled, truth)
+        # A handful of pixels where two scores are equal up to rounding.
+        np.testing.assert_allclose(found.intersection, hit, atol=5)
+        np.testing.assert_allclose(found.predicted + found.labelled - found.intersection, union, atol=5)
+    assert (counts[0][1][0].predicted[~NOVEL.competing] == 0).all()
+    assert counts[0][0][0].intersection.tolist() != counts[0][0][1].intersection.tolist()
+    assert counts[0][0][0].intersection.tolist() != counts[1][0][0].intersection.tolist()
 
 
 def test_limit():
-    counts = count(embed_means, photos(), SCALE, Drawing(repeats=1), [ALL], limit=2)
-    assert counts[0][0].labelled.sum() == sum((p["label"] >= 0).sum() for p in photos()[:2])
+    counts = count(lambda image: [embed_means(image)], 1, photos(), SCALE, Drawing(repeats=1), [ALL], limit=2)
+    assert counts[0][0][0].labelled.sum() == sum((p["label"] >= 0).sum() for p in photos()[:2])
 
 
 def test_perfect_features_give_miou_1():
@@ -178,9 +189,10 @@ def test_perfect_features_give_miou_1():
 
     def embed(image):
         value = np.rint(image[..., 0] * transforms.STD[0] + transforms.MEAN[0]).astype(int)
-        return np.eye(CLASSES + 1, dtype=np.float32)[value]
+        return [np.eye(CLASSES + 1, dtype=np.float32)[value]]
 
-    for choice, of_repeats in zip((ALL, NOVEL), count(embed, perfect, SCALE, Drawing(), [ALL, NOVEL]), strict=True):
+    (counts,) = count(embed, 1, perfect, SCALE, Drawing(), [ALL, NOVEL])
+    for choice, of_repeats in zip((ALL, NOVEL), counts, strict=True):
         for counts in of_repeats:
             np.testing.assert_array_equal(counts.intersection, counts.labelled)
             np.testing.assert_array_equal(counts.predicted, counts.labelled)
@@ -190,7 +202,8 @@ def test_perfect_features_give_miou_1():
 def test_features_that_are_not_finite_name_the_photo():
     with pytest.raises(UserError, match="photo 1.*not finite"):
         count(
-            lambda image: embed_means(image) / np.float32(image.shape[0] != 38 or "nan"),
+            lambda image: [embed_means(image) / np.float32(image.shape[0] != 38 or "nan")],
+            1,
             photos(),
             SCALE,
             Drawing(),

@@ -1,5 +1,6 @@
 """The oracle test end to end: on a run, a data folder, a prepared data set, and wrong input."""
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -16,7 +17,8 @@ from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
 from larvseg_jax.oracle.cosines import Drawing
-from larvseg_jax.oracle.oracle import Photos, oracle_test
+from larvseg_jax.oracle.oracle import Subject, oracle_test
+from larvseg_jax.oracle.photos import Photos
 from larvseg_jax.train import train
 from larvseg_jax.vocabulary.class_lists import class_list
 from larvseg_jax.weights.checkpoint import Checkpoints
@@ -73,7 +75,13 @@ def network(root):
 
 @pytest.fixture(scope="module")
 def scores(root):
-    return oracle_test(root / "run", Photos("ade", "ade20k_150", data_root=str(root)), DRAWING, novel_only=True)
+    return scored(root, Photos("ade", "ade20k_150"), novel_only=True).scores
+
+
+def scored(root, photos, drawing=DRAWING, *, run="run", step=None, limit=0, **options):
+    """The oracle test on a run with another data set than its own."""
+    subject = Subject(run=root / run, step=step, photos=photos, data_root=root, limit=limit)
+    return oracle_test(*subject.open(), drawing, **options)
 
 
 def test_a_run_is_scored_on_classes_that_it_does_not_know(root, scores):
@@ -131,18 +139,23 @@ def test_a_prepared_data_set_scores_as_the_folder_does(root, scores):
     Prepared.root = root
     builder = Prepared(data_dir=str(root), file_format="array_record")
     builder.download_and_prepare()
-    found = oracle_test(root / "run", Photos("prepared/1.0.0", "ade20k_150", data_root=str(root)), DRAWING)
-    assert found == [s for s in scores if s.pixels == "all"]
+    found = scored(root, Photos("prepared/1.0.0", "ade20k_150"))
+    assert list(found.scores) == [s for s in scores if s.pixels == "all"]
 
 
-def test_the_table_has_mean_and_deviation(root, capsys):
-    found = oracle_test(root / "run", Photos(str(root / "ade"), "ade20k_150", limit=2), Drawing(repeats=2))
-    a, b = (100 * x for x in found[0].miou)
+def test_the_tables_have_mean_and_error(root, capsys):
+    found = scored(root, Photos(str(root / "ade"), "ade20k_150"), Drawing(repeats=2), limit=2)
+    everything, base, novel = (100 * np.array(s.miou) for s in found.scores[:3])
     printed = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line.startswith("│")]
-    assert "oracle test: pixels per class 1, repeats 2, seed 0" in printed
-    assert rows[0] == ["all", "all", f"{(a + b) / 2:.2f}", f"{abs(a - b) / 2**0.5:.2f}"]
-    assert [row[1] for row in rows[1:]] == ["base 63/87", "novel 63/87", "base 58/92", "novel 58/92"]
+    assert "base and novel 63/87" in printed
+    assert "base and novel 58/92" in printed
+    assert "points per class 1, repeats 2, seed 0" in printed
+    # With n = 2 the standard error is half of the difference.
+    expected = [f"{x.mean():.2f} ± {abs(x[0] - x[1]) / 2:.2f}" for x in (everything, base, novel)]
+    gap = base - novel
+    assert rows[0] == ["projected", *expected, f"{gap.mean():+.2f} ± {abs(gap[0] - gap[1]) / 2:.2f}"]
+    assert [s.classes for s in found.scores] == ["all", "base 63/87", "novel 63/87", "base 58/92", "novel 58/92"]
     unseen = 150 - len(np.unique([k for p in list(tiny_photos(root))[:2] for k in np.unique(p["label"])]))
     assert f"{unseen} of 150 classes of ade20k_150 are in no label" in printed
 
@@ -151,7 +164,6 @@ def test_the_table_has_mean_and_deviation(root, capsys):
     ("changes", "message"),
     [
         (dict(class_list="ade150"), r"no class list 'ade150': use one of .*ade20k_150"),
-        (dict(class_list="voc_20", novel_only=True), "--novel_only: voc_20 has no novel classes: use ade20k_150"),
         (dict(workdir="elsewhere"), "elsewhere is no run and no checkpoint: give a folder with checkpoints/ in it"),
         (dict(step=7), r"no checkpoint of step 7: it has \[2\]"),
         (dict(data="nowhere"), "--data=nowhere: .*nowhere does not exist: point --data_root"),
@@ -161,14 +173,20 @@ def test_the_table_has_mean_and_deviation(root, capsys):
 )
 def test_wrong_input_is_named(root, changes, message):
     photos = {k: v for k, v in changes.items() if k in ("data", "class_list", "split")}
-    others = {k: v for k, v in changes.items() if k in ("step", "novel_only")}
     with pytest.raises(UserError, match=message):
-        oracle_test(
-            root / changes.get("workdir", "run"),
-            Photos(**dict(data="ade", class_list="ade20k_150", data_root=str(root)) | photos),
-            DRAWING,
-            **others,
+        scored(
+            root,
+            Photos(**dict(data="ade", class_list="ade20k_150") | photos),
+            run=changes.get("workdir", "run"),
+            step=changes.get("step"),
         )
+
+
+def test_a_class_list_without_novel_classes_has_none_to_score_alone(root):
+    features, photos, scale = Subject(run=root / "run", photos=Photos("ade", "ade20k_150"), data_root=root).open()
+    photos = dataclasses.replace(photos, definitions=(), called="voc_20")
+    with pytest.raises(UserError, match="--novel_only: voc_20 has no novel classes: use ade20k_150"):
+        oracle_test(features, photos, scale, DRAWING, novel_only=True)
 
 
 NEEDED = ["--run=x", "--data=y", "--class_list=ade20k_150"]
@@ -177,7 +195,10 @@ NEEDED = ["--run=x", "--data=y", "--class_list=ade20k_150"]
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
-        (NEEDED[1:], ["--run"]),
+        (NEEDED[1:], ["nothing is tested", "--pretrained", "--run"]),
+        (NEEDED[:2], ["--class_list"]),
+        (["--pretrained=x.npz", *NEEDED[1:]], ["--pretrained=x.npz needs a config"]),
+        ([*NEEDED, "--out=page.html"], ["--out=page.html", ".md"]),
         ([*NEEDED, "--points=0"], ["points", "0"]),
         ([*NEEDED, "--seed=-1"], ["seed", "-1"]),
         ([*NEEDED, "--pointz=3"], ["pointz"]),
@@ -197,4 +218,4 @@ def test_the_command_scores_a_run_that_was_trained(tmp_path):
     result = command("-m", "larvseg_jax.oracle", *flags, "--points=2", "--repeats=3", "--seed=4", "--novel_only")
     assert result.returncode == 0, result.stderr
     assert f"step 2 of {tmp_path / 'run'}" in result.stdout
-    assert "novel 58/92 only" in result.stdout
+    assert "novel only" in result.stdout

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from larvseg_jax.grid.statistics import estimate, paired_difference
+from larvseg_jax.report.statistics import estimate, paired_difference
 
 
 def by_hand(values):
