@@ -168,7 +168,8 @@ def what_is_written(opened: Opened) -> dict[str, Written]:
         return region_features(flat, tag_scores(flat, table, tags), topk)[1]
 
     found: dict[str, Written] = {}
-    columns = {name: column for column, name in enumerate(opened.evaluator.label_set.names)}
+    evaluation, novel = opened.evaluator.label_set, set(opened.run.vocabulary.novel)
+    column_of_row = {int(row): column for column, row in enumerate(evaluation.rows) if evaluation.multiplicity[column]}
     photos = tagged_photos(opened, view, label_set)
     for batch in iter(lambda: list(itertools.islice(photos, BATCH)), []):
         filled = [*batch, *[batch[0]] * (BATCH - len(batch))]  # one shape, compiled once
@@ -176,10 +177,10 @@ def what_is_written(opened: Opened) -> dict[str, Written]:
         places = np.asarray(chosen(opened.params, images, tags))
         for photo, of_photo in zip(batch, places, strict=False):
             for tag, of_tag in zip(photo.tags, of_photo, strict=True):
-                name = label_set.names[tag] if tag != IGNORE_LABEL else ""
-                if name in opened.run.vocabulary.novel:
-                    counts = patch_counts(photo.label, columns[name], view.downsample_rate, patch)
-                    add(found.setdefault(name, Written()), of_tag, *counts)
+                column = column_of_row.get(int(label_set.rows[tag])) if tag != IGNORE_LABEL else None
+                if column is not None and evaluation.names[column] in novel:
+                    counts = patch_counts(photo.label, column, view.downsample_rate, patch)
+                    add(found.setdefault(evaluation.names[column], Written()), of_tag, *counts)
     return dict(sorted(found.items()))
 
 
