@@ -110,9 +110,9 @@ def test_what_lies_beside_a_photo_is_not_the_class(tmp_path):
 
 
 def test_patches_count_their_own_pixels():
-    label = np.array([[0, 0, 1], [0, -1, 1], [1, 1, BESIDE]])  # every second pixel of 6, patches of 4 pixels
+    label = np.array([[1, 0, 1], [1, -1, 0], [1, 1, BESIDE]])  # every second pixel of 6, patches of 4 pixels
     on, counted = patch_counts(label, 1, 2, 4)
-    np.testing.assert_array_equal(on, [0, 2, 2, 0])
+    np.testing.assert_array_equal(on, [2, 1, 2, 0])
     np.testing.assert_array_equal(counted, [3, 2, 2, 1])
 
 
