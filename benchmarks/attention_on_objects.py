@@ -5,7 +5,7 @@
 For every photo with a mask of the class: the mean attention inside the mask and outside of it (0 to 1; a map that knows
 nothing has the same inside and outside), and whether the most attended pixel lies on the object (pointing game; chance
 is the share of the photo that the object fills). Means over the photos of the class; of a photo's novel classes the two
-largest are looked at, as in report.html.
+largest are looked at, as in report.html. For all checkpoints of a run, with what goes into the bank: bank_purity.py.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jax.sharding import Mesh
+from jaxtyping import Bool, Float, PyTree
 from rich.table import Table
 
 from larvseg_jax import assemble
 from larvseg_jax.cli import fail
+from larvseg_jax.config import Experiment
 from larvseg_jax.console import console, printable
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
+from larvseg_jax.evaluation.evaluator import Evaluator
 from larvseg_jax.evaluation.metrics import Summary
-from larvseg_jax.methods.method import StreamTask, Task
+from larvseg_jax.methods.method import Method, StreamTask, Task
 from larvseg_jax.models.resize import bilinear_matrix
 from larvseg_jax.report.gallery import make_gallery
 from larvseg_jax.report.report import GalleryItem
@@ -44,8 +47,20 @@ class Looked:
     photos: list[GalleryItem]
 
 
-def look(folder: Path, step: int | None = None, data_root: str | None = None) -> Looked:
-    """Evaluates a checkpoint of a run and keeps prediction and attention maps of every photo; on one device.
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A checkpoint of a run with what looks at it: the method as it was trained, and the first evaluation."""
+
+    run: Experiment
+    mesh: Mesh
+    method: Method
+    params: PyTree
+    memory: PyTree
+    evaluator: Evaluator
+
+
+def open_checkpoint(folder: Path, step: int | None = None, data_root: str | None = None) -> Opened:
+    """A checkpoint of a run (None: the newest), on one device.
 
     Raises:
       UserError: there is no such run or checkpoint, or its data is not where its config says.
@@ -60,10 +75,21 @@ def look(folder: Path, step: int | None = None, data_root: str | None = None) ->
     classes = len(run.vocabulary.classes)
     method = run.method.make(Task(classes, run.vit, streams, mesh, classes))
     evaluator = next(iter(assemble.make_evaluators(run, mesh, method).values()))
+    return Opened(run, mesh, method, trained.params, trained.memory, evaluator)
+
+
+def look(folder: Path, step: int | None = None, data_root: str | None = None) -> Looked:
+    """`look_at` a checkpoint; UserError as `open_checkpoint`."""
+    return look_at(open_checkpoint(folder, step, data_root))
+
+
+def look_at(opened: Opened) -> Looked:
+    """Evaluates a checkpoint and keeps prediction and attention maps of every photo."""
+    method, mesh, evaluator, vocabulary = opened.method, opened.mesh, opened.evaluator, opened.run.vocabulary
     evaluator.keep = range(evaluator.photos)
-    summary, label_maps = evaluator(trained.params, trained.memory)
-    gallery = make_gallery(method, mesh, trained.params, trained.memory, evaluator, label_maps, run.vocabulary)
-    return Looked(summary, frozenset(run.vocabulary.novel), gallery)
+    summary, label_maps = evaluator(opened.params, opened.memory)
+    gallery = make_gallery(method, mesh, opened.params, opened.memory, evaluator, label_maps, vocabulary)
+    return Looked(summary, frozenset(vocabulary.novel), gallery)
 
 
 def inside_outside_point(
