@@ -15,7 +15,7 @@ from larvseg_jax.grid.plan import Job, Plan
 from larvseg_jax.grid.plot import draw_table
 from larvseg_jax.grid.results import Result, read_result
 from larvseg_jax.report.markdown import markdown_table
-from larvseg_jax.report.statistics import estimate, paired_difference, percent
+from larvseg_jax.report.statistics import Estimate, estimate, paired_difference, percent
 
 NOT_RUN = "not yet run"
 
