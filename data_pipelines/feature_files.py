@@ -30,6 +30,7 @@ TOKENS = ("leading", "patches")
 
 _AGAIN = "the same command of larvseg features goes on with the shards that are missing"
 _SHARD_BYTES = 2**28
+_MOST_SHARDS = 100_000  # 25 TB: a description that asks for more is damaged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +116,8 @@ def read_facts(folder: Path) -> FeatureFacts:
         found = json.loads(file.read_text("utf-8"))
         arrays = {name: (tuple(shape), dtype) for name, (shape, dtype) in found.pop("arrays").items()}
         facts = FeatureFacts(**found | {"classes": tuple(found["classes"])}, arrays=arrays)
+        if facts.records > _MOST_SHARDS * facts.records_per_shard:
+            raise ValueError("more shards than can be")
         _ = facts.shards(folder), facts.specs
         return facts
     except OSError as error:
@@ -122,7 +125,7 @@ def read_facts(folder: Path) -> FeatureFacts:
             f"{file} cannot be read ({error.strerror}): make the features (python -m larvseg_jax.features), or train "
             "without them by --config.features="
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ArithmeticError) as error:
         reason = type(error).__name__
         raise UserError(f"{file} does not describe features ({reason}): delete {folder}, make them anew") from error
 

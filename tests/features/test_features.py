@@ -264,7 +264,8 @@ def test_a_description_that_is_none_is_refused(data, three_views, tmp_path):
     folder = shutil.copytree(three_views, tmp_path / "odd")
     file = folder / "masks" / "features.json"
     described = json.loads(file.read_text())
-    for broken in ({**described, "arrays": 3}, {"views": 1}, [1]):
+    many = {**described, "photos": 10**15, "records_per_shard": 1}  # as many shards do not fit into memory
+    for broken in ({**described, "arrays": 3}, {"views": 1}, [1], many, {**described, "records_per_shard": 0}):
         file.write_text(json.dumps(broken))
         assert "does not describe features" in refused(from_config(config_of(data, features=folder)))
     file.unlink()
