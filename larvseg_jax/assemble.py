@@ -150,13 +150,19 @@ def make_evaluators(
         similarity = None
         if hypernyms and any(run.catalogue.synsets(config).values()):
             similarity = similarity_of(run, config, label_set, hypernyms)
-        evaluators[name] = evaluator = Evaluator(
+        evaluators[name] = Evaluator(
             config, source, label_set, run.vocabulary, definitions, scorer, mesh, similarity=similarity
         )
-        if run.features is not None:
-            evaluator.stored, story = stored_features.open_evaluation(run, name, evaluator.photos)
-            console.print(f"  evaluation {name}: from {story}")
     return evaluators
+
+
+def begin_at_features(run: Experiment, evaluators: Mapping[str, Evaluator]) -> None:
+    """Lets evaluations begin at the features that the run has of them; for the method of `make_method`."""
+    if run.features is None:
+        return
+    for name, evaluator in evaluators.items():
+        evaluator.stored, story = stored_features.open_evaluation(run, name, evaluator.photos)
+        console.print(f"  evaluation {name}: from {story}")
 
 
 def similarity_of(run: Experiment, config: EvalConfig, label_set: LabelSet, hypernyms: Hypernyms) -> PathSimilarity:

@@ -82,6 +82,7 @@ def _train(
     with stage("data", timings):
         streams = assemble.open_streams(run)
         evaluators = assemble.make_evaluators(run, mesh, method)
+        assemble.begin_at_features(run, evaluators)
         for name, stream in streams.items():
             console.print(f"  {name}: {len(stream.source)} pictures, {len(stream.label_set)} classes")
         for evaluator in evaluators.values():

@@ -18,6 +18,13 @@ from tests.features.made import config_of, made
 FROM_FEATURES = "evaluation val: from features"
 
 
+def evaluators_of(run, mesh, method=None):
+    """As a training has them."""
+    evaluators = assemble.make_evaluators(run, mesh, method)
+    assemble.begin_at_features(run, evaluators)
+    return evaluators
+
+
 def evaluated(run):
     """The label maps of all photos, and the scores; the block that learns is large enough for patches to differ."""
     mesh = assemble.mesh_of(run)
@@ -25,7 +32,7 @@ def evaluated(run):
     state = assemble.fresh_state(run, mesh, method)
     blocks = state.params["backbone"]["Transformer"]
     blocks["encoderblock_2"] = jax.tree.map(lambda x: 10 * x, blocks["encoderblock_2"])
-    evaluator = assemble.make_evaluators(run, mesh, method)["val"]
+    evaluator = evaluators_of(run, mesh, method)["val"]
     evaluator.keep = range(evaluator.photos)
     return evaluator(state.params, state.memory)
 
@@ -97,7 +104,7 @@ def test_with_other_options_it_looks_at_the_photos_and_says_so(data, one_view, o
     config = config_of(data, features=one_view)
     config.evals.val.update_from_flattened_dict({option: value})
     run = from_config(config)
-    evaluators = assemble.make_evaluators(run, assemble.mesh_of(run))
+    evaluators = evaluators_of(run, assemble.mesh_of(run))
     assert evaluators["val"].stored is None
     printed = " ".join(capsys.readouterr().out.split())
     assert "evaluation val: from photos, since" in printed
@@ -111,7 +118,7 @@ def test_features_of_some_photos_do_for_these(data, tmp_path, one_device, capsys
     for limit, there in ((1, True), (2, True), (3, False), (0, False)):
         config.evals.val.limit = limit
         run = from_config(config)
-        evaluators = assemble.make_evaluators(run, assemble.mesh_of(run))
+        evaluators = evaluators_of(run, assemble.mesh_of(run))
         assert (evaluators["val"].stored is not None) == there
     assert "it has 4 photos, was 2" in " ".join(capsys.readouterr().out.split())
 
@@ -122,7 +129,7 @@ def test_photos_in_another_order_are_refused(data, one_view, one_device):
     mesh = assemble.mesh_of(run)
     method = assemble.make_method(run, mesh)
     state = assemble.fresh_state(run, mesh, method)
-    evaluator = assemble.make_evaluators(run, mesh, method)["val"]
+    evaluator = evaluators_of(run, mesh, method)["val"]
     examples = [evaluator.source[i] for i in (1, 0, 2, 3)]
     evaluator.source = examples
     with pytest.raises(UserError, match="photo 0 is 'p19', and the features of the evaluation have 'p18' in its place"):
