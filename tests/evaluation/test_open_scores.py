@@ -221,8 +221,8 @@ def test_what_is_left_out_is_said(described, wordnet, tmp_path, capsys, monkeypa
 def test_the_command_passes_the_folder_on(tmp_path, monkeypatch, capsys):
     given = []
     monkeypatch.setattr(command, "check_model", lambda *_: None)
-    monkeypatch.setattr(evaluate, "evaluate_checkpoint", lambda *arguments: given.append(arguments[-1]))
-    monkeypatch.setattr(evaluate, "evaluate_curve", lambda *_, wordnet: given.append(wordnet))
+    monkeypatch.setattr(evaluate, "evaluate_checkpoint", lambda *arguments: given.append(arguments[4]))
+    monkeypatch.setattr(evaluate, "evaluate_curve", lambda *_, wordnet, pretrained: given.append(wordnet))
     line = [f"--run={tmp_path}", f"--wordnet={tmp_path}"]
     cli.run("evaluate", line)
     cli.run("evaluate", [*line, f"--vocabulary_curve={tmp_path / 'curve.json'}"])

@@ -168,14 +168,15 @@ def test_a_run_on_a_copy_in_float16_is_learnt_on_the_whole_file_too(made, tmp_pa
     folder, parameters = made
     halves = {name: x.astype(np.float16).astype(np.float32) for name, x in parameters.items()}
     copy = write_backbone(tmp_path / "copy.npz", {name: x.astype(np.float16) for name, x in halves.items()})
-    run = write_run(config_of(tmp_path, copy), halves)
+    learnt = {name: halves[name] + np.float32(0.25) for name in learnt_names(parameters)}
+    run = write_run(config_of(tmp_path, copy), halves | learnt)
     for pretrained in (copy, folder / "pretrained.npz"):
         saved, _ = export_learnt(run, tmp_path / "x.safetensors", pretrained=pretrained)
         assert saved.params.keys() == learnt_names(parameters)
         for other in (copy, folder / "pretrained.npz"):
             params = load_trained(tmp_path / "x.safetensors", pretrained=other).params
             for name, value in traverse_util.flatten_dict(params, sep="/").items():
-                np.testing.assert_array_equal(value, rounded(halves)[name], err_msg=name)
+                np.testing.assert_array_equal(value, rounded(halves | learnt)[name], err_msg=name)
 
 
 def test_what_was_frozen_but_is_in_no_file_is_written(made, tmp_path):
