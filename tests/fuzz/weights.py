@@ -211,4 +211,6 @@ def learnt_reader(folder: Path) -> Reader:
         if found.metadata.frozen:
             all_weights(found, path, pretrained, network)
 
-    return Reader("learnt", [seed.read_bytes()], _changed_model(*stored_safetensors(seed)), read, 4)
+    stored = stored_safetensors(seed)
+    # Not the file itself: the library writes metadata in any order.
+    return Reader("learnt", [signed_safetensors(*stored)], _changed_model(*stored), read, 4)
