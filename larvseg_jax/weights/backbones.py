@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from larvseg_jax.errors import UserError
+from larvseg_jax.weights.foreign import whose
 from larvseg_jax.weights.stored_weights import BLOCK, CLASS_TOKEN, POSITIONS, REGISTERS, StoredWeights
 from larvseg_jax.weights.torch_layout import ATTENTION, from_torch, unstacked
 
@@ -107,7 +108,9 @@ def read_backbone(arrays: Mapping[str, Callable[[], np.ndarray]], model: tuple[i
             f"{path} has no final norm of its tokens, only one of their mean ({prefix}fc_norm): it was fine-tuned as a "
             "classifier; give the pretrained file that it was made from"
         )
-    return StoredWeights(f"backbone {path.name}", found, left_out=tuple(left_out), pixels=_pixels(arrays))
+    return StoredWeights(
+        f"backbone {path.name}", found, left_out=tuple(left_out), pixels=_pixels(arrays), whose=whose(arrays)
+    )
 
 
 def read_width(arrays: Mapping[str, Callable[[], np.ndarray]], prefix: str, path: Path) -> int:

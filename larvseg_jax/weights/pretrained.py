@@ -208,6 +208,7 @@ def fit(
     if problems:
         theirs, ours = describe_size(stored.shapes), describe_size(wanted)
         sizes = f"it is a {theirs}, the model a {ours}; " if theirs != ours else ""
+        sizes = f"it holds {stored.whose}; {sizes}" if stored.whose else sizes
         raise UserError(f"{path} does not fit the model: {sizes}{_remedy(stored, wanted)}{'; '.join(problems)}")
     with np.errstate(over="ignore"):  # noticed below
         params = {name: np.asarray(value, np.float32) for name, value in arrays.items()}

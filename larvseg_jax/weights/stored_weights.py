@@ -39,6 +39,7 @@ class StoredWeights:
       classes: names of the rows of the class embeddings; none if the file has no head of ours.
       left_out: names in the file that have no use here, such as the classifier of an AugReg file.
       pixels: how the pictures were normalised that it was trained with, as `model.pixels`; "" where nothing tells.
+      whose: whose names its arrays have, for people; "" for ours.
     """
 
     source: str
@@ -46,6 +47,7 @@ class StoredWeights:
     classes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     pixels: str = ""
+    whose: str = ""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
