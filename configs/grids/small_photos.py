@@ -24,6 +24,8 @@ def tables(config: str, all_masks: Mapping[str, Any]) -> tuple[Table, ...]:
             (
                 Row("masks of base classes, no tags", config, NO_TAGS),
                 Row("baseline: tags without attention", config, NO_ATTENTION),
+                # As much weight on tags as LarvSeg's two losses have together.
+                Row("baseline, lambda_cls 0.6", config, {**NO_ATTENTION, "streams.tags.lambda_cls": 0.6}),
                 larvseg,
                 Row("masks of all classes, no tags", config, {**all_masks, **NO_TAGS}),
             ),
