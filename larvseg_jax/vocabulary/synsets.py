@@ -10,8 +10,8 @@ From the surest to the least sure:
    "bat" has the animal here, too, but one whose "mouse" lies beside a keyboard has the rodent.
 
 Of a name with commas ("building, edifice") the first part counts that is a word, underscores and hyphens are blanks,
-a plural in -s is looked for without it, and
-"cell phone" as "cellphone". A name that is nothing of this kind ("tvmonitor") has no synset.
+a plural in -s is looked for without it, "cell phone" also as "cellphone". A name that is nothing of this kind
+("tvmonitor") has no synset.
 """
 
 from __future__ import annotations
