@@ -135,11 +135,11 @@ class Names:
     def _of_file(self, text: str) -> list[Chosen]:
         if not text.startswith("@") and not (re.search(r"[./\\]", text) and _is_file(text)):
             return []
-        path = Path(text.removeprefix("@")).expanduser()
+        path = Path(text.removeprefix("@"))
         try:
-            lines = path.read_text("utf-8-sig").splitlines()
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "no text in UTF-8"
+            lines = path.expanduser().read_text("utf-8-sig").splitlines()
+        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~ of a user that there is not
+            reason = getattr(error, "strerror", None) or ("no text in UTF-8" if path.is_file() else "there is none")
             raise UserError(f"{text}: the file cannot be read ({reason}): give a text file, a name per line") from error
         found = []
         for number, line in enumerate(lines, 1):

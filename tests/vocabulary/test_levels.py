@@ -104,12 +104,12 @@ def test_certainty_may_be_asked_for_whatever_the_rounding():
     p = np.full((1, 8), 1 / 8, np.float32)
     p[0, :7] = (1 - np.float32(1e-7)) / 7
     p[0, 7] = 0
-    assert TREE.node_names[back_off(TREE, p, threshold=1).nodes[0]] == "physical_entity.n.01"
+    assert TREE.node_names[back_off(TREE, p, threshold=1.0).nodes[0]] == "physical_entity.n.01"
 
 
 def test_requests_that_make_no_sense():
     p = np.zeros((2, 3), np.float32)
-    for threshold in (0, -1, 1.1):
+    for threshold in (0.0, -1.0, 1.1):
         with pytest.raises(UserError, match="use one above 0, at most 1"):
             back_off(TREE, p, np.zeros((2, 3), np.int32), threshold)
     with pytest.raises(UserError, match="3 probabilities for 8 classes: give the labels"):
