@@ -5,7 +5,7 @@ A text may be, and is taken for the first of these that it is:
     dog                  the name of a class, as it stands
     puppy                another name that the vocabulary has for one (`Vocabulary.aliases`)
     DOG, traffic_light   a name but for capitals, underscores and hyphens
-    @names.txt           a file with a text per line; or the path of one
+    @names.txt           a file with a text per line, not separated at commas; or the path of one
     ade20k_150           a class list of the package: those of its classes that the vocabulary has
     n02084071, dog.n.01  a synset of WordNet, and everything below it
     dog/                 the same by a word, in the first of its senses that fits (synsets.py) and has classes

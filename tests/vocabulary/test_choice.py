@@ -89,6 +89,7 @@ def test_files_have_a_text_per_line(tmp_path, monkeypatch):
         (b"\xff\xfe\x00", "@a.txt: the file cannot be read (no text in UTF-8)"),
         (b"\n \n", "a.txt names no class: give a text file, a name per line"),
         (b"cat\ndgo\n", "a.txt:2: class 'dgo' is not in the vocabulary: did you mean dog?"),
+        (b"cat,dog\n", "a.txt:1: class 'cat,dog' is not in the vocabulary"),
         (b"@a.txt\n", "a.txt:1: class '@a.txt' is not in the vocabulary"),
     ],
 )
