@@ -214,6 +214,13 @@ class Names:
         """What may be meant by a text that means nothing."""
         if text in keys():
             return "it has no class of this list"
+        known = self.hierarchy.find(text.removesuffix("/"))
+        for synset in (known,) if known else self.hierarchy.senses(text.removesuffix("/")):
+            if self.branch(synset):
+                break  # which is among what is near
+            for up in reversed(self.hierarchy.path(synset)[:-1]):
+                if up in self._with_synset:
+                    return f"{self.hierarchy.name(synset)} is a kind of its class {self._with_synset[up][0]!r}"
         called: dict[str, str] = {}
         synsets = {synset for found in self.synsets.values() for synset in found}
         branches = {above for synset in synsets for above in self.hierarchy.above(synset)}
