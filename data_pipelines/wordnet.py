@@ -8,9 +8,10 @@ Debian's.
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from larvseg_jax.errors import UserError
 
@@ -83,6 +84,47 @@ class WordNet:
         candidates = [self._singular.get(word, word), word]
         candidates += [word.removesuffix(end) + new for end, new in ENDINGS if word.endswith(end)]
         return next((c for c in candidates if len(c) >= SHORTEST and c in self._first), None)
+
+
+class Synset(NamedTuple):
+    """A noun with one meaning.
+
+    Attributes:
+      id: as ImageNet writes it: "n" and the eight digits of the synset in data.noun.
+      words: those that mean it, with underscores, the first by which it is called; and which of the meanings of each
+        word it is, 1 the most frequent.
+      hypernyms: ids of what it is a kind of, or an instance of.
+    """
+
+    id: str
+    words: tuple[tuple[str, int], ...]
+    hypernyms: tuple[str, ...]
+
+
+def synsets(folder: Path) -> Iterator[Synset]:
+    """All nouns, in the order of data.noun (wndb(5WN)).
+
+    Args:
+      folder: where data.noun and index.noun are.
+
+    Raises:
+      UserError: a file is missing or is not WordNet's.
+    """
+    senses = dict(_entries(folder / "index.noun", lambda line: (line[0], line[len(line) - int(line[2]) :])))
+
+    def synset(line: list[str]) -> Synset:
+        words = line[4 : 4 + 2 * int(line[3], 16) : 2]
+        name, above = _hypernyms(line)
+        return Synset(name, tuple((word, senses.get(word.lower(), []).index(line[0]) + 1) for word in words), above)
+
+    return _entries(folder / "data.noun", synset)
+
+
+def licence(folder: Path) -> str:
+    """WordNet's licence notice, which has to be on every copy: the lines at the head of data.noun, without numbers."""
+    with (folder / "data.noun").open(encoding="utf-8", errors="replace") as file:
+        lines = itertools.takewhile(lambda line: line.startswith(" "), file)
+        return "".join(f"{line.strip().partition(' ')[2].strip()}\n" for line in lines)
 
 
 def hypernyms(folder: Path) -> dict[str, tuple[str, ...]]:

@@ -36,6 +36,7 @@ COMMANDS = {
     "evaluate": "scores a checkpoint on photos with masks",
     "predict": "segments your photos",
     "grid": "trains a table of configs with several seeds and writes its results",
+    "vocab": "searches vocabularies and class lists, shows what is a kind of what",
     "doctor": "says before the first step what is wrong with data, weights or machine",
     "prepare": "turns a downloaded data set into one that trains fast",
     "scenes": "generates the quickstart's data set",

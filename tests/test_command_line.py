@@ -60,6 +60,13 @@ AT_ONCE = {
     ("oracle", "--run=runs/y --data=d --class_list=voc_20"): "is no run and no checkpoint",
     ("doctor", f"{CONFIG} --fulll"): "there is no option --fulll: did you mean --full?",
     ("doctor", f"{CONFIG} --photos=0"): "--photos=0: use 1 or more",
+    ("vocab", ""): "vocab does not know '': give search TEXT or list [NAME] or tree SYNSET",
+    ("vocab", "serch dog"): "vocab does not know 'serch': did you mean search?",
+    ("vocab", "tree"): "vocab tree needs a word: give vocab tree SYNSET",
+    ("vocab", "list ade20k"): "there is no class list 'ade20k': use one of ade20k_150",
+    ("vocab", "tree dog.n.01 --depth=-1"): "--depth=-1: use 0 or more",
+    ("vocab", "tree dog.n.01 --model=runs/xx"): "is no run and no checkpoint: did you mean HERE/runs/x,",
+    ("vocab", "list --model=runs/x --step=7"): "runs/x has no checkpoint of step 7",
     ("replay", "--step=3"): "there is no option --step: replay has no options",
 }  # fmt: skip
 

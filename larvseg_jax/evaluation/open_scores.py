@@ -62,12 +62,22 @@ class OpenCounts:
         pairs = label[counted].astype(np.int64) * len(similarity) + prediction[counted]
         pairs, pixels = np.unique(pairs, return_counts=True)
         labels, predictions = np.divmod(pairs, len(similarity))
+        return self.add_pairs(labels, predictions, pixels, similarity)
+
+    def add_pairs(
+        self,
+        labels: Int64[np.ndarray, " k"],
+        predictions: Int64[np.ndarray, " k"],
+        pixels: Int64[np.ndarray, " k"],
+        similarity: PathSimilarity,
+    ) -> OpenCounts:
+        """The counts with so many pixels of each pair of columns added; predictions may be rivals."""
         alike, n = similarity(labels, predictions), len(self.labelled)
         own = predictions < n
         return OpenCounts(
             self.alike + np.bincount(labels, alike * pixels, n),
             self.unlike + np.bincount(predictions[own], ((1 - alike) * pixels)[own], n),
-            self.labelled + np.bincount(label[counted], minlength=n),
+            self.labelled + np.bincount(labels, pixels, n).astype(np.int64),
         )
 
     def scores(self, groups: Sequence[str]) -> OpenScores:

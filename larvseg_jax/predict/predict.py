@@ -16,6 +16,7 @@ from larvseg_jax.predict.photos import read_photo, sizes
 from larvseg_jax.predict.predictor import DEFAULT_MEMORY, Predictor
 from larvseg_jax.predict.segmentation import Segmentation
 from larvseg_jax.trained import load_trained
+from larvseg_jax.vocabulary.choice import choose
 
 _NUMBERS = "the legend gives numbers, places in `names` of the JSON"
 _PHOTO_BYTES = 5  # of every pixel: RGB, and the label map
@@ -43,7 +44,7 @@ def predict(
       targets: photo -> the file of its overlay (predict/names.py).
       step: which checkpoint; the newest by default.
       pretrained: the weights that an exported file leaves out (`trained.load_trained`).
-      classes: names; or several names in one text, separated by commas, where it is no name as it stands.
+      classes: names, synsets, class lists, files: texts as `vocabulary.choice.choose` takes them.
       top_k, probabilities, memory: see `Predictor`.
       max_megapixels: the largest photo that is read, millions of pixels.
       scale: (long, short) limits of the resized photo's sides, if not as in the evaluation.
@@ -58,7 +59,8 @@ def predict(
         trained = load_trained(run, step, pretrained=pretrained)
     windows = dataclasses.replace(trained.windows, scale=scale or trained.windows.scale)
     predictor = Predictor(trained, dataclasses.replace(windows, window=0) if whole else windows)
-    names = None if classes is None else split_names(classes, trained.vocabulary.classes)
+    lists = trained.settings.get("class_lists", {}).get("lists", ())
+    names = None if classes is None else [x.name for x in choose(classes, trained.vocabulary, lists=lists)]
 
     _print_peak(predictor, sizes(list(targets), max_megapixels), names, top_k, probabilities, memory)
     unwritable: dict[str, None] = {}
@@ -83,25 +85,6 @@ def predict(
         asked = len(targets) + len(missing)
         console.print(f"predicted: {asked - len(problems)} of {asked}; not predicted:")
     return problems
-
-
-def split_names(given: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Names of classes as they stand on the command line: several in one text, unless that is itself a name.
-
-    Raises:
-      UserError: a name with a comma was torn apart.
-    """
-    whole = set(known)
-    parts = [[text] if text in whole else text.split(",") for text in given]
-    names = [name if name in whole else name.strip() for part in parts for name in part]
-    if not whole.issuperset(names):
-        torn = [name for name in known if "," in name and any(name in text and name != text for text in given)]
-        if torn:
-            raise UserError(
-                f"--classes: the name {printable(torn[0])!r} has a comma: give each class by a flag of its own, "
-                f'--classes="{printable(torn[0])}" --classes=...'
-            )
-    return names
 
 
 def _print_peak(

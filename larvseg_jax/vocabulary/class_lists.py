@@ -88,9 +88,14 @@ def raw(key: str) -> dict[str, Any]:
     try:
         return json.loads((_FOLDER / f"{key}.json").read_text("utf-8"))
     except OSError:
-        files = (name.name.removesuffix(".json") for name in _FOLDER.iterdir())
-        known = sorted(name for name in files if not name.startswith(("union_", "overlaps")))
-        raise UserError(f"there is no class list {key!r}: use one of {', '.join(known)}") from None
+        raise UserError(f"there is no class list {key!r}: use one of {', '.join(keys())}") from None
+
+
+@functools.cache
+def keys() -> tuple[str, ...]:
+    """The class lists that there are, by name."""
+    files = (name.name.removesuffix(".json") for name in _FOLDER.iterdir())
+    return tuple(sorted(name for name in files if not name.startswith(("union_", "overlaps"))))
 
 
 @functools.cache

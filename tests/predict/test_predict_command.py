@@ -248,6 +248,7 @@ def test_an_interrupt_is_one_line_and_leaves_whole_files(model, tmp_path, capsys
         (["--classes=dog, cat"], ["dog", "cat"]),
         (["--classes=fish, salmon", "--classes=dog"], ["fish, salmon", "dog"]),
         (["--classes=dog,cat", "--classes=fish, salmon"], ["dog", "cat", "fish, salmon"]),
+        (["--classes=carnivore/", "--classes=fish"], ["cat", "dog", "fish, salmon"]),
     ],
 )
 def test_names_with_commas_can_be_given(model, tmp_path, capsys, flags, names):

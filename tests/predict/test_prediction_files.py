@@ -16,7 +16,6 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.windows import Windows
 from larvseg_jax.predict import files
 from larvseg_jax.predict.photos import sizes
-from larvseg_jax.predict.predict import split_names
 from larvseg_jax.predict.predictor import Prediction, Predictor
 from larvseg_jax.predict.segmentation import Segmentation
 from larvseg_jax.weights.checkpoint import Checkpoints
@@ -202,11 +201,3 @@ def test_the_size_of_a_large_file_is_told_by_its_head(tmp_path, kind):
     assert photo.stat().st_size > 2 << 16
     assert list(sizes([photo, tmp_path / "none.png"], 178)) == [(200, 300)]
     assert list(sizes([photo], 0)) == []
-
-
-def test_a_name_that_was_torn_at_its_comma_is_named():
-    known = ("fish, salmon", "dog")
-    assert split_names(["fish, salmon", "dog"], known) == ["fish, salmon", "dog"]
-    with pytest.raises(UserError, match="'fish, salmon' has a comma: .* --classes=\"fish, salmon\" --classes="):
-        split_names(["fish, salmon,dog"], known)
-    assert split_names(["cat,dog"], known) == ["cat", "dog"]  # the vocabulary says that there is no cat
