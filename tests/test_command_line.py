@@ -61,7 +61,7 @@ AT_ONCE = {
     ("doctor", f"{CONFIG} --fulll"): "there is no option --fulll: did you mean --full?",
     ("doctor", f"{CONFIG} --photos=0"): "--photos=0: use 1 or more",
     ("vocab", ""): "vocab does not know '': give search TEXT or list [NAME] or tree SYNSET",
-    ("vocab", "serch dog"): "vocab does not know 'serch': did you mean search?",
+    ("vocab", "searchh dog"): "vocab does not know 'searchh': did you mean search?",
     ("vocab", "tree"): "vocab tree needs a word: give vocab tree SYNSET",
     ("vocab", "list ade20k"): "there is no class list 'ade20k': use one of ade20k_150",
     ("vocab", "tree dog.n.01 --depth=-1"): "--depth=-1: use 0 or more",
