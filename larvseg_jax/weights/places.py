@@ -1,13 +1,19 @@
-"""Where a model lies: a run, one of its checkpoints, a file. Looks at names only, so that a slip is told at once."""
+"""Where a model lies: a run, one of its checkpoints, a file. Reads no weights, so that a slip is told at once."""
 
 from __future__ import annotations
 
 import difflib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from larvseg_jax.errors import UserError
 
+SHIPPED: Mapping[str, Path] = {}
+"""Name of a model that comes with the package, or is fetched by it -> its file; none yet."""
+
 _HEADER = 8  # bytes before the JSON of a .safetensors file
+_LONGEST_HEADER = 100_000_000  # bytes, as the format has it
 
 
 def find_run(path: Path, step: int | None) -> tuple[Path, int | None]:
@@ -25,6 +31,32 @@ def find_run(path: Path, step: int | None) -> tuple[Path, int | None]:
         f"{path} is no run and no checkpoint: {hint} a folder with checkpoints/ in it, or one like "
         "runs/x/checkpoints/800"
     )
+
+
+def find_model(text: str) -> Path:
+    """The path of a model, given by its path or by the name of a shipped one."""
+    return SHIPPED[text] if text in SHIPPED else Path(text).expanduser()
+
+
+def class_names(path: Path, step: int | None = None) -> tuple[str, ...] | None:
+    """The classes of a model by its own account, row by row, in no time; None where it has none that can be read.
+
+    A model whose account is wrong is told of when it is loaded.
+    """
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(_HEADER), "little")
+                header = json.loads(file.read(min(length, _LONGEST_HEADER)))
+            names = json.loads(header["__metadata__"]["classes"])
+        else:
+            run, step = find_run(path, step)
+            record = run / "checkpoints" / str(steps_named(run)[-1] if step is None else step) / "record" / "metadata"
+            names = json.loads(record.read_text("utf-8"))["classes"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError, UserError):
+        return None
+    well = isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+    return tuple(names) if well else None
 
 
 def check_model(path: Path, step: int | None = None) -> None:

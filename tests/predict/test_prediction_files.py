@@ -14,11 +14,12 @@ from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.windows import Windows
-from larvseg_jax.predict import files
+from larvseg_jax.predict import drawing, files
+from larvseg_jax.predict.classes import choose_classes
 from larvseg_jax.predict.photos import sizes
-from larvseg_jax.predict.predict import split_names
 from larvseg_jax.predict.predictor import Prediction, Predictor
 from larvseg_jax.predict.segmentation import Segmentation
+from larvseg_jax.vocabulary import Vocabulary
 from larvseg_jax.weights.checkpoint import Checkpoints
 from larvseg_jax.weights.record import Record
 from tests import tiny
@@ -53,7 +54,7 @@ def printed(table):
 
 def test_a_class_has_its_colour_in_the_overlay_beside_its_share_in_the_legend(bands, tmp_path):
     photo = np.full((10, 13, 3), GREY, np.uint8)
-    written = files.write(tmp_path / "x.png", tmp_path / "photo.jpg", photo, bands, "runs/a")
+    written = files.write(tmp_path / "x.png", "photo.jpg", photo, bands, "runs/a")
     page = np.asarray(Image.open(tmp_path / "x.png")).astype(int)
     assert page.shape == (4 * LINE + 8, 13 + 300, 3)
     shown = []
@@ -65,7 +66,7 @@ def test_a_class_has_its_colour_in_the_overlay_beside_its_share_in_the_legend(ba
     for edge in (1, 7, 11):
         assert page[5, edge].tolist() == WHITE
     assert (page[10:, :13] == 255).all()  # below the photo
-    assert [path.name for path in written] == ["x.png", "x_labels.png", "x.json"]
+    assert [path.name for path in written] == ["x.png", "x_labels.png", "x_colours.png", "x.json"]
     expected = np.repeat([2, 0, 3, 1], [2, 6, 4, 1])[None].repeat(10, 0)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "x_labels.png")), expected)
     summary = json.loads((tmp_path / "x.json").read_text())
@@ -76,9 +77,9 @@ def test_a_class_has_its_colour_in_the_overlay_beside_its_share_in_the_legend(ba
 
 def test_the_legend_says_the_names_it_shows(bands, tmp_path, monkeypatch):
     texts = []
-    monkeypatch.setattr(files.ImageDraw.ImageDraw, "text", lambda self, place, text, **_: texts.append(text))
+    monkeypatch.setattr(drawing.ImageDraw.ImageDraw, "text", lambda self, place, text, **_: texts.append(text))
     photo = np.full((10, 13, 3), GREY, np.uint8)
-    files.write(tmp_path / "x.png", tmp_path / "photo.jpg", photo, bands, "runs/a")
+    files.write(tmp_path / "x.png", "photo.jpg", photo, bands, "runs/a")
     assert [text.split() for text in texts] == [
         ["46.2", "%", "sky"],
         ["30.8", "%", "path"],
@@ -205,8 +206,10 @@ def test_the_size_of_a_large_file_is_told_by_its_head(tmp_path, kind):
 
 
 def test_a_name_that_was_torn_at_its_comma_is_named():
-    known = ("fish, salmon", "dog")
-    assert split_names(["fish, salmon", "dog"], known) == ["fish, salmon", "dog"]
+    known = Vocabulary(("fish, salmon", "dog", "cat"))
+    assert choose_classes(["fish, salmon", "dog", "dog"], known) == ("fish, salmon", "dog")
     with pytest.raises(UserError, match="'fish, salmon' has a comma: .* --classes=\"fish, salmon\" --classes="):
-        split_names(["fish, salmon,dog"], known)
-    assert split_names(["cat,dog"], known) == ["cat", "dog"]  # the vocabulary says that there is no cat
+        choose_classes(["fish, salmon,dog"], known)
+    assert choose_classes(["cat, dog"], known) == ("cat", "dog")
+    with pytest.raises(UserError, match="classes: class 'doge' is not in the vocabulary: did you mean dog"):
+        choose_classes(["cat,doge"], known)
