@@ -10,7 +10,7 @@ from larvseg_jax.methods.larvseg import memory_bank
 from larvseg_jax.methods.larvseg.ca_classifier import CAConfig
 from larvseg_jax.methods.larvseg.losses import segmentation_loss
 from larvseg_jax.methods.larvseg.memory_bank import MemoryBank
-from larvseg_jax.methods.larvseg.segmenter import class_rows
+from larvseg_jax.methods.larvseg.network import class_rows
 from larvseg_jax.methods.larvseg.streams import Stream
 from larvseg_jax.methods.larvseg.tag_losses import tag_losses
 from larvseg_jax.models.cosine_head import ClassTable, CosineHead

@@ -44,7 +44,7 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.methods.larvseg.ca_classifier import tag_scores
 from larvseg_jax.methods.larvseg.memory_bank import region_features
 from larvseg_jax.methods.larvseg.method import LarvSeg
-from larvseg_jax.methods.larvseg.segmenter import segment
+from larvseg_jax.methods.larvseg.network import segment
 from larvseg_jax.report.curves import GROUP_COLOURS, finish_axes, plain_text
 from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
 from larvseg_jax.weights.places import check_model, find_run, steps_named

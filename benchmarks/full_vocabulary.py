@@ -42,8 +42,8 @@ from larvseg_jax.devices.memory import program_memory
 from larvseg_jax.methods.larvseg.ca_classifier import MinedBackground, mine_background
 from larvseg_jax.methods.larvseg.memory_bank import MemoryBank
 from larvseg_jax.methods.larvseg.method import LarvSeg
+from larvseg_jax.methods.larvseg.network import class_rows
 from larvseg_jax.methods.larvseg.options import TagLoss
-from larvseg_jax.methods.larvseg.segmenter import class_rows
 from larvseg_jax.training.state import TrainState
 from larvseg_jax.vocabulary.class_lists import class_list
 

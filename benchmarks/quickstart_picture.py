@@ -38,7 +38,7 @@ def first_with(looked: Looked, name: str) -> int:
 
 def draw(larvseg: Looked, baseline: Looked, places: list[int], out: Path) -> None:
     """Writes the PNG: one row per photo with photo, truth, baseline, LarvSeg, attention, and its classes below."""
-    names, palette = larvseg.summary.names, colours.palette(len(larvseg.summary.names))
+    names, palette = larvseg.summary.names, colours.class_colours(larvseg.summary.names)
     figure, axes = plt.subplots(len(places), 5, figsize=(7.4, 1.75 * len(places)), squeeze=False)
     for row, place in zip(axes, places, strict=True):
         ours, theirs = larvseg.photos[place], baseline.photos[place]

@@ -41,7 +41,7 @@ def decode_image(data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) -
     except cv2.error:
         deep = image = None
     if deep is not None:
-        return (deep >> np.uint16(used_bits(deep) - 8)).astype(np.uint8)
+        return eight_bits(deep)
     if image is None:
         raise unreadable(data, name)
     return image
@@ -54,6 +54,11 @@ def deep_image(data: bytes) -> UInt16[np.ndarray, "h w 3"] | None:
     # Not as RGB: OpenCV 5.0 swaps the bytes of 16-bit TIFFs then.
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     return image[..., ::-1] if image is not None and image.dtype == np.uint16 else None
+
+
+def eight_bits(deep: UInt16[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """The highest 8 of the bits that a photo uses."""
+    return (deep >> np.uint16(used_bits(deep) - 8)).astype(np.uint8)
 
 
 def used_bits(deep: UInt16[np.ndarray, "h w 3"]) -> int:

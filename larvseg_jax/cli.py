@@ -141,7 +141,7 @@ class Flags:
 
 
 def keep_compiled_programs() -> None:
-    """JAX keeps compiled programs on disk, so that a restarted run need not compile; before JAX is imported.
+    """JAX keeps compiled programs on disk, so that a restarted run need not compile; best before JAX is imported.
 
     JAX_COMPILATION_CACHE_DIR says where, "" nowhere; else the user's cache folder, one for each kind of processor.
     """
@@ -151,7 +151,10 @@ def keep_compiled_programs() -> None:
         kind = [platform.machine(), platform.processor()]
     caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     folder = caches / "larvseg_jax" / f"xla_{hashlib.sha256(repr(kind).encode()).hexdigest()[:8]}"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    where = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    jax = sys.modules.get("jax")  # imported before us, by somebody's program, it has not seen that
+    if jax is not None and jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", where or None)
 
 
 def run(name: str, argv: Sequence[str] | None = None) -> None:

@@ -61,6 +61,11 @@ class Trained:
         first = min(evaluations)
         return read(EvalConfig, evaluations[first], f"evals.{first}").windows
 
+    @property
+    def class_lists(self) -> tuple[str, ...]:
+        """The class lists that its vocabulary was made of, if it was."""
+        return tuple(self.settings.get("class_lists", {}).get("lists", ()))
+
     def experiment(self, config: ml_collections.ConfigDict | None = None, data_root: str | None = None) -> Experiment:
         """The run it comes from, or another config of the same classes; UserError if these differ."""
         run = _experiment(self.source, config if config is not None else self.settings)
@@ -101,7 +106,9 @@ def load_trained(
             raise UserError(f"{path} is one file: leave the step {step} out")
         saved = load_safetensors(path)
         about = saved.metadata
-        vocabulary = Vocabulary(about.classes, about.base, about.novel, about.background)
+        vocabulary = Vocabulary(
+            about.classes, about.base, about.novel, about.background, aliases=_aliases(path, about.settings)
+        )
         network = _network(path, about.settings, len(saved.params) + len(about.frozen))
         params = dict(all_weights(saved, path, pretrained, network[1]))
         stored = dict(saved.memory)
@@ -141,6 +148,14 @@ def _network(path: Path, settings: Mapping[str, Any], arrays: int) -> tuple[Meth
     if vit.depth > arrays:  # before so many blocks are laid out
         raise UserError(f"{path} does not fit its own description: {vit.depth} blocks in {arrays} arrays")
     return config, vit
+
+
+def _aliases(path: Path, settings: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What other names the classes of an exported file have, by its settings."""
+    try:
+        return tuple((str(other), str(name)) for other, name in settings.get("vocabulary", {}).get("aliases", ()))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{path} does not fit its own description: its aliases are no pairs of names") from error
 
 
 def _method(network: tuple[MethodConfig, ViTConfig], vocabulary: Vocabulary, mesh: Mesh) -> Method:

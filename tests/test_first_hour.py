@@ -165,7 +165,7 @@ def test_the_pages_on_predictions_and_weights(here, capsys):
     written = run_page("weights.md", capsys, skip=lambda line: "import_original" in line.text)
     assert all("model.safetensors: step 800, 3 classes" in text for text in written.values())
     printed = run_page("predict.md", capsys)
-    assert len(printed) == 3
+    assert len(printed) == 4
     assert all("prediction" in text for text in printed.values())
     assert sorted(path.name for path in Path("found").glob("*.json")) == ["a.json", "b.json"]
     assert "247 classes" in "".join(run_page("weights.md", capsys, skip=lambda line: "export" in line.text).values())

@@ -58,6 +58,7 @@ MAY_IMPORT = {
     "commands": RUN | {"cli", "show", "start", "train", "evaluate", "export", "import_original", "predict", "oracle"}
     | {"compile_check", "doctor", "diverged", "features", "grid"},
     "__main__": {"cli"},
+    "larvseg_jax": {"cli", "predict"},  # its one public name
     "configs": {*CORE, *DATA, *METHODS, "methods.larvseg", "training", "evaluation", "config", "grid"},
 }  # fmt: skip
 """Room -> rooms it may import. A method may be imported by its configs and its tests only."""

@@ -78,12 +78,12 @@ def sheet_section(run: Experiment, reports: Sequence[SetReport], path: Path) -> 
     return Section("contact sheet", (Finding("ok", "sheet", text),), {"path": str(path.absolute())})
 
 
-def class_colours(view: View, label_set: LabelSet) -> UInt8[np.ndarray, "classes 3"]:
-    """Colour of every class id of the data set: that of its column, and one of its own where it has none."""
-    places = np.array(view.columns)
-    unknown = places == IGNORE_LABEL
-    places[unknown] = len(label_set) + np.arange(np.count_nonzero(unknown))
-    return colours.palette(len(label_set) + int(np.count_nonzero(unknown)))[places]
+def colours_of_ids(view: View, names: Sequence[str], label_set: LabelSet) -> UInt8[np.ndarray, "classes 3"]:
+    """Colour of every class id of the data set, whose `names` stand in where the stream does not know it."""
+    columns = view.columns.tolist()
+    return colours.class_colours(
+        [name if c == IGNORE_LABEL else label_set.names[c] for c, name in zip(columns, names, strict=True)]
+    )
 
 
 def paint_mask(
@@ -107,7 +107,7 @@ def _stripes(shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
 
 def _photo_cards(report: SetReport, photos: PhotoSet, view: View) -> list[Card]:
     cards: list[Card] = []
-    palette = class_colours(view, report.label_set)
+    palette = colours_of_ids(view, photos.names, report.label_set)
     for index in spread(photos.count, _TRIES):
         if len(cards) == _PHOTOS:
             break
@@ -179,7 +179,7 @@ def _crop_card(batch: HostBatch, names: tuple[str, ...]) -> Card:
         tags = tuple(names[i] for i in batch["tags"][0] if i != IGNORE_LABEL)
         return Card(title, (("crop", jpeg_url(crop)),), (), tags)
     label: Int32[np.ndarray, "h w"] = batch["label"][0]
-    palette = colours.palette(len(names))
+    palette = colours.class_colours(names)
     large = _enlarged(label)
     painted = np.where((large == IGNORE_LABEL)[..., None], _GREY, palette[large])
     painted[(large == IGNORE_LABEL) & _stripes(large.shape)] = _DARK

@@ -49,6 +49,7 @@ def plan_memory(
     *,
     log_sum: bool = False,
     held: int | None = None,
+    few: int = 1,
 ) -> Plan:
     """The fastest plan within a budget.
 
@@ -59,6 +60,7 @@ def plan_memory(
       budget: bytes.
       log_sum: whether the logsumexp is wanted.
       held: rows of the output that are held at a time; all of them by default.
+      few: rows of patches are scored by multiples of this where the budget allows it.
 
     Raises:
       TooLittleMemoryError: no plan fits the budget.
@@ -68,10 +70,11 @@ def plan_memory(
     output = pixels * (8 * k + 4 * log_sum)
     row = 4 * patch_columns * classes
     least = max(len(np.unique(sources)) for sources in rows.sources)
-    most = len(np.unique(rows.sources))
+    most = -(-len(np.unique(rows.sources)) // few) * few
     for threads in range(_most_threads(), 0, -1):
         slab_rows = min((budget - output - threads * band) // row, most)
         if slab_rows >= least:
+            slab_rows = max(slab_rows // few * few, least)
             return Plan(k, log_sum, slab_rows, threads, output + threads * band + slab_rows * row)
     needed = output + band + least * row
     raise TooLittleMemoryError(

@@ -48,12 +48,17 @@ class TopClasses(NamedTuple):
 
 
 def top_classes(
-    patches: Float[Array, "p q d"], classes: Vectors, rows: AxisTiles, columns: AxisTiles, plan: Plan
+    patches: Float[Array, "p q d"] | Float[np.ndarray, "p q d"],
+    classes: Vectors,
+    rows: AxisTiles,
+    columns: AxisTiles,
+    plan: Plan,
 ) -> TopClasses:
     """The best `plan.k` classes at every output pixel.
 
     Args:
-      patches: mosaic of the scorer's features (of windows, as `sliding_window.mosaic` lays them).
+      patches: mosaic of the scorer's features (of windows, as `sliding_window.mosaic` lays them); of NumPy it needs no
+        program for every number of rows.
       classes: the competing classes.
       rows, columns: `tiles.axis_tiles` of the two matrices of `sliding_window.stitch_matrix`.
       plan: how many rows of patches are scored at a time, and by how many threads (`plan_memory`).

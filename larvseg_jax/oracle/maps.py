@@ -17,7 +17,7 @@ from larvseg_jax.disk import write_bytes
 from larvseg_jax.oracle.cosines import Drawing, PixelFeatures
 from larvseg_jax.oracle.networks import Features
 from larvseg_jax.oracle.photos import Labelled
-from larvseg_jax.report.colours import heat_map, overlay, palette
+from larvseg_jax.report.colours import class_colours, heat_map, overlay
 from larvseg_jax.report.gallery import choose_photos
 from larvseg_jax.report.lettering import can_draw, draw_text
 from larvseg_jax.vocabulary import IGNORE_LABEL
@@ -63,7 +63,7 @@ def panels_of(number: int, found: Features, photos: Labelled, scale: tuple[int, 
     image = transforms.resize_image(example["image"], size)
     label = transforms.resize_label(example["label"], size)
     features = PixelFeatures.of(found.embed(transforms.normalise(image))[-1], size)
-    colours, groups = palette(len(photos.names)), photos.vocabulary.groups(photos.names)
+    colours, groups = class_colours(photos.names), photos.vocabulary.groups(photos.names)
     background = photos.names.index(photos.vocabulary.background) if "background" in groups else IGNORE_LABEL
     panels = [Panel("photo", None, _enlarged(image))]
     panels.append(Panel("truth", None, _enlarged(overlay(image, label, colours, background))))

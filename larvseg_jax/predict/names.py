@@ -14,10 +14,23 @@ from typing import Any
 from larvseg_jax.console import printable
 from larvseg_jax.errors import UserError
 
+FORMATS = ("coco", "labelstudio", "polygons")
+"""What `exports.py` writes, as it stands in --format and in the names of files."""
+
 
 def label_file(target: Path) -> Path:
     """The label map beside an overlay."""
     return target.with_name(f"{target.stem}_labels.png")
+
+
+def colour_file(target: Path) -> Path:
+    """The coloured label map beside an overlay."""
+    return target.with_name(f"{target.stem}_colours.png")
+
+
+def export_file(target: Path, form: str) -> Path:
+    """The file of an export of that format beside an overlay."""
+    return target.with_name(f"{target.stem}_{form}.json")
 
 
 def text_file(target: Path) -> Path:
@@ -56,7 +69,8 @@ def targets(photos: Sequence[Path], out: Path) -> list[Path]:
 
     def is_free(target: Path, photo: Path) -> bool:
         keys = _keys(target)
-        return not keys & taken and (not keys & there or _is_of(target, photo))
+        own = {_key(file.name) for file in files_there(target)}
+        return not keys & taken and (not keys & there or (_is_of(target, photo) and keys & there <= own))
 
     found = []
     for photo in photos:
@@ -67,11 +81,9 @@ def targets(photos: Sequence[Path], out: Path) -> list[Path]:
 
 
 def is_part_of_prediction(file: Path) -> bool:
-    """Whether a picture is the overlay or the label map of a prediction, as the JSON file beside it says."""
-    stems = {file.stem, file.stem.removesuffix("_labels")}
-    return any(
-        file in _files(target) and _summary(target) for stem in stems if (target := file.with_name(f"{stem}.png"))
-    )
+    """Whether a picture is one of a prediction, as the JSON file beside it says."""
+    stems = {file.stem, file.stem.removesuffix("_labels"), file.stem.removesuffix("_colours")}
+    return any(file in files_there(file.with_name(f"{stem}.png")) for stem in stems)
 
 
 def _stems(photo: Path) -> Iterator[str]:
@@ -79,8 +91,20 @@ def _stems(photo: Path) -> Iterator[str]:
     yield from (f"{photo.stem}_{number}" for number in itertools.count(2))
 
 
-def _files(target: Path) -> tuple[Path, Path, Path]:
-    return target, label_file(target), text_file(target)
+def _files(target: Path) -> tuple[Path, ...]:
+    """All that a prediction may consist of, whatever was asked for."""
+    pictures = target, label_file(target), colour_file(target)
+    return *pictures, text_file(target), *(export_file(target, form) for form in FORMATS)
+
+
+def files_there(target: Path) -> list[Path]:
+    """The files that an earlier prediction of that name has written; [] if there is none."""
+    names = _summary(target).get("files")
+    known = {in_utf8(file.name): file for file in _files(target)}
+    if not isinstance(names, list):  # of the code before 27 November 2026
+        own = (target, label_file(target), text_file(target)) if _summary(target) else ()
+        names = [in_utf8(file.name) for file in own]
+    return [known[name] for name in names if name in known]
 
 
 def _keys(target: Path) -> set[str]:
@@ -113,7 +137,7 @@ def _check_free(target: Path, photo: Path) -> None:
     for file in _files(target):
         if file.exists() and photo.exists() and file.samefile(photo):
             raise UserError(f"{printable(file)} is the photo itself and would be overwritten: give another --out")
-        if file.exists() and not _summary(target):
+        if file.exists() and file not in files_there(target):
             raise UserError(f"{printable(file)} is there and is no prediction: give another --out, or move it away")
 
 

@@ -1,4 +1,4 @@
-"""The photos that a prediction was asked for: found, measured, read; what cannot be is said and stops no other."""
+"""The photos that a prediction was asked for: found and measured; what cannot be is said and stops no other."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import UInt8
-
-from data_pipelines.decode import decode_image
-from data_pipelines.files import PICTURES, entries, read_bytes
-from data_pipelines.picture_files import REPLACE, check_sides, size_of
+from data_pipelines.files import PICTURES, entries, is_folder
+from data_pipelines.picture_files import check_sides, size_of
 from larvseg_jax.console import first_few, printable
-from larvseg_jax.errors import DataError, UserError
+from larvseg_jax.errors import UserError
 from larvseg_jax.predict.names import is_part_of_prediction
+from larvseg_jax.predict.pictures import check_is_path
 
-# Pictures that some libraries read, or that people take for photos: tried, so that none is left out silently.
-_TRIED = (*PICTURES, ".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl")
+# What may be read besides, and what people take for photos: tried, so that none is left out silently.
+_OF_OPENCV = (".jpe", ".jfif", ".dib", ".pbm", ".pgm", ".ppm", ".pnm", ".pam", ".sr", ".ras", ".gif", ".jp2", ".avif")
+_TRIED = (*PICTURES, *_OF_OPENCV, ".heic", ".heif", ".jxl")
 
 
 def find_photos(paths: Sequence[Path]) -> tuple[list[Path], list[UserError]]:
-    """The photos given, and those of the folders given, by name, each once; and what is wrong with the rest.
+    """The photos given, and those in and below the folders given, by name, each once; and what is wrong with the rest.
 
     Hidden files and the files of earlier predictions are no photos.
     """
@@ -45,25 +43,40 @@ def find_photos(paths: Sequence[Path]) -> tuple[list[Path], list[UserError]]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    names, others, predictions = [], [], 0
-    for entry in entries(folder):
-        if Path(entry.name).suffix.lower() not in _TRIED:
-            others.append(entry.name)
-        elif is_part_of_prediction(folder / entry.name):
+    photos, others, predictions = [], [], 0
+    for file in _below(folder, set()):
+        if file.suffix.lower() not in _TRIED:
+            others.append(str(file.relative_to(folder)))
+        elif is_part_of_prediction(file):
             predictions += 1
         else:
-            names.append(entry.name)
-    if not names:
+            photos.append(file)
+    if not photos:
         there = f"only {first_few(sorted(map(printable, others)), 3)}" if others else "nothing"
         there = "only predictions" if predictions else there
         raise UserError(
             f"{printable(folder)} has no pictures ({', '.join(PICTURES)}), {there}: give a folder that has some"
         )
-    return [folder / name for name in sorted(names)]
+    return photos
+
+
+def _below(folder: Path, seen: set[str]) -> Iterator[Path]:
+    """The files in a folder and then in those in it, by name; each folder once, whatever links lead to it."""
+    seen.add(os.path.realpath(folder))
+    folders = []
+    for entry in sorted(entries(folder), key=lambda entry: entry.name):
+        if is_folder(entry):
+            folders.append(folder / entry.name)
+        else:
+            yield folder / entry.name
+    for inner in folders:
+        if os.path.realpath(inner) not in seen:
+            yield from _below(inner, seen)
 
 
 def _check_file(path: Path) -> None:
     """Whether there is something to read, which no pipe or device is; whether it is a picture shows when it is read."""
+    check_is_path(str(path))
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
@@ -93,15 +106,3 @@ def _head(photo: Path) -> bytes:
     with open(photo, "rb") as file:
         head = file.read(1 << 16)
         return head if size_of(head) is not None else head + file.read()
-
-
-def read_photo(path: Path, max_megapixels: int) -> UInt8[np.ndarray, "h w 3"]:
-    """A photo as RGB, turned as its EXIF tag says; UserError with a remedy for one photo among others."""
-    name = printable(path)
-    if path.is_dir():
-        raise UserError(f"{name}: is a folder and no file: give it as --image to predict the photos in it")
-    try:
-        return decode_image(read_bytes(path), name, max_megapixels)
-    except DataError as error:
-        what = error.what.replace(str(path), name)
-        raise UserError(f"{what}: {'give another photo' if error.remedy == REPLACE else error.remedy}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from data_pipelines.picture_files import MAX_MEGAPIXELS
@@ -12,24 +12,28 @@ from larvseg_jax.console import console, first_few, in_gib, printable, stage, tr
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.search_memory import TooLittleMemoryError
 from larvseg_jax.predict import files
-from larvseg_jax.predict.photos import read_photo, sizes
+from larvseg_jax.predict.classes import choose_classes
+from larvseg_jax.predict.photos import sizes
+from larvseg_jax.predict.pictures import read_photo
 from larvseg_jax.predict.predictor import DEFAULT_MEMORY, Predictor
 from larvseg_jax.predict.segmentation import Segmentation
+from larvseg_jax.predict.segmenter import PHOTO_BYTES
 from larvseg_jax.trained import load_trained
-from larvseg_jax.vocabulary.choice import choose
+from larvseg_jax.vocabulary import Vocabulary
 
 _NUMBERS = "the legend gives numbers, places in `names` of the JSON"
-_PHOTO_BYTES = 5  # of every pixel: RGB, and the label map
 
 
 def predict(
-    run: Path,
+    model: Path,
     targets: Mapping[Path, Path],
     *,
     step: int | None = None,
     pretrained: Path | None = None,
     classes: Sequence[str] | None = None,
-    top_k: int | None = None,
+    exclude: Sequence[str] = (),
+    show: Sequence[str] | None = None,
+    formats: Sequence[str] = (),
     probabilities: bool = False,
     memory: int = DEFAULT_MEMORY,
     max_megapixels: int = MAX_MEGAPIXELS,
@@ -40,12 +44,15 @@ def predict(
     """Predicts photos, writes the files and prints a table for each; returns what is wrong with the others.
 
     Args:
-      run: folder of a run or of a checkpoint, or an exported file.
+      model: folder of a run or of a checkpoint, or an exported file.
       targets: photo -> the file of its overlay (predict/names.py).
       step: which checkpoint; the newest by default.
       pretrained: the weights that an exported file leaves out (`trained.load_trained`).
-      classes: names, synsets, class lists, files: texts as `vocabulary.choice.choose` takes them.
-      top_k, probabilities, memory: see `Predictor`.
+      classes: of those that compete, as `classes.choose_classes` takes them; None: all.
+      exclude: of those of them that do not.
+      show: of those that are coloured, likewise; None: all.
+      formats: names of `exports.EXPORTS`.
+      probabilities, memory: see `Predictor`.
       max_megapixels: the largest photo that is read, millions of pixels.
       scale: (long, short) limits of the resized photo's sides, if not as in the evaluation.
       whole: the whole photo at once instead of sliding windows.
@@ -56,26 +63,30 @@ def predict(
     """
     problems = list(missing)
     with stage("model"):
-        trained = load_trained(run, step, pretrained=pretrained)
+        trained = load_trained(model, step, pretrained=pretrained)
     windows = dataclasses.replace(trained.windows, scale=scale or trained.windows.scale)
     predictor = Predictor(trained, dataclasses.replace(windows, window=0) if whole else windows)
-    lists = trained.settings.get("class_lists", {}).get("lists", ())
-    names = None if classes is None else [x.name for x in choose(classes, trained.vocabulary, lists=lists)]
+    vocabulary, lists = trained.vocabulary, trained.class_lists
+    names = choose_classes(classes, vocabulary, exclude, lists)
+    shown = None if show is None else frozenset(choose_classes(show, Vocabulary(names), lists=lists, option="show"))
 
-    _print_peak(predictor, sizes(list(targets), max_megapixels), names, top_k, probabilities, memory)
+    _print_peak(predictor, sizes(list(targets), max_megapixels), names, probabilities, memory)
     unwritable: dict[str, None] = {}
     for photo, target in track(targets.items(), len(targets), "prediction"):
         try:
             image = read_photo(photo, max_megapixels)
-            left = memory - _PHOTO_BYTES * image.shape[0] * image.shape[1]
-            strips = predictor.strips(image, names, top_k, probabilities=probabilities, memory=left)
+            size = image.shape[0], image.shape[1]
+            left = memory - PHOTO_BYTES * size[0] * size[1]
+            strips = predictor.strips(image, names, 1, probabilities=probabilities, memory=left)
         except UserError as error:
             of_this = isinstance(error, TooLittleMemoryError)  # which does not name the photo
             problems.append(UserError(f"{printable(photo)}: {error}") if of_this else error)
             continue
-        found = Segmentation.of(strips, image.shape[:2])
-        written = files.write(target, photo, image, found, str(run))
+        found = Segmentation.of(strips, size, vocabulary.groups(names))
+        written = files.write(target, str(photo), image, found, str(model), show=shown, formats=formats)
         console.print(printable(photo))
+        if remark := predictor.remark(size):
+            console.print(f"warning: {printable(photo)} {remark} (--scale)")
         console.print(files.table(found))
         console.print(f"written: {', '.join(map(printable, written))}")
         unwritable |= dict.fromkeys(files.without_letters(found))
@@ -90,17 +101,16 @@ def predict(
 def _print_peak(
     predictor: Predictor,
     found: Iterable[tuple[int, int]],
-    names: Sequence[str] | None,
-    top_k: int | None,
+    names: Collection[str],
     probabilities: bool,
     memory: int,
 ) -> None:
-    """Says how much memory the largest photo will take; UserError if classes or top_k are not right."""
+    """Says how much memory the largest photo will take; UserError if the classes are not right."""
     largest = max(found, key=lambda size: size[0] * size[1], default=(1, 1))
-    photo = _PHOTO_BYTES * largest[0] * largest[1]
+    photo = PHOTO_BYTES * largest[0] * largest[1]
     with contextlib.suppress(TooLittleMemoryError):  # said of each photo
         needed = photo + predictor.peak_memory(
-            largest, names, top_k, probabilities=probabilities, memory=memory - photo, strips=True
+            largest, tuple(names), 1, probabilities=probabilities, memory=memory - photo, strips=True
         )
         console.print(
             f"peak memory: at most {in_gib(needed)} above the weights ({in_gib(predictor.weight_bytes)}), "

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
@@ -22,10 +21,11 @@ from larvseg_jax.devices.memory import program_memory
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.search_memory import Plan, plan_memory
 from larvseg_jax.evaluation.sliding_window import mosaic
-from larvseg_jax.evaluation.tiles import AxisTiles, axis_tiles
+from larvseg_jax.evaluation.tiles import AxisTiles, axis_tiles, rounded_up
 from larvseg_jax.evaluation.top_classes import top_classes
 from larvseg_jax.evaluation.windows import Windows
-from larvseg_jax.methods.method import Vectors, as_linear
+from larvseg_jax.methods.method import Linear, Vectors, as_linear
+from larvseg_jax.predict.classes import check_several
 from larvseg_jax.trained import Trained, load_trained
 from larvseg_jax.vocabulary import LabelSet
 
@@ -35,6 +35,8 @@ DEFAULT_MEMORY = 3 << 29
 _TOP_K = 5
 _STRIP = 128 << 20  # bytes of best classes and scores that `strips` holds at a time
 _BAND_PIXELS = 1 << 18  # about so many are searched at a time
+_FEW_PATCHES = 2  # a photo of fewer along a side is hardly seen
+_SLAB = 8  # patch rows are scored by multiples of this, so that photos of many sizes share compiled programs
 _COMPILING = 256 << 20  # what compiling and the libraries' own pools take, measured with a ViT-B
 
 
@@ -54,13 +56,6 @@ class Prediction:
     scores: Float32[np.ndarray, "H W k"]
     probabilities: Float32[np.ndarray, "H W k"] | None
 
-    def shares(self) -> list[tuple[int, float]]:
-        """The classes that are best somewhere, and their share of the pixels, the largest first."""
-        best = self.labels[..., 0]
-        classes, pixels = np.unique(best, return_counts=True)
-        order = np.argsort(-pixels, kind="stable")
-        return [(int(classes[i]), float(pixels[i]) / best.size) for i in order]
-
 
 class _Competition(NamedTuple):
     """The classes that compete, their vectors, and what makes a window's features."""
@@ -68,7 +63,8 @@ class _Competition(NamedTuple):
     chosen: tuple[str, ...]
     label_set: LabelSet
     vectors: Vectors
-    features: Any  # Linear.features, jitted
+    embed: Any  # Linear.embed, jitted
+    scale: Any  # Linear.scale, jitted
 
 
 class _Search(NamedTuple):
@@ -89,13 +85,13 @@ class _Search(NamedTuple):
 
     def found(self, patches: Float32[np.ndarray, "p q d"], rows: AxisTiles) -> Prediction:
         """The best classes in some rows of tiles."""
-        best = top_classes(jnp.asarray(patches), self.competition.vectors, rows, self.columns, self.plan)
+        best = top_classes(patches, self.competition.vectors, rows, self.columns, self.plan)
         shown = None if best.log_sum is None else np.exp(best.scores - best.log_sum[..., None])
         return Prediction(self.competition.label_set.names, best.labels, best.scores, shown)
 
 
 class Predictor:
-    """A trained network and the names of its classes. Photos of one size share their compiled programs.
+    """A trained network and the names of its classes. Photos of about one size share their compiled programs.
 
     Attributes:
       trained: the model.
@@ -108,6 +104,7 @@ class Predictor:
         self._state = trained.params, trained.memory
         self._patch = network_sections(trained.settings)[1].patch_size
         self._competition: _Competition | None = None
+        self._embed: Any = None  # jitted, so that another choice of classes does not compile the network anew
 
     @classmethod
     def load(
@@ -163,11 +160,21 @@ class Predictor:
         """The features of the patches of a photo; UserError if the network gives no numbers."""
         competition = search.competition
         windows = self.windows.cut(image, self._patch)
-        found = [np.asarray(competition.features(*self._state, competition.vectors, w[None]))[0] for w in windows]
-        patches = mosaic(np.stack(found), search.window_rows)
+        found = [competition.scale(competition.embed(*self._state, w[None]), competition.vectors)[0] for w in windows]
+        patches = mosaic(np.stack([np.asarray(part) for part in found]), search.window_rows)
         if not np.isfinite(patches).all():
             raise UserError("the features of this photo are not finite: the weights have diverged, use another step")
         return patches
+
+    def remark(self, size: tuple[int, int]) -> str:
+        """What to know of a photo of `size` (height, width) of which the network sees hardly anything; "" of others."""
+        height, width = self.windows.test_size(size)
+        if min(height, width) >= _FEW_PATCHES * self._patch or min(height, width) >= min(size):
+            return ""
+        return (
+            f"is {size[1]} x {size[0]} pixels and is seen at {width} x {height}, under {_FEW_PATCHES} patches of "
+            f"{self._patch}: cut it into parts, or give another scale"
+        )
 
     def peak_memory(
         self,
@@ -192,13 +199,17 @@ class Predictor:
     def _compete(self, classes: Sequence[str] | None) -> _Competition:
         """The classes chosen, their vectors made when the choice changes."""
         chosen = self.vocabulary.classes if classes is None else tuple(dict.fromkeys(classes))
-        if len(chosen) < 2:
-            raise UserError(f"{len(chosen)} class competes: scores are relative to each other, give two or more")
+        check_several(chosen)
         if self._competition is None or self._competition.chosen != chosen:
             label_set = self.vocabulary.label_set(chosen)
-            scorer = as_linear(self.trained.method.scorer(label_set), label_set)
+            own = self.trained.method.scorer(label_set)
+            scorer = as_linear(own, label_set)
             vectors = jax.jit(scorer.vectors)(*self._state)
-            self._competition = _Competition(chosen, label_set, vectors, jax.jit(scorer.features))
+            if self._embed is None or not isinstance(
+                own, Linear
+            ):  # which makes the same of the patches for all classes
+                self._embed = jax.jit(scorer.embed)
+            self._competition = _Competition(chosen, label_set, vectors, self._embed, jax.jit(scorer.scale))
         return self._competition
 
     def _search(
@@ -222,21 +233,32 @@ class Predictor:
         stitching = self.windows.stitching(grid, test_size, size, self._patch)
         # A band of tiles is as wide as the photo: that of a wide one is made lower.
         longest = min(max(_BAND_PIXELS // size[1], 8), 64)
-        rows, columns = axis_tiles(stitching.rows, longest=longest), axis_tiles(stitching.columns)
+        rows = rounded_up(axis_tiles(stitching.rows, longest=longest), few=2)
+        tiles = axis_tiles(stitching.columns)
+        columns = rounded_up(tiles, count=_bucket(len(tiles.first)), few=2)
         budget = memory - _COMPILING
         row_bytes = size[1] * (8 * top_k + 4 * probabilities)
         bands = max(_STRIP // (row_bytes * rows.weights.shape[1]), 1) if strips else len(rows.first)
         held = min(bands * rows.weights.shape[1], size[0])
         patch_columns = stitching.columns.shape[1]
-        plan = plan_memory(rows, columns, patch_columns, classes, top_k, budget, log_sum=probabilities, held=held)
+        plan = plan_memory(
+            rows, columns, patch_columns, classes, top_k, budget, log_sum=probabilities, held=held, few=_SLAB
+        )
         search = _Search(competition, plan, stitching.window_rows, rows, columns, bands)
         needed = max(len(np.unique(strip.sources)) for strip in search.strips())  # patch rows of a strip
+        needed += -needed % _SLAB
         return search._replace(plan=dataclasses.replace(plan, slab_rows=min(plan.slab_rows, needed)))
 
     def _network_bytes(self, size: tuple[int, int], competition: _Competition) -> int:
         """Temporary memory of the network at one window, by the compiler's account; 0 where it gives none."""
         sides = self.windows.sides(self.windows.test_size(size), self._patch)
         window = jax.ShapeDtypeStruct((1, *sides, 3), np.float32)
-        lowered = competition.features.lower(*self._state, competition.vectors, window)
+        lowered = competition.embed.lower(*self._state, window)
         memory = program_memory(lowered.compile())
         return 0 if memory is None else memory.temporary + memory.output
+
+
+def _bucket(count: int) -> int:
+    """The next of 8, 12, 16, 24, 32, 48, ...: into so many tiles a width is cut, of which some may be empty."""
+    power = 1 << max(count - 1, 7).bit_length()
+    return power * 3 // 4 if count <= power * 3 // 4 else power

@@ -2,40 +2,59 @@
 
 from __future__ import annotations
 
-import functools
+import hashlib
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float, Float32, Int32, UInt8
+from jaxtyping import Float, Int32, UInt8
 
 from larvseg_jax.models.resize import bilinear_matrix
 from larvseg_jax.vocabulary import IGNORE_LABEL
 
-_CHOSEN_FAR_APART = 1024  # beyond that no eye tells them apart anyway
+_HUES, _LIGHTNESS, _CHROMA = 30, (0.48, 0.59, 0.70, 0.81), (0.17, 0.10)
+_SALT = 3486  # of many the one that puts the classes of PASCAL VOC, Cityscapes and the quickstart farthest apart
+_CONES_OF_LAB = np.array(
+    [
+        [1, 0.3963377774, 0.2158037573],
+        [1, -0.1055613458, -0.0638541728],
+        [1, -0.0894841775, -1.2914855480],
+    ]
+)
+_LINEAR_OF_CONES = np.array(
+    [
+        [4.0767416621, -3.3077115913, 0.2309699292],
+        [-1.2684380046, 2.6097574011, -0.3413193965],
+        [-0.0041960863, -0.7034186147, 1.7076147010],
+    ]
+)
 _IGNORED = np.array([128, 128, 128], np.uint8)
 _EDGE = np.array([255, 255, 255], np.uint8)
 
 
-@functools.cache
-def palette(num_classes: int) -> UInt8[np.ndarray, "{num_classes} 3"]:
-    """RGB colour of each class: the same every time, all different (up to 30,000), far apart first.
+def class_colours(names: Sequence[str]) -> UInt8[np.ndarray, "n 3"]:
+    """RGB colour of each class, a function of its name alone: the same in every picture, report and model.
 
-    Each colour is the one farthest, in the perceptual space OKLab, from those before it, so that a longer
-    palette begins with the shorter one.
+    A hash of the name chooses one of 30 hues, four lightnesses and two chromas; lightnesses of neighbouring hues are
+    half a step apart, so that no two neighbours are equally light. Hardly any two of some hundred names have the same
+    colour, but some come near each other: pictures also name their classes.
     """
-    candidates = _vivid_colours()
-    lab = _oklab(candidates)
-    order = [int(np.argmin(np.linalg.norm(lab - _oklab(np.array([[31, 119, 180]])), axis=-1)))]
-    distance = np.full(len(candidates), np.inf)
-    while len(order) < min(num_classes, _CHOSEN_FAR_APART):
-        distance = np.minimum(distance, np.linalg.norm(lab - lab[order[-1]], axis=-1))
-        order.append(int(distance.argmax()))
-    if num_classes > len(order):
-        others = np.random.default_rng(0).permutation(np.setdiff1d(np.arange(len(candidates)), order))
-        order = np.resize([*order, *others], num_classes).tolist()
-    colours = candidates[order]
-    colours.setflags(write=False)
-    return colours
+    numbers = np.array([_number(name) for name in names], np.uint64).astype(np.int64)
+    numbers, hue = np.divmod(numbers, _HUES)
+    numbers, level = np.divmod(numbers, len(_LIGHTNESS))
+    numbers, strength = np.divmod(numbers, len(_CHROMA))
+    shift = numbers % 1000 / 1000 - 0.5  # a quarter of a hue to both sides: hardly seen, but no two are equal
+    angle = 2 * np.pi * (hue + shift / 2) / _HUES
+    lightness = np.array(_LIGHTNESS)[level] + hue % 2 * (_LIGHTNESS[1] - _LIGHTNESS[0]) / 2
+    chroma = np.array(_CHROMA)[strength]
+    while (beyond := ~_on_screen(rgb := _srgb(lightness, chroma, angle))).any():
+        chroma = np.where(beyond, chroma - 0.005, chroma)  # to the strongest that a screen has
+    return (255 * rgb.clip(0, 1)).round().astype(np.uint8)
+
+
+def _number(name: str) -> int:
+    digest = hashlib.sha256(f"{_SALT}{name}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:7], "big")
 
 
 def overlay(
@@ -77,31 +96,14 @@ def _edges(label: Int32[np.ndarray, "h w"]) -> np.ndarray:
     return edge
 
 
-def _vivid_colours() -> UInt8[np.ndarray, "n 3"]:
-    """All colours of a grid that are neither dark, pale, grey nor glaring."""
-    steps = np.arange(0, 256, 7)
-    rgb = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3).astype(np.uint8)
-    lightness, a, b = _oklab(rgb).T
-    chroma = np.hypot(a, b)
-    return rgb[(lightness > 0.42) & (lightness < 0.88) & (chroma > 0.07) & (chroma < 0.22)]
+def _srgb(
+    lightness: Float[np.ndarray, " n"], chroma: Float[np.ndarray, " n"], angle: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "n 3"]:
+    """OKLab (Ottosson 2020), where distance is about perceived difference -> sRGB; outside of 0..1 no screen has it."""
+    lab = np.stack([lightness, chroma * np.cos(angle), chroma * np.sin(angle)], -1)
+    linear = (lab @ _CONES_OF_LAB.T) ** 3 @ _LINEAR_OF_CONES.T
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
 
 
-def _oklab(rgb: np.ndarray) -> Float32[np.ndarray, "n 3"]:
-    """sRGB 0..255 -> OKLab (Ottosson 2020), where distance is about perceived difference."""
-    share = rgb / 255.0
-    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    cones = linear @ np.array(
-        [
-            [0.4122214708, 0.2119034982, 0.0883024619],
-            [0.5363325363, 0.6806995451, 0.2817188376],
-            [0.0514459929, 0.1073969566, 0.6299787005],
-        ]
-    )
-    lab = np.cbrt(cones) @ np.array(
-        [
-            [0.2104542553, 1.9779984951, 0.0259040371],
-            [0.7936177850, -2.4285922050, 0.7827717662],
-            [-0.0040720468, 0.4505937099, -0.8086757660],
-        ]
-    )
-    return lab.astype(np.float32)
+def _on_screen(rgb: Float[np.ndarray, "n 3"]) -> np.ndarray:
+    return np.asarray(((rgb >= -1e-6) & (rgb <= 1 + 1e-6)).all(-1))

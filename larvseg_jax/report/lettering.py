@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ from PIL import ImageDraw, ImageFont, features
 
 from larvseg_jax.console import printable
 
-_SIZE = 14  # pixels
+SIZE = 14
+"""Height of the letters unless said otherwise, pixels."""
+
 # Fonts that have a glyph for every character, a box, and those that Pillow draws as nothing at this size.
 _UNFIT = re.compile("lastresort|adobeblank|color|emoji", re.IGNORECASE)
 _STYLED = re.compile("bold|black|heavy|italic|oblique|light|thin|condensed|mono|serif", re.IGNORECASE)
@@ -26,14 +29,19 @@ def can_draw(text: str) -> bool:
     return _runs(text) is not None
 
 
-def draw_text(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
+def text_width(text: str, size: int = SIZE) -> int:
+    """Width in pixels of a text that can be drawn, in one line."""
+    return math.ceil(sum(font.getlength(part) for font, part in _runs(text, size) or ()))
+
+
+def draw_text(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int, size: int = SIZE) -> None:
     """Draws a text in black, in one line and cut to `width` pixels; its characters must be drawable."""
-    runs = _runs(text) or ()
+    runs = _runs(text, size) or ()
     if sum(font.getlength(part) for font, part in runs) > width:
         shorter = text
         while shorter and sum(font.getlength(part) for font, part in runs) > width:
             shorter = shorter[:-1]
-            runs = _runs(f"{shorter}…") or ()
+            runs = _runs(f"{shorter}…", size) or ()
     x, y = place
     direction = "ltr" if _shapes() else None  # the line's: a word of Arabic still runs to the left
     for font, part in runs:
@@ -41,7 +49,7 @@ def draw_text(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, widt
         x += round(font.getlength(part))
 
 
-def _runs(text: str) -> tuple[tuple[ImageFont.FreeTypeFont, str], ...] | None:
+def _runs(text: str, size: int = SIZE) -> tuple[tuple[ImageFont.FreeTypeFont, str], ...] | None:
     """The text in parts with a font for each, as few as there can be; None where a character has none."""
     text = "".join(c for c in printable(text) if not _is_selector(c))
     letters = {c for c in text if unicodedata.category(c) != "Cf"}
@@ -51,7 +59,7 @@ def _runs(text: str) -> tuple[tuple[ImageFont.FreeTypeFont, str], ...] | None:
             return None  # would be drawn from left to right, its letters apart
     for path, characters in _fonts():
         if {ord(c) for c in letters} <= characters:
-            return ((_font(path), text),)
+            return ((_font(path, size), text),)
     runs: list[tuple[Path, str]] = []
     for c in text:
         at_once = runs and unicodedata.category(c) == "Cf"
@@ -62,7 +70,7 @@ def _runs(text: str) -> tuple[tuple[ImageFont.FreeTypeFont, str], ...] | None:
             runs[-1] = wanted, runs[-1][1] + c
         else:
             runs.append((wanted, c))
-    return tuple((_font(path), part) for path, part in runs)
+    return tuple((_font(path, size), part) for path, part in runs)
 
 
 def _is_selector(character: str) -> bool:
@@ -97,8 +105,8 @@ def _characters(path: Path) -> frozenset[int]:
 
 
 @functools.cache
-def _font(path: Path) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(path), _SIZE)
+def _font(path: Path, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(path), size)
 
 
 @functools.cache

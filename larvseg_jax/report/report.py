@@ -115,7 +115,7 @@ def machine_facts() -> dict[str, str]:
 
 def _evaluation(part: EvaluationReport) -> dict[str, Any]:
     """What the page shows of one evaluation."""
-    summary, palette = part.summary, colours.palette(len(part.summary.names))
+    summary, palette = part.summary, colours.class_colours(part.summary.names)
     return dict(
         name=part.name,
         scores=_scores(summary),

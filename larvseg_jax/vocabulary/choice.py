@@ -93,7 +93,7 @@ class Names:
                 if not torn:
                     raise
                 raise UserError(
-                    f"--classes: the name {torn[0]!r} has a comma: give each class by a flag of its own, "
+                    f"the name {torn[0]!r} has a comma: give each class by a flag of its own, "
                     f'--classes="{torn[0]}" --classes=...'
                 ) from None
 

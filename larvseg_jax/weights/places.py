@@ -1,13 +1,20 @@
-"""Where a model lies: a run, one of its checkpoints, a file. Looks at names only, so that a slip is told at once."""
+"""Where a model lies: a run, one of its checkpoints, a file. Reads no weights, so that a slip is told at once."""
 
 from __future__ import annotations
 
 import difflib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from larvseg_jax.errors import UserError
+from larvseg_jax.vocabulary import Vocabulary
+
+SHIPPED: Mapping[str, Path] = {}
+"""Name of a model that comes with the package, or is fetched by it -> its file; none yet."""
 
 _HEADER = 8  # bytes before the JSON of a .safetensors file
+_LONGEST_HEADER = 100_000_000  # bytes, as the format has it
 
 
 def find_run(path: Path, step: int | None) -> tuple[Path, int | None]:
@@ -25,6 +32,36 @@ def find_run(path: Path, step: int | None) -> tuple[Path, int | None]:
         f"{path} is no run and no checkpoint: {hint} a folder with checkpoints/ in it, or one like "
         "runs/x/checkpoints/800"
     )
+
+
+def find_model(text: str) -> Path:
+    """The path of a model, given by its path or by the name of a shipped one."""
+    return SHIPPED[text] if text in SHIPPED else Path(text).expanduser()
+
+
+def stated_classes(path: Path, step: int | None = None) -> tuple[Vocabulary, tuple[str, ...]] | None:
+    """The classes of a model by its own account, in no time, and the class lists that these were made of.
+
+    None where it has no account that can be read; one that is wrong is told of when the model is loaded.
+    """
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(_HEADER), "little")
+                stated = json.loads(file.read(min(length, _LONGEST_HEADER)))["__metadata__"]
+            classes, settings = json.loads(stated["classes"]), json.loads(stated["settings"])
+        else:
+            run, step = find_run(path, step)
+            record = run / "checkpoints" / str(steps_named(run)[-1] if step is None else step) / "record" / "metadata"
+            stated = json.loads(record.read_text("utf-8"))
+            classes, settings = stated["classes"], stated["settings"]
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            return None
+        aliases = tuple((other, name) for other, name in settings.get("vocabulary", {}).get("aliases", ()))
+        lists = tuple(settings.get("class_lists", {}).get("lists", ()))
+        return Vocabulary(tuple(classes), aliases=aliases), lists
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, UserError):
+        return None
 
 
 def check_model(path: Path, step: int | None = None) -> None:

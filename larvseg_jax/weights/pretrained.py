@@ -96,7 +96,7 @@ def load_pretrained(
       path: an AugReg .npz; a run of ours, its newest checkpoint, or one checkpoint (runs/x/checkpoints/800);
         a .safetensors file of ours; a .pth file of the original; a backbone of timm, facebook or Hugging Face in any
         of these kinds of files.
-      params: fresh parameters of the Segmenter, placed; the result is placed in the same way.
+      params: fresh parameters of the Network, placed; the result is placed in the same way.
       vit: options of the backbone.
       classes: names of the rows of the class embeddings, in order; rows beyond them stay fresh.
 

@@ -17,7 +17,7 @@ from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
 from larvseg_jax.features.features import make_features
-from larvseg_jax.methods.larvseg.segmenter import Segmenter
+from larvseg_jax.methods.larvseg.network import Network
 from larvseg_jax.train import train
 from tests import tiny
 
@@ -43,7 +43,7 @@ def in_loops(made, name):
     view, label_set = tagged_view(made)
     model, k, patch = made.method.model, made.method.config.ca_classifier.foreground_topk, 4
     rows = jnp.asarray(label_set.rows)
-    table = model.apply({"params": made.params}, rows, jnp.ones(len(rows)), method=Segmenter.classes)
+    table = model.apply({"params": made.params}, rows, jnp.ones(len(rows)), method=Network.classes)
     vector = np.asarray(table.vectors, np.float64)[label_set.names.index(name)]
     column = made.evaluator.label_set.names.index(name)
     sums, photos = np.zeros((3, 2)), 0

@@ -71,8 +71,7 @@ def test_masks_have_the_colours_and_names_of_their_classes(config, tmp_path):
     assert len(masks) == 4
     mask = masks[0]
     assert max(mask.shape[:2]) == SIDE
-    # Columns of the stream: background, red, green; blue and grey are coloured after them.
-    palette = colours.palette(5).tolist()
+    palette = colours.class_colours(tiny.NAMES).tolist()
     assert at(mask, 10, 9) == palette[0]
     assert at(mask, 10, 27) == palette[1]
     assert at(mask, 24, 9) == palette[2]
@@ -107,7 +106,7 @@ def test_crops_are_those_of_the_pipeline(config, tmp_path):
         assert len(pictures(part(text, where), "crop")) == size
     assert all("background" in tags for tags in re.findall(r"tags: ([^<]*)<", part(text, "streams.tags"))[-3:])
     # Pixels of the crops' masks are colours of the stream's three classes or the grey of what is ignored.
-    allowed = {*map(tuple, colours.palette(3).tolist()), (150, 150, 150), (105, 105, 105)}
+    allowed = {*map(tuple, colours.class_colours(tiny.NAMES[:3]).tolist()), (150, 150, 150), (105, 105, 105)}
     for picture in pictures(part(text, "streams.masks"), "its mask"):
         assert {tuple(c) for c in np.unique(picture.reshape(-1, 3), axis=0).tolist()} <= allowed
 

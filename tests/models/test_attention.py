@@ -10,7 +10,7 @@ import pytest
 from larvseg_jax.assemble import make_method
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
-from larvseg_jax.methods.larvseg.segmenter import Segmenter
+from larvseg_jax.methods.larvseg.network import Network
 from larvseg_jax.models.attention import attention_of_jax, cpu_attention, dot_product_attention
 from larvseg_jax.models.attention_cpu import attention_head_by_head, attention_of_all_heads
 from larvseg_jax.models.blocks import gelu
@@ -67,7 +67,7 @@ def test_attention_and_its_gradients(rng, attention):
 @pytest.mark.parametrize(("devices", "loops"), [(1, True), (2, False), (8, False)])
 def test_only_a_single_cpu_device_loops_over_heads(devices, loops):
     vit = ViTConfig(width=4, depth=1, num_heads=2, mlp_dim=4, patch_size=4, image_size=8)
-    model = Segmenter(vit, 3, attention=cpu_attention(devices))
+    model = Network(vit, 3, attention=cpu_attention(devices))
     inputs = jnp.zeros((1, 8, 8, 3)), None, jnp.ones(3)
     program = jax.make_jaxpr(lambda key: model.init(key, *inputs))(jax.random.key(0))
     assert (" scan[" in str(program)) == loops

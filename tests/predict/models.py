@@ -16,11 +16,12 @@ SETTINGS = {
 }
 
 
-def write_model(file: Path, names: tuple[str, ...]) -> Path:
-    """Writes a model of these classes and returns its path."""
+def write_model(file: Path, names: tuple[str, ...], novel: tuple[str, ...] = (), background: str = "") -> Path:
+    """Writes a model of these classes and returns its path; those that are not novel or background are base."""
     config, vit = network_sections(SETTINGS)
     method = config.make(Task(len(names), vit, {}, make_mesh(1, 1, jax.devices()[:1])))
     params, _ = method.init(jax.random.key(0))
-    metadata = ModelMetadata(names, names, (), "", "tiny", -1, SETTINGS, {})
+    base = tuple(name for name in names if name not in (*novel, background))
+    metadata = ModelMetadata(names, base, novel, background, "tiny", -1, SETTINGS, {})
     save_safetensors(file, SavedModel(arrays_by_path(params), {}, metadata))
     return file

@@ -8,7 +8,7 @@ from PIL import Image
 
 from larvseg_jax import cli
 from larvseg_jax.evaluation.search_memory import TooLittleMemoryError
-from larvseg_jax.predict import files, predictor
+from larvseg_jax.predict import drawing, files, predictor
 from larvseg_jax.predict.predictor import Prediction, Predictor
 from larvseg_jax.predict.segmentation import Segmentation
 from tests.predict.models import write_model
@@ -53,10 +53,10 @@ def test_figures_of_classes_are_those_of_the_whole(photo):
     for i in range(6):
         there = labels[..., 0] == i
         assert found.pixels[i] == there.sum()
-        assert found.scores[i] == pytest.approx(scores[there, 0].mean(), abs=1e-5)
-        assert found.probabilities[i] == pytest.approx(chances[there, 0].mean(), abs=1e-5)
+        assert found.mean_scores[i] == pytest.approx(scores[there, 0].mean(), abs=1e-5)
+        assert found.mean_probabilities[i] == pytest.approx(chances[there, 0].mean(), abs=1e-5)
     assert found.pixels[6] == 0
-    assert np.isnan(found.scores[6])
+    assert np.isnan(found.mean_scores[6])
     assert {label for label, _ in found.shares()} == set(range(6))
 
 
@@ -72,8 +72,9 @@ def test_the_memory_of_strips_does_not_grow_with_the_height(model):
 
 
 def test_a_large_overlay_is_scaled_down_and_the_label_map_is_not(model, photo, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_OVERLAY_PIXELS", 230 * 310 // 4)
-    monkeypatch.setattr(files, "_ROWS", 50)
+    monkeypatch.setattr(drawing, "_PIXELS", 230 * 310 // 4)
+    monkeypatch.setattr(drawing, "_ROWS", 50)
+    monkeypatch.setattr(drawing, "_NAMED_SHARE", 2.0)  # no names, which are black on white
     Image.fromarray(photo).save(tmp_path / "a.png")
     cli.run("predict", [f"--run={model}", f"--image={tmp_path / 'a.png'}", f"--out={tmp_path / 'out'}"])
     with Image.open(tmp_path / "out" / "a.png") as page:
@@ -91,11 +92,11 @@ def test_a_large_overlay_is_scaled_down_and_the_label_map_is_not(model, photo, t
 
 
 def test_an_overlay_painted_in_parts_is_that_of_the_whole(photo, tmp_path, monkeypatch):
-    labels = np.random.default_rng(1).integers(0, 3, (230, 310, 1)).astype(np.int32)
+    labels = np.random.default_rng(1).integers(0, 3, (23, 31, 1)).astype(np.int32).repeat(10, 0).repeat(10, 1)
     found = Segmentation.of([Prediction(NAMES, labels, np.zeros(labels.shape, np.float32), None)], (230, 310))
     pages = []
     for rows in (1000, 37):
-        monkeypatch.setattr(files, "_ROWS", rows)
-        files.write(tmp_path / "x.png", tmp_path / "p.png", photo, found, "")
+        monkeypatch.setattr(drawing, "_ROWS", rows)
+        files.write(tmp_path / "x.png", "", photo, found, "")
         pages.append(np.asarray(Image.open(tmp_path / "x.png")))
     np.testing.assert_array_equal(*pages)

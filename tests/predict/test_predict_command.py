@@ -16,7 +16,7 @@ from larvseg_jax.predict import files
 from larvseg_jax.predict import predict as run_predict
 from tests.predict.models import write_model
 
-PARTS = ("{}.png", "{}_labels.png", "{}.json")
+PARTS = ("{}.png", "{}_labels.png", "{}_colours.png", "{}.json")
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +47,13 @@ def photos_of(out):
     for text in out.glob("*.json"):
         for part in PARTS:
             assert (out / part.format(text.stem)).is_file()
-        for part, mode in zip(PARTS, ("RGB", "I;16"), strict=False):
+        for part, mode in zip(PARTS, ("RGB", "I;16", "RGB"), strict=False):
             with Image.open(out / part.format(text.stem)) as picture:
                 assert picture.mode == mode
         summary = json.loads(text.read_text("utf-8"))
         assert summary["label_map"] == f"{text.stem}_labels.png"
         found[text.stem] = summary["photo"]
-    assert len(list(out.iterdir())) == 3 * len(found)
+    assert len(list(out.iterdir())) == len(PARTS) * len(found)
     return found
 
 
@@ -144,7 +144,6 @@ def bad_files(folder):
     (folder / "empty.png").touch()
     (folder / "page.jpg").write_text("<!DOCTYPE html><title>404</title>")
     (folder / "iPhone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40))
-    (folder / "folder.png").mkdir()
     (folder / "lost.jpg").symlink_to(folder / "nowhere.jpg")
     Image.new("1", (30_000, 30_000)).save(folder / "huge.png")
     return {
@@ -152,7 +151,6 @@ def bad_files(folder):
         "empty.png": "the file is empty: give another photo",
         "page.jpg": "a web page (HTML)",
         "iPhone.HEIC": "a HEIC photo, as iPhones take them: convert it to JPEG or PNG",
-        "folder.png": "is a folder and no file: give it as --image",
         "lost.jpg": "a link to a file that is not there",
         "huge.png": "30000 x 30000 pixels (900.0 megapixels) are more than max_megapixels=178: scale it down",
     }
@@ -229,10 +227,10 @@ def test_an_interrupt_is_one_line_and_leaves_whole_files(model, tmp_path, capsys
     photos = [save(tmp_path / f"{name}.png") for name in "ab"]
     write = files.write
 
-    def interrupted(target, *arguments):
+    def interrupted(target, *arguments, **options):
         if target.stem == "b":
             raise KeyboardInterrupt
-        return write(target, *arguments)
+        return write(target, *arguments, **options)
 
     monkeypatch.setattr(run_predict.files, "write", interrupted)
     code, _, errors = predict(model, *photos, f"--out={tmp_path / 'out'}", capsys=capsys)
@@ -326,7 +324,7 @@ def test_a_terminal_that_lacks_the_characters_stops_nothing(strange_model, tmp_p
     for name in FILE_NAMES:
         photos.append(save(tmp_path / "photos" / name))
     command = [sys.executable, "-m", "larvseg_jax.predict", f"--run={strange_model}", f"--out={tmp_path / 'out'}"]
-    command += ["--top_k=9", f"--image={tmp_path / 'photos'}"]
+    command += [f"--image={tmp_path / 'photos'}"]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONCOERCECLOCALE": "0", **settings}
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -19,7 +19,9 @@ from larvseg_jax.evaluation.windows import Windows
 from larvseg_jax.predict import files
 from larvseg_jax.predict.predictor import Prediction, Predictor
 from larvseg_jax.predict.segmentation import Segmentation
+from larvseg_jax.predict.segmenter import Segmenter
 from larvseg_jax.weights.checkpoint import Checkpoints
+from larvseg_jax.weights.places import stated_classes
 from larvseg_jax.weights.record import Record
 from larvseg_jax.weights.safetensors_file import ModelMetadata, SavedModel, arrays_by_path, save_safetensors
 from tests import tiny
@@ -132,6 +134,11 @@ def test_exported_file_predicts_as_its_run(run_folder, predictor, photo, tmp_pat
     again = Predictor.load(tmp_path / "model.safetensors")
     first, second = predictor(photo), again(photo)
     assert again.vocabulary.novel == tiny.NOVEL
+    for where in (folder, folder / "checkpoints" / "3", tmp_path / "model.safetensors"):
+        assert stated_classes(where)[0].classes == tiny.NAMES
+    for of in (predictor, again):  # base and novel survive loading
+        assert (Segmenter(of).base, Segmenter(of).novel) == (tiny.BASE, tiny.NOVEL)
+        assert of.vocabulary.groups(("blue", "red", "background")) == ("novel", "base", "background")
     np.testing.assert_array_equal(first.labels, second.labels)
     np.testing.assert_array_equal(first.scores, second.scores)
 
@@ -182,7 +189,7 @@ def test_command_writes_overlay_labels_and_names(run_folder, predictor, photo, t
     classes = ",".join(GREY_RED)
     cli.run(
         "predict",
-        [f"--run={run_folder[0]}", f"--image={tmp_path}", f"--classes={classes}", "--top_k=2", f"--out={out}"],
+        [f"--run={run_folder[0]}", f"--image={tmp_path}", f"--classes={classes}", f"--out={out}"],
     )
     printed = capsys.readouterr().out
     assert "peak memory: at most" in printed
@@ -235,7 +242,7 @@ def test_shares_and_legend_of_many_classes(photo):
     labels = (np.arange(37 * 53, dtype=np.int32).reshape(37, 53, 1) % 40) // 2 + 60_000
     found = Prediction(tuple(f"class {i}" for i in range(60_020)), labels, np.zeros(labels.shape, np.float32), None)
     segmentation = Segmentation.of([found], (37, 53))
-    for shares in (found.shares(), segmentation.shares()):
-        assert [label for label, _ in shares[:2]] == [60_000, 60_001]
-        assert sum(share for _, share in shares) == pytest.approx(1)
+    shares = segmentation.shares()
+    assert [label for label, _ in shares[:2]] == [60_000, 60_001]
+    assert sum(share for _, share in shares) == pytest.approx(1)
     assert files.table(segmentation).row_count == 20

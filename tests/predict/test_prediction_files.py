@@ -14,7 +14,7 @@ from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.windows import Windows
-from larvseg_jax.predict import files
+from larvseg_jax.predict import drawing, files
 from larvseg_jax.predict.photos import sizes
 from larvseg_jax.predict.predictor import Prediction, Predictor
 from larvseg_jax.predict.segmentation import Segmentation
@@ -52,7 +52,7 @@ def printed(table):
 
 def test_a_class_has_its_colour_in_the_overlay_beside_its_share_in_the_legend(bands, tmp_path):
     photo = np.full((10, 13, 3), GREY, np.uint8)
-    written = files.write(tmp_path / "x.png", tmp_path / "photo.jpg", photo, bands, "runs/a")
+    written = files.write(tmp_path / "x.png", "photo.jpg", photo, bands, "runs/a")
     page = np.asarray(Image.open(tmp_path / "x.png")).astype(int)
     assert page.shape == (4 * LINE + 8, 13 + 300, 3)
     shown = []
@@ -64,7 +64,7 @@ def test_a_class_has_its_colour_in_the_overlay_beside_its_share_in_the_legend(ba
     for edge in (1, 7, 11):
         assert page[5, edge].tolist() == WHITE
     assert (page[10:, :13] == 255).all()  # below the photo
-    assert [path.name for path in written] == ["x.png", "x_labels.png", "x.json"]
+    assert [path.name for path in written] == ["x.png", "x_labels.png", "x_colours.png", "x.json"]
     expected = np.repeat([2, 0, 3, 1], [2, 6, 4, 1])[None].repeat(10, 0)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "x_labels.png")), expected)
     summary = json.loads((tmp_path / "x.json").read_text())
@@ -75,9 +75,9 @@ def test_a_class_has_its_colour_in_the_overlay_beside_its_share_in_the_legend(ba
 
 def test_the_legend_says_the_names_it_shows(bands, tmp_path, monkeypatch):
     texts = []
-    monkeypatch.setattr(files.ImageDraw.ImageDraw, "text", lambda self, place, text, **_: texts.append(text))
+    monkeypatch.setattr(drawing.ImageDraw.ImageDraw, "text", lambda self, place, text, **_: texts.append(text))
     photo = np.full((10, 13, 3), GREY, np.uint8)
-    files.write(tmp_path / "x.png", tmp_path / "photo.jpg", photo, bands, "runs/a")
+    files.write(tmp_path / "x.png", "photo.jpg", photo, bands, "runs/a")
     assert [text.split() for text in texts] == [
         ["46.2", "%", "sky"],
         ["30.8", "%", "path"],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from larvseg_jax.predict import files
+from larvseg_jax.predict import drawing, files
 from larvseg_jax.predict.predictor import Prediction
 from larvseg_jax.predict.segmentation import Segmentation
 from larvseg_jax.report import lettering
@@ -37,12 +37,12 @@ def test_letters_of_the_bundled_font_need_no_other(only_own_font, text):
 
 def test_what_no_font_has_is_known_and_named_by_its_number(only_own_font, tmp_path, monkeypatch):
     texts = []
-    monkeypatch.setattr(files, "draw_text", lambda draw, place, text, width: texts.append(text))
+    monkeypatch.setattr(drawing, "draw_text", lambda draw, place, text, width, size: texts.append(text))
     labels = np.zeros((4, 6, 1), np.int32)
     labels[:, 3:] = 2
     names = ("猫", "unseen", f"x {UNKNOWN}")
     found = Segmentation.of([Prediction(names, labels, np.zeros(labels.shape, np.float32), None)], (4, 6))
-    files.write(tmp_path / "x.png", tmp_path / "p.png", np.zeros((4, 6, 3), np.uint8), found, "")
+    files.write(tmp_path / "x.png", "p.png", np.zeros((4, 6, 3), np.uint8), found, "")
     assert [text.split("%  ")[1] for text in texts] == ["class 0", "class 2"]
     assert files.without_letters(found) == ["猫", f"x {UNKNOWN}"]
 

@@ -145,13 +145,50 @@ def test_smoothed_is_the_mean_of_the_last_values():
     np.testing.assert_allclose(curves.smoothed(values, 3), [4, 3, 4, 3])
 
 
-def test_palette_is_distinct_stable_and_grows():
-    palette = colours.palette(2000)
-    assert len(np.unique(palette, axis=0)) == 2000
-    np.testing.assert_array_equal(palette[:12], colours.palette(12))
-    few = colours.palette(12).astype(float)
-    gaps = np.linalg.norm(few[:, None] - few[None], axis=-1) + 1e9 * np.eye(12)
-    assert gaps.min() > 60
+def lightness_and_hue(rgb):
+    """OKLab by Ottosson's matrices from linear sRGB, (n,) each; hue in degrees."""
+    linear = np.where(rgb <= 10, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)
+    to_lms = [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+    to_lab = [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+    lightness, a, b = (np.cbrt(linear @ np.array(to_lms).T) @ np.array(to_lab).T).T
+    return lightness, np.degrees(np.arctan2(b, a)) % 360
+
+
+def test_a_class_has_one_colour_whatever_stands_beside_it():
+    names = ("cat", "dog", "猫", "\udcfc", "")
+    alone = [colours.class_colours([name])[0].tolist() for name in names]
+    assert colours.class_colours(names).tolist() == alone
+    assert colours.class_colours(names[::-1]).tolist() == alone[::-1]
+    assert colours.class_colours(()).shape == (0, 3)
+    assert len({tuple(rgb) for rgb in alone}) == 5
+
+
+def test_colours_of_classes_differ_and_neighbours_in_hue_are_not_equally_light():
+    rgb = colours.class_colours([f"class {i}" for i in range(400)])
+    assert len(np.unique(rgb, axis=0)) > 350
+    lightness, hue = lightness_and_hue(rgb.astype(float))
+    assert lightness.min() > 0.4
+    assert lightness.max() < 0.92
+    of_thirty = np.round(hue / 12).astype(int) % 30
+    assert set(of_thirty) == set(range(30))
+    for k in range(30):
+        here, beside = lightness[of_thirty == k], lightness[of_thirty == (k + 1) % 30]
+        assert np.abs(here[:, None] - beside).min() > 0.03
+
+
+def test_the_classes_of_the_quickstart_are_told_apart():
+    from data_pipelines.scenes.classes import CLASSES
+
+    rgb = colours.class_colours(CLASSES).astype(float)
+    assert (np.linalg.norm(rgb[:, None] - rgb, axis=-1) + 1e9 * np.eye(len(rgb))).min() > 20
 
 
 def test_overlay_leaves_background_clear_and_greys_the_unlabelled():

@@ -12,7 +12,7 @@ from larvseg_jax import cli
 from larvseg_jax.config import network_sections
 from larvseg_jax.errors import UserError
 from larvseg_jax.import_original import import_original
-from larvseg_jax.methods.larvseg.segmenter import Segmenter
+from larvseg_jax.methods.larvseg.network import Network
 from larvseg_jax.models.cosine_head import CosineHead, cosine_scores, standardised_logits
 from larvseg_jax.models.vit import VisionTransformer
 from larvseg_jax.models.vit_config import ViTConfig
@@ -32,7 +32,7 @@ FRESH = 7.0
 def segmenter_params(vit, classes):
     """Parameters of the right shapes, all of one value."""
     images = jnp.zeros((1, vit.image_size, vit.image_size, 3))
-    init = Segmenter(vit, classes).init
+    init = Network(vit, classes).init
     shapes = jax.eval_shape(init, jax.random.key(0), images, jnp.zeros(1, jnp.int32), jnp.ones(1))["params"]
     return jax.tree.map(lambda x: jnp.full(x.shape, FRESH), shapes)
 

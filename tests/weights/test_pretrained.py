@@ -10,7 +10,7 @@ import pytest
 from flax import traverse_util
 
 from larvseg_jax.errors import UserError
-from larvseg_jax.methods.larvseg.segmenter import Segmenter
+from larvseg_jax.methods.larvseg.network import Network
 from larvseg_jax.models.vit import VisionTransformer
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.weights.pretrained import load_pretrained
@@ -31,7 +31,7 @@ def backbone_params(config=CONFIG):
 
 def segmenter_params(config=CONFIG, classes=4):
     one = jnp.zeros(1, jnp.int32), jnp.ones(1)
-    init = Segmenter(config, classes).init
+    init = Network(config, classes).init
     shapes = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 12, 12, 3)), *one)["params"]
     return jax.tree.map(lambda x: jnp.full(x.shape, FRESH), shapes)
 

@@ -17,8 +17,8 @@ from larvseg_jax.methods.larvseg import flops, memory_bank
 from larvseg_jax.methods.larvseg.linear import centred_vectors, scaled_features
 from larvseg_jax.methods.larvseg.losses import segmentation_loss
 from larvseg_jax.methods.larvseg.memory_bank import MemoryBank
+from larvseg_jax.methods.larvseg.network import Network, class_rows, segment
 from larvseg_jax.methods.larvseg.options import Options, TagLoss
-from larvseg_jax.methods.larvseg.segmenter import Segmenter, class_rows, segment
 from larvseg_jax.methods.larvseg.streams import streams_of
 from larvseg_jax.methods.larvseg.tag_losses import BankWrites, tag_losses
 from larvseg_jax.methods.larvseg.tag_pooling import pool_tags
@@ -36,7 +36,7 @@ class LarvSeg:
     def __init__(self, config: Options, task: Task) -> None:
         self.config, self.task = config, task
         still = frozen_blocks(task.backbone, task.frozen)
-        self.model = Segmenter(task.backbone, task.rows, config.gamma_init, cpu_attention(task.mesh.size), still)
+        self.model = Network(task.backbone, task.rows, config.gamma_init, cpu_attention(task.mesh.size), still)
         self._of_tokens = self.model.clone(first=task.first_block)  # the same, of what enters its first block
         self.streams = streams_of(task)
         # Without the CA-Classifier on any stream the bank is neither read nor written.
@@ -97,7 +97,7 @@ class LarvSeg:
             return standardised_logits(*segment(self._network(images), params, images, label_set))
 
         def vectors(params: PyTree, _memory: PyTree) -> Vectors:
-            table = self.model.apply({"params": params}, rows, multiplicity, method=Segmenter.classes)
+            table = self.model.apply({"params": params}, rows, multiplicity, method=Network.classes)
             return centred_vectors(cast(ClassTable, table))
 
         def embed(params: PyTree, _memory: PyTree, images: Seen) -> Float[Array, "b h w d"]:
@@ -107,9 +107,9 @@ class LarvSeg:
 
     def embed(self, params: PyTree, images: Seen) -> Float[Array, "b h w d"]:
         """Unit patch features."""
-        return cast(Array, self._network(images).apply({"params": params}, images, method=Segmenter.embed))
+        return cast(Array, self._network(images).apply({"params": params}, images, method=Network.embed))
 
-    def _network(self, seen: Seen) -> Segmenter:
+    def _network(self, seen: Seen) -> Network:
         return self._of_tokens if isinstance(seen, StoredTokens) else self.model
 
     def flops(self, data: int = 1, model: int = 1) -> dict[str, int]:

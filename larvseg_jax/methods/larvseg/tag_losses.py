@@ -12,8 +12,8 @@ from larvseg_jax.methods.larvseg.ca_classifier import CAConfig
 from larvseg_jax.methods.larvseg.loss_grid import everywhere
 from larvseg_jax.methods.larvseg.losses import mean_over_pairs, pair_losses, pooled_classifier
 from larvseg_jax.methods.larvseg.memory_bank import MemoryBank
+from larvseg_jax.methods.larvseg.network import class_rows
 from larvseg_jax.methods.larvseg.options import TagLoss
-from larvseg_jax.methods.larvseg.segmenter import class_rows
 from larvseg_jax.methods.larvseg.streams import Stream
 from larvseg_jax.methods.larvseg.tag_pooling import pool_tags, rows_of_tags
 from larvseg_jax.methods.method import Metrics

@@ -17,8 +17,8 @@ from larvseg_jax.devices.sharding import ShardingRules
 from larvseg_jax.methods.larvseg import Config
 from larvseg_jax.methods.larvseg.ca_classifier import CAConfig
 from larvseg_jax.methods.larvseg.method import LarvSeg
+from larvseg_jax.methods.larvseg.network import segment
 from larvseg_jax.methods.larvseg.options import MaskLoss, TagLoss
-from larvseg_jax.methods.larvseg.segmenter import segment
 from larvseg_jax.methods.method import StreamTask, Task
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.training.optimizer import OptimizerConfig, make_optimizer

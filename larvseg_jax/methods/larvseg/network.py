@@ -17,7 +17,7 @@ from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.vocabulary import LabelSet
 
 
-class Segmenter(nn.Module):
+class Network(nn.Module):
     """The whole network. Logits are left to the caller, who knows which classes take part."""
 
     vit: ViTConfig
@@ -59,7 +59,7 @@ class Segmenter(nn.Module):
 
 
 def segment(
-    model: Segmenter,
+    model: Network,
     params: PyTree,
     images: Float[Array, "b height width 3"] | StoredTokens,
     label_set: LabelSet,
