@@ -48,6 +48,7 @@ AT_ONCE = {
     ("predict", "--run=runs/x --image=none.jpg"): "there is no picture none.jpg",
     ("predict", "--run=runs/x --image=photo.jpg --step=7"): "runs/x has no checkpoint of step 7",
     ("predict", "--run=runs/x --model=runs/x --image=photo.jpg"): "--model and --run are the same: give one of the two",
+    ("predict", "--run=runs/x photo.jpg --excludes=cat"): "there is no option --excludes: did you mean --exclude?",
     ("predict", "photo.jpg"): "--model is missing: give the folder of a run",
     ("predict", "--run=runs/x photo.jpg --format=coco,voc"): "--format=voc is not known: use coco, labelstudio",
     ("predict", "--model=runs/x https://x.org/a.jpg"): "is an address and no file: download it first",

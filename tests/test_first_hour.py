@@ -49,9 +49,11 @@ NOT_RUN = {  # beginning of a command -> why not
     "python train.py --config=configs/c171": "needs COCO-Stuff and ADE20K",
     "LARVSEG_DATA=DIR python train.py --config=configs/voc_animals.py": "needs PASCAL VOC",
     "python train.py --config=configs/voc_animals.py:larvseg,learn=": "needs PASCAL VOC and pretrained weights",
+    "python train.py --config=configs/clothing.py:larvseg,learn=": "needs Clothing Co-Parsing and pretrained weights",
     "python -m larvseg_jax.doctor --config=configs/captions.py": "needs Flickr8k, PASCAL VOC and COCO",
     "python train.py --config=configs/captions.py": "needs Flickr8k, PASCAL VOC, COCO and pretrained weights",
     "python -m data_pipelines.prepare": "needs downloads; tests/data_pipelines/test_prepare_command.py has small ones",
+    "python -m data_pipelines.pack_wordnet": "needs WordNet; tests/vocabulary/test_hierarchy.py packs a small one",
     "python -m data_pipelines.caption_tags": "needs WordNet; tests/data_pipelines/test_caption_tags.py has a small one",
     "python train.py --config=configs/own_data.py:mydata,size=B": "needs a GPU and AugReg weights",
     "python -m larvseg_jax.doctor --config=configs/own_data.py:mydata": "by tests/configs/test_own_data.py",
@@ -171,6 +173,15 @@ def test_the_pages_on_predictions_and_weights(here, capsys):
     assert "247 classes" in "".join(run_page("weights.md", capsys, skip=lambda line: "export" in line.text).values())
 
 
+def test_the_page_on_names_of_classes(here, capsys):
+    run("python -m larvseg_jax.export --run=runs/x --out=model.safetensors", capsys)
+    printed = run_page("vocabulary.md", capsys)
+    assert "sofa" in printed["larvseg vocab list --model=model.safetensors"]
+    predicted = printed["larvseg predict --run=runs/x --image=photo.jpg --classes=dog.n.01,couch"]
+    assert "dog" in predicted or "sofa" in predicted
+    assert "cat" not in predicted
+
+
 def test_the_page_on_reliability(place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as left:
@@ -182,7 +193,7 @@ def test_the_page_on_reliability(place, tmp_path, monkeypatch, capsys):
 
 
 def test_every_command_is_run_or_there_is_a_reason_why_not():
-    tested = ("README.md", "predict.md", "weights.md", "reliability.md")
+    tested = ("README.md", "predict.md", "weights.md", "vocabulary.md", "reliability.md")
     run_there = {line.text for line in LINES if line.page in tested}
     assert [line for line in LINES if not reason_not_to_run(line) and line.text not in run_there] == []
     assert [begin for begin in NOT_RUN if not any(line.text.startswith(begin) for line in LINES)] == []

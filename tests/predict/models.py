@@ -1,6 +1,7 @@
 """A tiny untrained model in a file, for what is done around a prediction."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -16,12 +17,15 @@ SETTINGS = {
 }
 
 
-def write_model(file: Path, names: tuple[str, ...], novel: tuple[str, ...] = (), background: str = "") -> Path:
+def write_model(
+    file: Path, names: tuple[str, ...], novel: tuple[str, ...] = (), background: str = "", aliases: Any = ()
+) -> Path:
     """Writes a model of these classes and returns its path; those that are not novel or background are base."""
     config, vit = network_sections(SETTINGS)
     method = config.make(Task(len(names), vit, {}, make_mesh(1, 1, jax.devices()[:1])))
     params, _ = method.init(jax.random.key(0))
     base = tuple(name for name in names if name not in (*novel, background))
-    metadata = ModelMetadata(names, base, novel, background, "tiny", -1, SETTINGS, {})
+    settings = SETTINGS | ({"vocabulary": {"aliases": aliases}} if aliases else {})
+    metadata = ModelMetadata(names, base, novel, background, "tiny", -1, settings, {})
     save_safetensors(file, SavedModel(arrays_by_path(params), {}, metadata))
     return file

@@ -25,7 +25,8 @@ NAMES = ("cat", "sky", "dog", "sofa", "fish, salmon")
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model") / "m.safetensors", NAMES, ("dog", "sofa"), "sky")
+    file = tmp_path_factory.mktemp("model") / "m.safetensors"
+    return write_model(file, NAMES, ("dog", "sofa"), "sky", [["puppy", "dog"]])
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,8 @@ def test_a_shipped_model_has_a_name(file, monkeypatch):
 
 
 def test_the_classes_of_a_file_are_known_without_loading_it(file, tmp_path):
-    assert places.stated_classes(file)[0].classes == NAMES
+    stated, _ = places.stated_classes(file)
+    assert (stated.classes, stated.aliases) == (NAMES, (("puppy", "dog"),))
     header = b'{"__metadata__": {"classes": %s}}'
     for content in (b"", b"x" * 40, header % b"7", header % b'"[1]"', header % b'"[\\"a\\", \\"a\\"]"', b"[" * 100_000):
         bad = tmp_path / "bad.safetensors"
@@ -92,11 +94,22 @@ def test_the_classes_of_a_file_are_known_without_loading_it(file, tmp_path):
     assert places.stated_classes(tmp_path) is None
 
 
+@pytest.mark.parametrize("aliases", [[["puppy"]], [7], 7, {"puppy": "dog"}], ids=str)
+def test_aliases_that_are_no_pairs_are_told_when_the_file_is_loaded(tmp_path, aliases):
+    file = write_model(tmp_path / "m.safetensors", NAMES, aliases=aliases)
+    assert places.stated_classes(file) is None
+    with pytest.raises(UserError, match="aliases are no pairs of names"):
+        larvseg_jax.Segmenter.load(file)
+
+
 def test_classes_are_named_in_one_way_everywhere(model):
     photo = noise(40, 60)
     for classes in (["dog", "fish, salmon"], ("dog", "fish, salmon", "dog"), ["dog ", "fish, salmon"]):
         assert model(photo, classes).names == ("dog", "fish, salmon")
     assert model(photo, classes="cat,dog").names == ("cat", "dog")
+    assert model(photo, exclude="cat,dog").names == ("sky", "sofa", "fish, salmon")
+    assert model(photo, ["dog", "cat", "sky"], exclude=["cat"]).names == ("dog", "sky")
+    assert model(photo, ["puppy", "sofa"]).names == ("dog", "sofa")
     for classes, message in (
         (["cat", "dgo"], "'dgo' is not in the vocabulary: did you mean dog"),
         (["cat"], "1 class"),

@@ -8,7 +8,6 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from configs import common
 from larvseg_jax.assemble import state_layout
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
@@ -17,7 +16,7 @@ from larvseg_jax.weights.record import Record
 from larvseg_jax.weights.safetensors_file import SavedModel, load_safetensors, save_safetensors
 from tests import tiny
 
-FROZEN = common.frozen_but_last(2, 0)
+FROZEN = "^backbone/(?!Transformer/encoder_norm/)"
 POSITIONS = "backbone/Transformer/posembed_input/pos_embedding"
 
 
