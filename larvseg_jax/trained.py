@@ -23,6 +23,7 @@ from larvseg_jax.methods.method import Method, MethodConfig, Task
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.options import read
 from larvseg_jax.vocabulary import Vocabulary
+from larvseg_jax.vocabulary.stated import aliases_in, lists_in
 from larvseg_jax.weights.learnt import all_weights, check_needs_none
 from larvseg_jax.weights.safetensors_file import SUFFIX, load_safetensors
 from larvseg_jax.weights.stored_checkpoint import read_checkpoint
@@ -64,7 +65,7 @@ class Trained:
     @property
     def class_lists(self) -> tuple[str, ...]:
         """The class lists that its vocabulary was made of, if it was."""
-        return tuple(self.settings.get("class_lists", {}).get("lists", ()))
+        return lists_in(self.settings)
 
     def experiment(self, config: ml_collections.ConfigDict | None = None, data_root: str | None = None) -> Experiment:
         """The run it comes from, or another config of the same classes; UserError if these differ."""
@@ -107,7 +108,7 @@ def load_trained(
         saved = load_safetensors(path)
         about = saved.metadata
         vocabulary = Vocabulary(
-            about.classes, about.base, about.novel, about.background, aliases=_aliases(path, about.settings)
+            about.classes, about.base, about.novel, about.background, aliases=aliases_in(about.settings, path)
         )
         network = _network(path, about.settings, len(saved.params) + len(about.frozen))
         params = dict(all_weights(saved, path, pretrained, network[1]))
@@ -148,14 +149,6 @@ def _network(path: Path, settings: Mapping[str, Any], arrays: int) -> tuple[Meth
     if vit.depth > arrays:  # before so many blocks are laid out
         raise UserError(f"{path} does not fit its own description: {vit.depth} blocks in {arrays} arrays")
     return config, vit
-
-
-def _aliases(path: Path, settings: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """What other names the classes of an exported file have, by its settings."""
-    try:
-        return tuple((str(other), str(name)) for other, name in settings.get("vocabulary", {}).get("aliases", ()))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{path} does not fit its own description: its aliases are no pairs of names") from error
 
 
 def _method(network: tuple[MethodConfig, ViTConfig], vocabulary: Vocabulary, mesh: Mesh) -> Method:

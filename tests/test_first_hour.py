@@ -177,7 +177,7 @@ def test_the_page_on_names_of_classes(here, capsys):
     run("python -m larvseg_jax.export --run=runs/x --out=model.safetensors", capsys)
     printed = run_page("vocabulary.md", capsys)
     assert "sofa" in printed["larvseg vocab list --model=model.safetensors"]
-    predicted = printed["larvseg predict --run=runs/x --image=photo.jpg --classes=dog.n.01,couch"]
+    predicted = printed["larvseg predict photo.jpg --model=runs/x --classes=dog.n.01,couch"]
     assert "dog" in predicted or "sofa" in predicted
     assert "cat" not in predicted
 

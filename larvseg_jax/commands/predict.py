@@ -18,7 +18,7 @@ from larvseg_jax.predict.classes import check_several, choose_classes
 from larvseg_jax.predict.names import FORMATS, targets
 from larvseg_jax.predict.photos import find_photos
 from larvseg_jax.vocabulary import Vocabulary
-from larvseg_jax.weights.places import check_model, find_model, stated_classes
+from larvseg_jax.weights.places import check_model, stated_classes
 
 TAKES_REST = True  # photos
 INTERRUPTED = "what was written is whole; the same command predicts all photos again"
@@ -94,7 +94,7 @@ def _model(given: Given) -> Path:
     text = given.run if given.model is None else given.model
     if text is None:
         raise UserError("--model is missing: give the folder of a run or of a checkpoint, or a .safetensors file")
-    return find_model(text)
+    return Path(text).expanduser()
 
 
 def _check_names(

@@ -25,6 +25,7 @@ from larvseg_jax.vocabulary import Vocabulary, browse
 from larvseg_jax.vocabulary.choice import Names
 from larvseg_jax.vocabulary.class_lists import class_list, keys, raw
 from larvseg_jax.vocabulary.hierarchy import wordnet
+from larvseg_jax.vocabulary.stated import aliases_in, lists_in
 from larvseg_jax.weights.places import check_model, find_run, steps_named
 
 TAKES_REST = True  # what to do, and with what
@@ -93,7 +94,7 @@ def vocabulary_of(path: Path, step: int | None) -> tuple[Vocabulary, tuple[str, 
 
         about = load_safetensors(path).metadata
         settings: Mapping[str, Any] = about.settings
-        aliases = tuple((other, name) for other, name in settings.get("vocabulary", {}).get("aliases", ()))
+        aliases = aliases_in(settings, path)
         vocabulary = Vocabulary(about.classes, about.base, about.novel, about.background, aliases=aliases)
     else:
         from larvseg_jax.config import from_config
@@ -102,7 +103,7 @@ def vocabulary_of(path: Path, step: int | None) -> tuple[Vocabulary, tuple[str, 
         run, step = find_run(path, step)
         settings = read_record(run / "checkpoints" / str(steps_named(run)[-1] if step is None else step)).settings
         vocabulary = from_config(settings).vocabulary
-    return vocabulary, tuple(settings.get("class_lists", {}).get("lists", ()))
+    return vocabulary, lists_in(settings)
 
 
 def _print(lines: Sequence[str]) -> None:

@@ -80,14 +80,7 @@ def polygons(found: Segmentation, photo: str) -> dict[str, Any]:
         {
             "type": "Feature",
             "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]] for ring in segment.polygons]},
-            "properties": {
-                "class": segment.name,
-                "group": segment.group,
-                "pixels": segment.pixels,
-                "share": round(segment.share, 6),
-                "box": list(segment.box),
-                "score": round(segment.score, 4),
-            },
+            "properties": segment.figures,
         }
         for segment in found.segments
     ]

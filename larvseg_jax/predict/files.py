@@ -86,18 +86,7 @@ def _summary(target: Path, photo: str, found: Segmentation, model: str, files: l
         "size": {"width": found.size[1], "height": found.size[0]},
         "shares": {found.names[label]: round(share, 6) for label, share in found.shares()},
         "groups": {found.names[label]: found.groups[label] for label, _ in found.shares()},
-        "segments": [
-            {
-                "class": segment.name,
-                "label": segment.label,
-                "group": segment.group,
-                "pixels": segment.pixels,
-                "share": round(segment.share, 6),
-                "box": list(segment.box),
-                "score": round(segment.score, 4),
-            }
-            for segment in found.segments
-        ],
+        "segments": [{"label": segment.label, **segment.figures} for segment in found.segments],
         "names": found.names,
     }
 

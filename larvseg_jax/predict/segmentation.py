@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64, UInt16
@@ -28,6 +29,18 @@ class Segment:
     group: str
     share: float
     region: Region
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Class, group, area, share, box and score, as files in JSON have them."""
+        return {
+            "class": self.name,
+            "group": self.group,
+            "pixels": self.pixels,
+            "share": round(self.share, 6),
+            "box": list(self.box),
+            "score": round(self.score, 4),
+        }
 
     @property
     def label(self) -> int:

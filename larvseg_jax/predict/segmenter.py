@@ -30,7 +30,7 @@ from larvseg_jax.predict.pictures import as_rgb
 from larvseg_jax.predict.predictor import DEFAULT_MEMORY, Predictor
 from larvseg_jax.predict.segmentation import Segmentation
 from larvseg_jax.vocabulary import Vocabulary
-from larvseg_jax.weights.places import check_model, find_model
+from larvseg_jax.weights.places import check_model
 
 PHOTO_BYTES = 5
 """Memory of every pixel while a photo is searched: RGB, and the label map."""
@@ -138,16 +138,16 @@ class Segmenter:
         """Reads a model; no data set is needed.
 
         Args:
-          model: folder of a run or of a checkpoint, an exported .safetensors file, or the name of a shipped model.
+          model: folder of a run or of a checkpoint, or an exported .safetensors file.
           step: which checkpoint of the run; the newest by default.
           pretrained: the weights that a file of `export --learnt` was learnt on.
           scale: (long, short) limits of the resized picture's sides, if not as in the evaluation.
           whole: the whole picture at once instead of sliding windows.
 
         Raises:
-          UserError: there is no model of that name, or it is damaged.
+          UserError: there is no such model, or it is damaged.
         """
-        path = find_model(os.fspath(model))
+        path = Path(model).expanduser()
         check_model(path, step)
         predictor = Predictor.load(path, step, pretrained=None if pretrained is None else Path(pretrained).expanduser())
         windows = dataclasses.replace(predictor.windows, scale=scale or predictor.windows.scale)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from larvseg_jax.errors import UserError
 from larvseg_jax.vocabulary import Vocabulary
-
-SHIPPED: Mapping[str, Path] = {}
-"""Name of a model that comes with the package, or is fetched by it -> its file; none yet."""
+from larvseg_jax.vocabulary.stated import aliases_in, lists_in
 
 _HEADER = 8  # bytes before the JSON of a .safetensors file
 _LONGEST_HEADER = 100_000_000  # bytes, as the format has it
@@ -34,11 +31,6 @@ def find_run(path: Path, step: int | None) -> tuple[Path, int | None]:
     )
 
 
-def find_model(text: str) -> Path:
-    """The path of a model, given by its path or by the name of a shipped one."""
-    return SHIPPED[text] if text in SHIPPED else Path(text).expanduser()
-
-
 def stated_classes(path: Path, step: int | None = None) -> tuple[Vocabulary, tuple[str, ...]] | None:
     """The classes of a model by its own account, in no time, and the class lists that these were made of.
 
@@ -57,9 +49,7 @@ def stated_classes(path: Path, step: int | None = None) -> tuple[Vocabulary, tup
             classes, settings = stated["classes"], stated["settings"]
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             return None
-        aliases = tuple((other, name) for other, name in settings.get("vocabulary", {}).get("aliases", ()))
-        lists = tuple(settings.get("class_lists", {}).get("lists", ()))
-        return Vocabulary(tuple(classes), aliases=aliases), lists
+        return Vocabulary(tuple(classes), aliases=aliases_in(settings, path)), lists_in(settings)
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, UserError):
         return None
 

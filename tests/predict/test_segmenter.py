@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -75,10 +74,7 @@ def test_segments_make_up_the_label_map(result):
     assert sum(segment.share for segment in result.segments) == pytest.approx(1)
 
 
-def test_a_shipped_model_has_a_name(file, monkeypatch):
-    monkeypatch.setattr(places, "SHIPPED", {"animals": file})
-    assert places.find_model("animals") == file
-    assert places.find_model("runs/x") == Path("runs/x")
+def test_what_is_no_model_is_said():
     with pytest.raises(UserError, match="is no run and no checkpoint"):
         larvseg_jax.Segmenter.load("plants")
 

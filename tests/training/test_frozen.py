@@ -101,6 +101,12 @@ def test_how_many_blocks_are_frozen_from_below(frozen, blocks):
     )
 
 
+@pytest.mark.parametrize(("k", "moves"), [(0, False), (1, True), (3, True)])
+def test_the_final_norm_moves_with_the_last_block(k, moves):
+    norm = "backbone/Transformer/encoder_norm/scale"
+    assert (re.search(common.frozen_but_last(3, k), norm) is None) == moves
+
+
 def test_block_10_is_not_taken_for_block_1():
     vit = ViTConfig(width=8, depth=12, num_heads=2, mlp_dim=8, patch_size=4, image_size=8)
     assert [frozen_blocks(vit, common.frozen_but_last(12, k)) for k in (0, 1, 2, 10, 11, 12)] == [12, 11, 10, 2, 1, 0]
