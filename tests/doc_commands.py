@@ -56,7 +56,7 @@ def command_of(words: list[str]) -> tuple[str, list[str]] | None:
     """(command of larvseg_jax/cli.py, its arguments), if it is one; whatever way it is called."""
     if words[0] == "larvseg":
         return words[1], words[2:]
-    if words[0] != "python":
+    if words[0] != "python" or words[1:] == ["-m", "larvseg_jax"]:  # the second lists the commands
         return None
     if words[1] != "-m":
         source, rest = (REPOSITORY / words[1]).read_text(), words[2:]
