@@ -23,10 +23,15 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 RUN := $(VENV)/.installed-$(VERSION)
 DEV := $(VENV)/.installed-$(VERSION)-dev
 
-.PHONY: help quickstart test test-fast test-312 test-latest fuzz drill benchmarks-gpu lint format install install-dev clean
+.PHONY: help demo quickstart test test-fast test-312 test-latest fuzz drill benchmarks-gpu lint format install install-dev clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(RUN)  ## segment photos by the model that comes with the program, into demo/ (PHOTO=mine.jpg for your own)
+	@$(BIN)/python -c 'import onnx' 2>/dev/null || $(BIN)/python -m pip install --quiet --no-input \
+		--disable-pip-version-check -e '.[demo]' -c constraints.txt
+	$(BIN)/python -m larvseg_jax demo $(PHOTO)
 
 quickstart: $(RUN)  ## generate data, train a small model on the CPU, evaluate it, write a report (minutes)
 	$(BIN)/python -m data_pipelines.scenes --data_root=data

@@ -27,6 +27,7 @@ from ml_collections import config_flags
 
 from larvseg_jax import command_line
 from larvseg_jax.console import print_any_text, printable
+from larvseg_jax.disk import cache_folder
 from larvseg_jax.errors import Stopped, UserError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
@@ -34,6 +35,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 COMMANDS = {
     "train": "trains a config, or goes on where it was stopped",
     "evaluate": "scores a checkpoint on photos with masks",
+    "demo": "a first look: segments photos by a model that comes with the program",
     "predict": "segments your photos",
     "grid": "trains a table of configs with several seeds and writes its results",
     "vocab": "searches vocabularies and class lists, shows what is a kind of what",
@@ -149,8 +151,7 @@ def keep_compiled_programs() -> None:
         kind = re.findall(r"^(?:model name|flags|Features)\s*:.*$", Path("/proc/cpuinfo").read_text(), re.M)[:2]
     except OSError:
         kind = [platform.machine(), platform.processor()]
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    folder = caches / "larvseg_jax" / f"xla_{hashlib.sha256(repr(kind).encode()).hexdigest()[:8]}"
+    folder = cache_folder() / f"xla_{hashlib.sha256(repr(kind).encode()).hexdigest()[:8]}"
     where = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
     jax = sys.modules.get("jax")  # imported before us, by somebody's program, it has not seen that
     if jax is not None and jax.config.jax_compilation_cache_dir is None:

@@ -10,6 +10,11 @@ from pathlib import Path
 from larvseg_jax.errors import UserError
 
 
+def cache_folder() -> Path:
+    """The program's own folder among the user's caches: what it holds can be made or fetched again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "larvseg_jax"
+
+
 def refusal(error: BaseException) -> str | None:
     """Why a disk did not take what was written, "No space left on device"; None if the error is no disk's."""
     if isinstance(error, TimeoutError):  # Orbax measures it by the wall clock

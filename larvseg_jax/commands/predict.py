@@ -17,8 +17,11 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.predict.classes import check_several, choose_classes
 from larvseg_jax.predict.names import FORMATS, targets
 from larvseg_jax.predict.photos import find_photos
+from larvseg_jax.shipped.shipped import MODELS, located
 from larvseg_jax.vocabulary import Vocabulary
 from larvseg_jax.weights.places import check_model, stated_classes
+
+_SHIPPED = f"the name of a model that comes with the program ({', '.join(MODELS)})"
 
 TAKES_REST = True  # photos
 INTERRUPTED = "what was written is whole; the same command predicts all photos again"
@@ -26,7 +29,7 @@ INTERRUPTED = "what was written is whole; the same command predicts all photos a
 
 def define(flags: Flags) -> None:
     """Adds the flags."""
-    flags.text("model", None, "Folder of a run or of a checkpoint, or a .safetensors file.")
+    flags.text("model", None, f"Folder of a run or of a checkpoint, a .safetensors file, or {_SHIPPED}.")
     flags.text("run", None, "The same as --model, as other commands call it.")
     flags.whole("step", None, "Step of the checkpoint; by default the newest.", least=0)
     define_pretrained(flags)
@@ -50,7 +53,7 @@ def define(flags: Flags) -> None:
 
 def main(given: Given) -> None:
     """Predicts all photos, writes the files and prints a table for each; the exit code is 2 if some could not be."""
-    model = _model(given)
+    model, pretrained = located(_model(given), pretrained_of(given))
     photos = [Path(name) for name in (*given.image, *given.rest)]
     if not photos:
         raise UserError("there is no photo: give photo.jpg, or a folder of photos")
@@ -64,7 +67,6 @@ def main(given: Given) -> None:
     check_model(model, given.step)
     exclude = [text for text in given.exclude if text]
     _check_names(model, given.step, classes, exclude, show)
-    pretrained = pretrained_of(given)
     # Imported late: a mistyped flag is answered before JAX has started.
     from larvseg_jax.predict.predict import predict
 
@@ -88,13 +90,15 @@ def main(given: Given) -> None:
         fail(*problems)
 
 
-def _model(given: Given) -> Path:
+def _model(given: Given) -> str:
     if given.model is not None and given.run is not None:
         raise UserError("--model and --run are the same: give one of the two")
     text = given.run if given.model is None else given.model
     if text is None:
-        raise UserError("--model is missing: give the folder of a run or of a checkpoint, or a .safetensors file")
-    return Path(text).expanduser()
+        raise UserError(
+            f"--model is missing: give the folder of a run or of a checkpoint, a .safetensors file, or {_SHIPPED}"
+        )
+    return str(text)
 
 
 def _check_names(

@@ -29,6 +29,7 @@ from larvseg_jax.predict.names import targets
 from larvseg_jax.predict.pictures import as_rgb
 from larvseg_jax.predict.predictor import DEFAULT_MEMORY, Predictor
 from larvseg_jax.predict.segmentation import Segmentation
+from larvseg_jax.shipped.shipped import located
 from larvseg_jax.vocabulary import Vocabulary
 from larvseg_jax.weights.places import check_model
 
@@ -138,7 +139,8 @@ class Segmenter:
         """Reads a model; no data set is needed.
 
         Args:
-          model: folder of a run or of a checkpoint, or an exported .safetensors file.
+          model: folder of a run or of a checkpoint, an exported .safetensors file, or the name of a model that comes
+            with the program ("animals"), once `larvseg demo` has fetched its weights.
           step: which checkpoint of the run; the newest by default.
           pretrained: the weights that a file of `export --learnt` was learnt on.
           scale: (long, short) limits of the resized picture's sides, if not as in the evaluation.
@@ -147,9 +149,9 @@ class Segmenter:
         Raises:
           UserError: there is no such model, or it is damaged.
         """
-        path = Path(model).expanduser()
+        path, pretrained = located(model, None if pretrained is None else Path(pretrained).expanduser())
         check_model(path, step)
-        predictor = Predictor.load(path, step, pretrained=None if pretrained is None else Path(pretrained).expanduser())
+        predictor = Predictor.load(path, step, pretrained=pretrained)
         windows = dataclasses.replace(predictor.windows, scale=scale or predictor.windows.scale)
         predictor.windows = dataclasses.replace(windows, window=0) if whole else windows
         return cls(predictor)

@@ -1,0 +1,1 @@
+"""A first look: photos segmented by a model that comes with the program."""
