@@ -81,13 +81,17 @@ def test_code_imports_what_the_requirements_name():
         "pytest-xdist": "xdist",
     }  # fmt: skip
     allowed = {}
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = {
+        package_of(line).replace("-", "_") for lines in project["optional-dependencies"].values() for line in lines
+    }
     for name in ("requirements.txt", "requirements-dev.txt"):
         packages = [package_of(line) for line in requirement_lines(name)]
         allowed[name] = {imports.get(p, p.replace("-", "_").replace("tensorboardx", "tensorboardX")) for p in packages}
     for path in CODE:
         foreign = imported_packages(path) - sys.stdlib_module_names - {*FOLDERS, "train", path.parent.name}
         foreign -= {other.stem for other in path.parent.iterdir()}  # modules beside it
-        known = allowed["requirements.txt"]
+        known = allowed["requirements.txt"] | extras
         if name_of(path).startswith("tests/"):
             known = known | allowed["requirements-dev.txt"]
         if path.parent.name == "benchmarks" and "torch" in path.name:
