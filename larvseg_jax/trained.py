@@ -143,6 +143,20 @@ def _network(path: Path, settings: Mapping[str, Any], arrays: int) -> tuple[Meth
     return config, vit
 
 
+def with_classes(trained: Trained, vocabulary: Vocabulary, params: PyTree, memory: PyTree | None) -> Trained:
+    """The same model with other classes, whose rows `params` and `memory` have; its settings say so, too."""
+    mesh = jax.tree.leaves(trained.params)[0].sharding.mesh
+    params, memory = jax.device_put((params, memory), NamedSharding(mesh, WHOLE))
+    method = _method(network_sections(trained.settings), vocabulary, mesh)
+    settings = dict(trained.settings)
+    if "vocabulary" in settings:
+        names = dict(classes=vocabulary.classes, base=vocabulary.base, novel=vocabulary.novel)
+        settings["vocabulary"] = {**settings["vocabulary"], **{key: list(value) for key, value in names.items()}}
+    return dataclasses.replace(
+        trained, method=method, params=params, memory=memory, vocabulary=vocabulary, settings=settings
+    )
+
+
 def _method(network: tuple[MethodConfig, ViTConfig], vocabulary: Vocabulary, mesh: Mesh) -> Method:
     """The method with one row per class, without streams: for inference."""
     config, vit = network

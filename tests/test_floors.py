@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "export": RUN | {"cli"},
     "import_original": RUN | {"cli"},
     "predict": RUN | {"cli"},
+    "teach": RUN,
     "oracle": RUN | {"cli", "start"},
     "compile_check": RUN | {"cli"},
     "doctor": RUN | {"cli"},

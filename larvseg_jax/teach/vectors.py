@@ -20,9 +20,7 @@ TOPK = 20
 _ROUNDS = 10
 
 
-def of_pixels(
-    photos: Sequence[PhotoPatches], pixels: Sequence[Bool[np.ndarray, "H W"]]
-) -> Float32[np.ndarray, " d"]:
+def of_pixels(photos: Sequence[PhotoPatches], pixels: Sequence[Bool[np.ndarray, "H W"]]) -> Float32[np.ndarray, " d"]:
     """The vector of what the chosen pixels show; every photo counts alike, whatever the size of the object.
 
     Args:
@@ -61,7 +59,9 @@ def of_tags(photos: Sequence[PhotoPatches], topk: int = TOPK) -> Float32[np.ndar
     bank = np.stack([_best(patches, score, topk) for patches, score in zip(centred, scores, strict=True)])
     for _ in range(_ROUNDS):
         others = [_unit(bank.sum(0) - bank[number]) for number in range(len(bank))]
-        bank = np.stack([_best(patches, patches @ vector, topk) for patches, vector in zip(centred, others, strict=True)])
+        bank = np.stack(
+            [_best(patches, patches @ vector, topk) for patches, vector in zip(centred, others, strict=True)]
+        )
     return _unit(bank.mean(0))
 
 

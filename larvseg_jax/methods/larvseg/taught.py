@@ -65,7 +65,7 @@ def _embedding(projection: Float[np.ndarray, "d d"], vector: Float[np.ndarray, "
 def _filled(memory: MemoryBank, vector: Float[np.ndarray, " d"]) -> MemoryBank:
     """The bank with one more class, whose ring has been filled with the vector once."""
 
-    def grown(array: Array, value: np.ndarray) -> Array:
+    def grown(array: Array, value: np.ndarray | np.int32) -> Array:
         return jnp.concatenate([array, jnp.broadcast_to(jnp.asarray(value, array.dtype), (1, *array.shape[1:]))])
 
     return MemoryBank(
