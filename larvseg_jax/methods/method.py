@@ -186,7 +186,7 @@ class Teachable(Protocol):
     def with_row(
         self, params: PyTree, memory: PyTree | None, vector: Float32[np.ndarray, " d"]
     ) -> tuple[PyTree, PyTree | None]:
-        """Parameters and memory with one more class, the last, of the direction of a vector; UserError if that fails."""
+        """Parameters and memory with one more class, the last, of a vector's direction; UserError if that fails."""
         ...
 
     def without_row(self, params: PyTree, memory: PyTree | None, row: int) -> tuple[PyTree, PyTree | None]:

@@ -1,7 +1,7 @@
 """The vector of a class that a model has not learnt, from pixels, masks or tags of a few photos.
 
-All unit features share much of their direction, whatever they show. What tells a class from the rest of its photos is the
-mean of its pixels minus the mean of all pixels of these photos.
+All unit features share much of their direction, whatever they show. What tells a class from the rest of its photos is
+the mean of its pixels minus the mean of all pixels of these photos.
 """
 
 from __future__ import annotations
