@@ -1,7 +1,10 @@
 """The vector of a class that a model has not learnt, from pixels, masks or tags of a few photos.
 
-All unit features share much of their direction, whatever they show. What tells a class from the rest of its photos is
-the mean of its pixels minus the mean of all pixels of these photos.
+All unit features share some of their direction, whatever they show, and the vectors of classes that were learnt do not.
+So half of the mean of all pixels of the photos is taken off the mean of the class's pixels. Measured on dog, cow and
+sheep of VOC animals, taught to a head that had learnt ten base classes from masks, IoU of patches of 200 photos, five
+draws: nothing taken off 19.9 with the masks of 20 photos (16.5 with one click each), half 20.8 (17.8), all 15.1 (12.8);
+from one photo 14.2 (11.1), 12.9 (9.8), 7.3 (6.1).
 """
 
 from __future__ import annotations
@@ -13,6 +16,9 @@ from jaxtyping import Bool, Float32
 
 from larvseg_jax.errors import UserError
 from larvseg_jax.teach.patches import PhotoPatches
+
+COMMON = 0.5
+"""How much of the mean of everything is taken off."""
 
 TOPK = 20
 """K: patches of a photo that are its most likely ones when only tags are given, as the memory bank takes them."""
@@ -35,7 +41,7 @@ def of_pixels(photos: Sequence[PhotoPatches], pixels: Sequence[Bool[np.ndarray, 
         if not mask.any():
             raise UserError(f"photo {number + 1} of {len(photos)} has no pixel of the class: leave it out")
         chosen.append(photo.mean(mask.astype(np.float32)))
-    return _unit(np.mean(chosen, 0) - _everywhere(photos))
+    return _unit(np.mean(chosen, 0) - COMMON * _everywhere(photos))
 
 
 def of_tags(photos: Sequence[PhotoPatches], topk: int = TOPK) -> Float32[np.ndarray, " d"]:
