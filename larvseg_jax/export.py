@@ -44,12 +44,22 @@ def export(
     """
     with stage("checkpoint"):
         trained = load_trained(run, step, memory=memory, pretrained=pretrained)
+        if not memory:
+            trained = dataclasses.replace(trained, memory=None)
     with stage("writing"):
-        stored = arrays_by_path(trained.memory) if memory else {}
-        metadata = _metadata(trained)
-        digest = save_safetensors(to, SavedModel(arrays_by_path(trained.params), stored, metadata))
+        digest = write_model(trained, to)
     size = to.stat().st_size / 2**20
-    console.print(f"{to}: step {trained.step}, {len(metadata.classes)} classes, {size:.1f} MiB, digest {digest[:12]}")
+    classes = len(trained.vocabulary.classes)
+    console.print(f"{to}: step {trained.step}, {classes} classes, {size:.1f} MiB, digest {digest[:12]}")
+
+
+def write_model(trained: Trained, to: Path) -> str:
+    """Writes a model to a .safetensors file, with its memory if it has it, all in float32; the digest of its arrays.
+
+    UserError if the file cannot be written.
+    """
+    stored = {} if trained.memory is None else arrays_by_path(trained.memory)
+    return save_safetensors(to, SavedModel(arrays_by_path(trained.params), stored, _metadata(trained)))
 
 
 def export_learnt(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,19 @@ def _network(path: Path, settings: Mapping[str, Any], arrays: int) -> tuple[Meth
     if vit.depth > arrays:  # before so many blocks are laid out
         raise UserError(f"{path} does not fit its own description: {vit.depth} blocks in {arrays} arrays")
     return config, vit
+
+
+def with_classes(trained: Trained, vocabulary: Vocabulary, params: PyTree, memory: PyTree | None) -> Trained:
+    """The same model with other classes, whose rows `params` and `memory` have; its settings say so, too."""
+    mesh = jax.tree.leaves(trained.params)[0].sharding.mesh
+    params, memory = jax.device_put((params, memory), NamedSharding(mesh, WHOLE))
+    method = _method(network_sections(trained.settings), vocabulary, mesh)
+    settings = dict(trained.settings)
+    if "vocabulary" in settings:
+        settings["vocabulary"] = json.loads(json.dumps(dataclasses.asdict(vocabulary)))  # lists, as files have them
+    return dataclasses.replace(
+        trained, method=method, params=params, memory=memory, vocabulary=vocabulary, settings=settings
+    )
 
 
 def _method(network: tuple[MethodConfig, ViTConfig], vocabulary: Vocabulary, mesh: Mesh) -> Method:

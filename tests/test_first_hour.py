@@ -86,6 +86,8 @@ DIVERGING = [
 
 
 def reason_not_to_run(line: Line) -> str:
+    if line.text in ("larvseg", "python -m larvseg_jax"):
+        return "the bare program lists the commands"
     return next((reason for begin, reason in NOT_RUN.items() if line.text.startswith(begin)), "")
 
 

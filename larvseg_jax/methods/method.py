@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Float32, Int, PyTree
 
 from data_pipelines.views import View
 from larvseg_jax.models.partial import StoredTokens
@@ -175,4 +176,19 @@ class MethodConfig(Protocol):
 
     def make(self, task: Task) -> Method:
         """The method for a task."""
+        ...
+
+
+@runtime_checkable
+class Teachable(Protocol):
+    """A method whose trained models can be given classes without training: a class is a direction of patch features."""
+
+    def with_row(
+        self, params: PyTree, memory: PyTree | None, vector: Float32[np.ndarray, " d"]
+    ) -> tuple[PyTree, PyTree | None]:
+        """Parameters and memory with one more class, the last, of a vector's direction; UserError if that fails."""
+        ...
+
+    def without_row(self, params: PyTree, memory: PyTree | None, row: int) -> tuple[PyTree, PyTree | None]:
+        """Parameters and memory without the class of a row."""
         ...

@@ -22,6 +22,8 @@ from PIL import Image
 
 from data_pipelines.picture_files import MAX_MEGAPIXELS
 from larvseg_jax.console import printable
+from larvseg_jax.errors import UserError
+from larvseg_jax.export import write_model
 from larvseg_jax.predict import exports, files
 from larvseg_jax.predict.classes import choose_classes
 from larvseg_jax.predict.drawing import overlay_page
@@ -30,8 +32,11 @@ from larvseg_jax.predict.pictures import as_rgb
 from larvseg_jax.predict.predictor import DEFAULT_MEMORY, Predictor
 from larvseg_jax.predict.segmentation import Segmentation
 from larvseg_jax.shipped.shipped import located
+from larvseg_jax.teach.join import with_name, without_class
+from larvseg_jax.teach.lesson import Points, taught
 from larvseg_jax.vocabulary import Vocabulary
 from larvseg_jax.weights.places import check_model
+from larvseg_jax.weights.safetensors_file import SUFFIX
 
 PHOTO_BYTES = 5
 """Memory of every pixel while a photo is searched: RGB, and the label map."""
@@ -122,6 +127,9 @@ class Segmenter:
     """
 
     def __init__(self, predictor: Predictor) -> None:
+        self._use(predictor)
+
+    def _use(self, predictor: Predictor) -> None:
         self._predictor = predictor
         vocabulary = predictor.vocabulary
         self.classes, self.base, self.novel = vocabulary.classes, vocabulary.base, vocabulary.novel
@@ -217,6 +225,44 @@ class Segmenter:
         if isinstance(picture, (list, tuple)):
             return [self._one(one, names, **options) for one in picture]
         return self._one(picture, names, **options)
+
+    def teach(
+        self,
+        name: str,
+        photos: Sequence[Any],
+        *,
+        points: Sequence[Points] | None = None,
+        masks: Sequence[Any] | None = None,
+    ) -> None:
+        """One more class, without training (docs/teach.md): it competes from now on, among the novel ones.
+
+        Args:
+          name: of the class.
+          photos: pictures that show it, as for a prediction.
+          points: for each photo pixels (x, y) that show it.
+          masks: for each photo a picture or an array that is not zero where the class is. With neither, the photos are
+            taken as tagged: what all of them share is taken.
+
+        Raises:
+          UserError: the name is taken, or the photos, points or masks do not fit (`teach.lesson.taught`).
+        """
+        now, images = self._predictor, [as_rgb(photo) for photo in photos]
+        self._use(Predictor(taught(now.trained, now.windows, name, images, points, masks), now.windows))
+
+    def rename(self, old: str, new: str) -> None:
+        """Calls a class otherwise; UserError if there is none of the old name, or one of the new."""
+        self._use(Predictor(with_name(self._predictor.trained, old, new), self._predictor.windows))
+
+    def remove(self, name: str) -> None:
+        """Forgets a class, taught or learnt; UserError if there is none of that name."""
+        self._use(Predictor(without_class(self._predictor.trained, name), self._predictor.windows))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the model and what it was taught to a .safetensors file that `load` reads; all weights, in float32."""
+        file = Path(path).expanduser()
+        if file.suffix != SUFFIX:
+            raise UserError(f"{file} cannot be written: give a name that ends in {SUFFIX}")
+        write_model(self._predictor.trained, file)
 
     def _one(
         self,

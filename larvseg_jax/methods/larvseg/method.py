@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from larvseg_jax.errors import UserError
-from larvseg_jax.methods.larvseg import flops, memory_bank
+from larvseg_jax.methods.larvseg import flops, memory_bank, taught
 from larvseg_jax.methods.larvseg.linear import centred_vectors, scaled_features
 from larvseg_jax.methods.larvseg.losses import segmentation_loss
 from larvseg_jax.methods.larvseg.memory_bank import MemoryBank
@@ -130,6 +130,9 @@ class LarvSeg:
         rows, ca = jnp.asarray(label_set.rows), self.config.ca_classifier
         attention = pool_tags(tall, table, tags, rows, memory, ca, (n * h, w)).attention
         return {"attention": attention[0].reshape(-1, n, h, w).transpose(1, 2, 3, 0)}
+
+    with_row = staticmethod(taught.with_row)
+    without_row = staticmethod(taught.without_row)
 
     def _check_topk(self, option: str, side: int) -> None:
         """`Original:` with K above the number of patches the bank silently stays empty."""

@@ -1,0 +1,1 @@
+"""Classes that a trained model is taught from a few photos, without training."""

@@ -1,0 +1,241 @@
+"""Classes taught without training: from pixels or tags to a vector, and from a vector to a model that knows it."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from larvseg_jax import Segmenter
+from larvseg_jax.errors import UserError
+from larvseg_jax.methods.larvseg.memory_bank import MemoryBank
+from larvseg_jax.methods.larvseg.taught import with_row, without_row
+from larvseg_jax.teach.join import with_class, with_name, without_class
+from larvseg_jax.teach.lesson import at_points, read_mask, taught
+from larvseg_jax.teach.patches import PatchReader, PhotoPatches
+from larvseg_jax.teach.vectors import of_pixels, of_tags
+from larvseg_jax.trained import load_trained
+from tests.predict.models import write_model
+
+D = 12
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def params_of(rng, rows=5):
+    head = {"class_embeddings": rng.normal(size=(rows, D)), "proj_classes": rng.normal(size=(D, D))}
+    return {"head": {name: jnp.asarray(value, jnp.float32) for name, value in head.items()}, "backbone": {}}
+
+
+def table(params):
+    vectors = np.asarray(params["head"]["class_embeddings"]) @ np.asarray(params["head"]["proj_classes"])
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_the_new_row_has_the_vector_and_the_others_stay(rng):
+    params, vector = params_of(rng), rng.normal(size=D).astype(np.float32)
+    bank = MemoryBank.from_slots(jnp.asarray(rng.normal(size=(5, 3, D)), jnp.float32))
+    grown, memory = with_row(params, bank, 7 * vector)
+    unit = vector / np.linalg.norm(vector)
+    np.testing.assert_allclose(table(grown)[5], unit, atol=1e-5)
+    np.testing.assert_array_equal(table(grown)[:5], table(params))
+    np.testing.assert_allclose(memory.slots[5], np.tile(unit, (3, 1)), rtol=1e-6)
+    np.testing.assert_allclose(memory.class_mean[5], unit, rtol=1e-6)
+    assert bool(memory.is_warm(jnp.asarray([5]), 1)[0])
+    back, memory = without_row(grown, memory, 5)
+    np.testing.assert_array_equal(table(back), table(params))
+    jax.tree.map(np.testing.assert_array_equal, memory, bank)
+
+
+@pytest.mark.parametrize("vector", [np.zeros(D, np.float32), np.full(D, np.nan, np.float32)])
+def test_a_vector_without_direction_is_refused(rng, vector):
+    with pytest.raises(UserError, match="no common direction"):
+        with_row(params_of(rng), None, vector)
+
+
+def test_a_projection_without_inverse_is_refused(rng):
+    params = params_of(rng)
+    params["head"]["proj_classes"] = params["head"]["proj_classes"].at[0].set(0.0)
+    with pytest.raises(UserError, match="no class can be added"):
+        with_row(params, None, np.linalg.svd(np.asarray(params["head"]["proj_classes"]))[2][-1].astype(np.float32))
+
+
+def photo_of(features):
+    """A photo whose pixels are its patches."""
+    h, w, _ = features.shape
+    return PhotoPatches(features.astype(np.float32), np.eye(h, dtype=np.float32), np.eye(w, dtype=np.float32))
+
+
+def scene(rng, ground, thing, box):
+    """Patches of a ground in which a thing stands, as unit vectors with a little noise."""
+    features = np.tile(ground, (8, 8, 1)) + 0.1 * rng.normal(size=(8, 8, D))
+    features[box] = thing + 0.1 * rng.normal(size=(*features[box].shape[:2], D))
+    return photo_of(features / np.linalg.norm(features, axis=-1, keepdims=True))
+
+
+def test_the_vector_of_clicked_pixels_scores_the_thing_above_its_ground(rng):
+    thing, grounds = 2 * np.eye(D)[0], [2 * np.eye(D)[i] for i in (3, 4)]
+    boxes = [np.s_[1:4, 1:4], np.s_[4:8, 2:7]]
+    photos = [scene(rng, ground, thing, box) for ground, box in zip(grounds, boxes, strict=True)]
+    clicks = [np.zeros((8, 8), bool) for _ in photos]
+    clicks[0][2, 2] = clicks[1][5, 5] = True
+    vector = of_pixels(photos, clicks)
+    assert abs(np.linalg.norm(vector) - 1) < 1e-6
+    for photo, box in zip(photos, boxes, strict=True):
+        inside = np.zeros((8, 8), bool)
+        inside[box] = True
+        scores = photo.scores(vector)
+        assert scores[inside].min() > scores[~inside].max()
+
+
+def test_pixels_weigh_patches_by_bilinear_upsampling(rng):
+    features = rng.normal(size=(2, 2, D)).astype(np.float32)
+    rows = np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]], np.float32)
+    photo = PhotoPatches(features, rows, rows)
+    pixels = (rng.random((4, 4)) < 0.5).astype(np.float32)
+    pixels[0, 0] = 1
+    upsampled = np.einsum("yp,xq,pqd->yxd", rows, rows, features)
+    np.testing.assert_allclose(photo.mean(pixels), upsampled[pixels > 0].mean(0), rtol=1e-5)
+
+
+def test_tags_alone_find_what_the_photos_share(rng):
+    thing = 2 * np.eye(D)[0]
+    boxes = [np.s_[1:4, 1:4], np.s_[4:8, 2:7], np.s_[0:3, 5:8], np.s_[5:8, 0:4]]
+    photos = [scene(rng, 2 * np.eye(D)[3 + i], thing, box) for i, box in enumerate(boxes)]
+    vector = of_tags(photos, topk=6)
+    for photo, box in zip(photos, boxes, strict=True):
+        inside = np.zeros((8, 8), bool)
+        inside[box] = True
+        scores = photo.scores(vector)
+        assert scores[inside].min() > scores[~inside].max()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: of_tags(p[:1]), "give two, or points or a mask"),
+        (lambda p: of_tags(p, topk=100), "fewer than the 100"),
+        (lambda p: of_pixels(p, [np.ones((8, 8), bool), np.zeros((8, 8), bool)]), "photo 2 of 2 has no pixel"),
+        (lambda p: of_pixels([photo_of(np.zeros((4, 4, D)))], [np.ones((4, 4), bool)]), "nothing tells the pixels"),
+    ],
+)
+def test_what_cannot_be_taught_is_said(rng, call, message):
+    photos = [scene(rng, np.eye(D)[3], np.eye(D)[0], np.s_[1:4, 1:4]) for _ in range(2)]
+    with pytest.raises(UserError, match=message):
+        call(photos)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return load_trained(write_model(Path(tmp_path_factory.mktemp("model")) / "m.safetensors", ("cat", "dog", "sofa")))
+
+
+def test_a_photo_has_unit_features_and_its_own_size(trained, rng):
+    photo = PatchReader(trained)(rng.integers(0, 256, (40, 90, 3), dtype=np.uint8))
+    np.testing.assert_allclose(np.linalg.norm(photo.features, axis=-1), 1, rtol=1e-5)
+    assert (len(photo.rows), len(photo.columns)) == (40, 90)
+
+
+def test_a_taught_class_joins_the_vocabulary_and_leaves_it(trained, rng):
+    vector = rng.normal(size=16).astype(np.float32)
+    grown = with_class(trained, "mug", vector)
+    assert grown.vocabulary.classes == ("cat", "dog", "sofa", "mug")
+    assert grown.vocabulary.groups(["mug", "cat"]) == ("novel", "base")
+    assert trained.vocabulary.classes == ("cat", "dog", "sofa")
+    vectors = np.asarray(grown.method.scorer(grown.vocabulary.label_set()).vectors(grown.params, None).vectors)
+    wanted = vector / np.linalg.norm(vector)
+    assert vectors.shape == (4, 16)
+    assert np.argmax(vectors @ wanted) == 3
+    left = without_class(grown, "dog")
+    assert left.vocabulary.classes == ("cat", "sofa", "mug")
+    np.testing.assert_array_equal(
+        left.params["head"]["class_embeddings"], np.asarray(grown.params["head"]["class_embeddings"])[[0, 2, 3]]
+    )
+    for name, message in (("cat", "knows 'cat' already"), (" ", "no name")):
+        with pytest.raises(UserError, match=message):
+            with_class(trained, name, vector)
+
+
+def test_a_class_is_renamed_and_its_aliases_go_with_it(tmp_path):
+    file = write_model(tmp_path / "m.safetensors", ("cat", "dog", "sofa"), ("dog",), "sofa", [["puppy", "dog"]])
+    trained = load_trained(file)
+    renamed = with_name(with_name(trained, "dog", "hound"), "sofa", "rest").vocabulary
+    assert (renamed.classes, renamed.novel, renamed.background) == (("cat", "hound", "rest"), ("hound",), "rest")
+    assert renamed.aliases == (("puppy", "hound"),)
+    for old, new, message in (
+        ("mug", "x", "'mug' is not in"),
+        ("cat", "puppy", "knows 'puppy'"),
+        ("cat", "", "no name"),
+    ):
+        with pytest.raises(UserError, match=message):
+            with_name(trained, old, new)
+
+
+@pytest.mark.parametrize("kind", ["array", "truths", "pillow", "path"])
+def test_a_mask_is_read_however_it_is_given(tmp_path, kind):
+    ids = np.zeros((4, 6), np.uint8)
+    ids[1:3, 2:5] = 7
+    Image.fromarray(ids).save(tmp_path / "m.png")
+    given = {
+        "array": ids.astype(np.int64),
+        "truths": ids > 0,
+        "pillow": Image.fromarray(ids),
+        "path": tmp_path / "m.png",
+    }
+    np.testing.assert_array_equal(read_mask(given[kind], 4, 6), ids == 7)
+
+
+def test_a_point_is_the_pixel_it_lies_in():
+    found = at_points([(0, 0), (5.9, 3.2)], 4, 6)
+    assert np.argwhere(found).tolist() == [[0, 0], [3, 5]]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"masks": [np.ones((5, 6))]}, "1 masks for 2 photos"),
+        ({"points": [[(1, 1)], [(1, 1)], []]}, "3 lists of points for 2 photos"),
+        ({"points": [[(1, 1)], [(9, 1)]]}, r"\(9, 1\) is not in its photo of 6 x 5 pixels"),
+        ({"points": [(1, 1), (2, 2)]}, r"1 is no point: give a list of \(x, y\) for each photo"),
+        ({"masks": [np.ones((6, 5)), np.ones((5, 6))]}, "has shape 6 x 5, its photo 5 x 6"),
+        ({"masks": [np.ones((5, 6, 3)), np.ones((5, 6))]}, "has shape 5 x 6 x 3"),
+        ({"masks": ["nowhere.png", "nowhere.png"]}, "there is no mask nowhere.png"),
+        ({"masks": [3, 3]}, "a mask cannot be a int"),
+        ({"masks": [np.ones((5, 6))] * 2, "points": [[(1, 1)]] * 2}, "leave one of the two out"),
+        ({"name": "dog"}, "knows 'dog' already"),
+    ],
+)
+def test_a_lesson_that_does_not_fit_is_refused(trained, given, message):
+    photos = [np.zeros((5, 6, 3), np.uint8)] * 2
+    with pytest.raises(UserError, match=message):
+        taught(trained, trained.windows, given.pop("name", "mug"), photos, **given)
+    with pytest.raises(UserError, match="there is no photo"):
+        taught(trained, trained.windows, "mug", [])
+
+
+def test_a_segmenter_is_taught_saved_and_read_back(tmp_path, rng):
+    """The new class wins where its photo was clicked, and a file that was saved knows and says the same."""
+    file = write_model(tmp_path / "m.safetensors", ("cat", "dog", "sofa"), ("dog",), "sofa", [["puppy", "dog"]])
+    photo = np.concatenate([np.full((32, 32, 3), 20, np.uint8), rng.integers(0, 256, (32, 32, 3), np.uint8)], 1)
+    model, untaught = Segmenter.load(file), Segmenter.load(file)
+    model.teach("mug", [photo], points=[[(10, 10), (12, 20)]])
+    assert (model.classes, model.novel) == (("cat", "dog", "sofa", "mug"), ("dog", "mug"))
+    result = model(photo)
+    assert result.names[result.labels[10, 10]] == "mug"
+    model.rename("mug", "my mug")
+    model.remove("dog")
+    assert model.classes == ("cat", "sofa", "my mug")
+    model.save(tmp_path / "taught.safetensors")
+    again = Segmenter.load(tmp_path / "taught.safetensors")
+    assert (again.classes, again.base, again.novel) == (model.classes, ("cat",), ("my mug",))
+    np.testing.assert_array_equal(again(photo).labels, model(photo).labels)
+    model.remove("my mug")
+    names = ["cat", "sofa"]
+    np.testing.assert_array_equal(model(photo, names).labels, untaught(photo, names).labels)
+    with pytest.raises(UserError, match="ends in .safetensors"):
+        model.save(tmp_path / "model")
