@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
 from data_pipelines.decode import decode_mask
@@ -16,9 +16,10 @@ from data_pipelines.files import read_bytes
 from larvseg_jax.console import printable
 from larvseg_jax.errors import DataError, UserError
 from larvseg_jax.evaluation.windows import Windows
+from larvseg_jax.methods.method import as_linear
 from larvseg_jax.teach.join import check_new, with_class
-from larvseg_jax.teach.patches import PatchReader
-from larvseg_jax.teach.vectors import of_pixels, of_tags
+from larvseg_jax.teach.patches import PatchReader, PhotoPatches
+from larvseg_jax.teach.vectors import of_pixels, of_tags, of_things
 from larvseg_jax.trained import Trained
 
 Points = Sequence[Any]
@@ -61,7 +62,28 @@ def taught(
         pixels = [at_points(given, *photo.shape[:2]) for given, photo in zip(points, photos, strict=True)]
     read = PatchReader(trained, windows)
     seen = [read(photo) for photo in photos]
-    return with_class(trained, name, of_tags(seen) if pixels is None else of_pixels(seen, pixels))
+    return with_class(trained, name, of_tagged(trained, seen) if pixels is None else of_pixels(seen, pixels))
+
+
+def of_tagged(trained: Trained, photos: Sequence[PhotoPatches]) -> Float32[np.ndarray, " d"]:
+    """The vector of a class that photos show somewhere: what of them the model does not take for background.
+
+    Where it has no background, or sees nothing else, what the photos have in common (`vectors.of_tags`).
+    """
+    words = trained.vocabulary
+    if words.background:
+        learnt, background = class_vectors(trained), words.row(words.background)
+        vector = of_things(photos, [(photo.features @ learnt.T).argmax(-1) != background for photo in photos])
+        if vector is not None:
+            return vector
+    return of_tags(photos)
+
+
+def class_vectors(trained: Trained, names: Sequence[str] = ()) -> Float32[np.ndarray, "n d"]:
+    """Unit vectors of classes that the model knows; without names of all, row by row."""
+    label_set = trained.vocabulary.label_set(names)
+    scorer = as_linear(trained.method.scorer(label_set), label_set)
+    return np.asarray(scorer.vectors(trained.params, trained.memory).vectors)
 
 
 def read_mask(mask: Any, height: int, width: int) -> Bool[np.ndarray, "H W"]:

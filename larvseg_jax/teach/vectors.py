@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int
 
 from larvseg_jax.errors import UserError
 from larvseg_jax.teach.patches import PhotoPatches
@@ -44,12 +44,25 @@ def of_pixels(photos: Sequence[PhotoPatches], pixels: Sequence[Bool[np.ndarray, 
     return _unit(np.mean(chosen, 0) - COMMON * _everywhere(photos))
 
 
+def of_things(
+    photos: Sequence[PhotoPatches], things: Sequence[Bool[np.ndarray, "p q"]]
+) -> Float32[np.ndarray, " d"] | None:
+    """The vector of what tagged photos show besides their background; None if no photo shows anything.
+
+    Args:
+      photos: all show the class.
+      things: of each photo the patches that the model does not take for background.
+    """
+    shown = [photo.features[mask].mean(0) for photo, mask in zip(photos, things, strict=True) if mask.any()]
+    return _unit(np.mean(shown, 0) - COMMON * _everywhere(photos)) if shown else None
+
+
 def of_tags(photos: Sequence[PhotoPatches], topk: int = TOPK) -> Float32[np.ndarray, " d"]:
     """The vector of what all photos have in common and their surroundings have not, by a small memory bank.
 
-    As in training (method 6), each photo leaves the mean of the K patches that score highest for the class, and what
-    scores is the mean of what all *other* photos left, minus the mean of everything. It begins with the patches of each
-    photo that are most like some patch of every other photo.
+    As in training (method 6), each photo leaves the K patches that score highest for the class, and what scores is the
+    mean of what all *other* photos left, minus the mean of everything. It begins with the patches of each photo that
+    are most like some patch of every other photo.
 
     Raises:
       UserError: fewer than two photos, which have nothing in common, or photos of fewer than K patches.
@@ -61,14 +74,13 @@ def of_tags(photos: Sequence[PhotoPatches], topk: int = TOPK) -> Float32[np.ndar
         raise UserError(f"a photo has {min(map(len, flat))} patches, fewer than the {topk} that are taken of each")
     everywhere = _everywhere(photos)
     centred = [_rows(patches - everywhere) for patches in flat]
-    scores = [_likeness(number, centred) for number in range(len(centred))]
-    bank = np.stack([_best(patches, score, topk) for patches, score in zip(centred, scores, strict=True)])
+    best = [_best(_likeness(number, centred), topk) for number in range(len(centred))]
     for _ in range(_ROUNDS):
+        bank = np.stack([patches[chosen].mean(0) for patches, chosen in zip(centred, best, strict=True)])
         others = [_unit(bank.sum(0) - bank[number]) for number in range(len(bank))]
-        bank = np.stack(
-            [_best(patches, patches @ vector, topk) for patches, vector in zip(centred, others, strict=True)]
-        )
-    return _unit(bank.mean(0))
+        best = [_best(patches @ vector, topk) for patches, vector in zip(centred, others, strict=True)]
+    kept = [patches[chosen].mean(0) for patches, chosen in zip(flat, best, strict=True)]
+    return _unit(np.mean(kept, 0) - COMMON * everywhere)
 
 
 def _everywhere(photos: Sequence[PhotoPatches]) -> Float32[np.ndarray, " d"]:
@@ -83,9 +95,9 @@ def _likeness(number: int, centred: Sequence[Float32[np.ndarray, "n d"]]) -> Flo
     return np.mean(best, 0)
 
 
-def _best(patches: Float32[np.ndarray, "n d"], scores: Float32[np.ndarray, " n"], k: int) -> Float32[np.ndarray, " d"]:
-    """Mean of the k patches that score highest."""
-    return patches[np.argpartition(-scores, k - 1)[:k]].mean(0)
+def _best(scores: Float32[np.ndarray, " n"], k: int) -> Int[np.ndarray, " k"]:
+    """The k patches that score highest."""
+    return np.argpartition(-scores, k - 1)[:k]
 
 
 def _rows(vectors: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:

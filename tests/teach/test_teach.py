@@ -13,9 +13,9 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.methods.larvseg.memory_bank import MemoryBank
 from larvseg_jax.methods.larvseg.taught import with_row, without_row
 from larvseg_jax.teach.join import with_class, with_name, without_class
-from larvseg_jax.teach.lesson import at_points, read_mask, taught
+from larvseg_jax.teach.lesson import at_points, class_vectors, of_tagged, read_mask, taught
 from larvseg_jax.teach.patches import PatchReader, PhotoPatches
-from larvseg_jax.teach.vectors import of_pixels, of_tags
+from larvseg_jax.teach.vectors import of_pixels, of_tags, of_things
 from larvseg_jax.trained import load_trained
 from tests.predict.models import write_model
 
@@ -239,3 +239,33 @@ def test_a_segmenter_is_taught_saved_and_read_back(tmp_path, rng):
     np.testing.assert_array_equal(model(photo, names).labels, untaught(photo, names).labels)
     with pytest.raises(UserError, match="ends in .safetensors"):
         model.save(tmp_path / "model")
+
+
+def test_tagged_photos_teach_what_is_not_their_background(trained, rng):
+    """The model knows a thing and the grounds: what it takes for none of the grounds is the new class."""
+    new, ground = rng.normal(size=(2, D))
+    photos = [scene(rng, 2 * ground, 2 * new, box) for box in (np.s_[1:4, 1:4], np.s_[4:8, 2:7])]
+    things = [photo.features @ ground < photo.features @ new for photo in photos]
+    vector = of_things(photos, things)
+    means = [photo.features[mask].mean(0) for photo, mask in zip(photos, things, strict=True)]
+    expected = np.mean(means, 0) - 0.5 * np.mean([photo.features.mean((0, 1)) for photo in photos], 0)
+    np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-5)
+    nothing = [np.zeros((8, 8), bool)] * 2
+    assert of_things(photos, nothing) is None
+    one = of_things(photos, [nothing[0], things[1]])  # a photo that shows nothing teaches nothing
+    assert one @ means[1] > one @ photos[1].features[~things[1]].mean(0)
+
+
+def test_whose_model_has_a_background_is_taught_by_it(tmp_path, rng):
+    file = write_model(tmp_path / "m.safetensors", ("cat", "ground", "sofa"), background="ground")
+    trained = load_trained(file)
+    learnt = class_vectors(trained)
+    away = rng.normal(size=16) - learnt.mean(0)
+    thing = learnt[0] + 0.2 * away / np.linalg.norm(away)  # like a cat, rather than ground
+    features = np.tile(learnt[1], (8, 8, 1))
+    features[2:5, 2:6] = thing / np.linalg.norm(thing)
+    photo = photo_of(features)
+    expected = features[2, 2] - 0.5 * features.mean((0, 1))
+    np.testing.assert_allclose(of_tagged(trained, [photo]), expected / np.linalg.norm(expected), atol=1e-5)
+    with pytest.raises(UserError, match="give two, or points or a mask"):  # all of it is ground
+        of_tagged(trained, [photo_of(np.tile(learnt[1], (8, 8, 1)))])
