@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int32
 
@@ -101,7 +102,7 @@ def scored_photos(trained: Trained, run: Experiment, photos: int) -> list[tuple[
     found = []
     for number in range(min(photos, len(source))):
         windows, label = stored.windows(number)[1], source[number]["label"]
-        tokens = StoredTokens(**{key: np.stack([window[key] for window in windows]) for key in windows[0]})
+        tokens = StoredTokens(**{key: jnp.stack([window[key] for window in windows]) for key in windows[0]})
         patches = np.asarray(embed(tokens))
         stitching = config.windows.stitching(
             patches.shape[1:3], config.windows.test_size(label.shape), label.shape, run.vit.patch_size

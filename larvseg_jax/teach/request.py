@@ -70,14 +70,15 @@ def pixels_shown(
     Raises:
       UserError: one of them does not fit its photo, or marks nothing in it.
     """
-    if points is None and masks is None:
+    if masks is not None:
+        found = [read_mask(mask, *size, name) for mask, size, name in zip(masks, sizes, names, strict=True)]
+    elif points is not None:
+        found = [at_points(given, *size, name) for given, size, name in zip(points, sizes, names, strict=True)]
+    else:
         return None
-    found = []
-    for number, (name, size) in enumerate(zip(names, sizes, strict=True)):
-        pixels = read_mask(masks[number], *size, name) if masks is not None else at_points(points[number], *size, name)
+    for name, pixels in zip(names, found, strict=True):
         if not pixels.any():
             raise UserError(f"{name}: no pixel of the class is marked: mark some, or leave the photo out")
-        found.append(pixels)
     return found
 
 
