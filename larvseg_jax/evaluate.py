@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import ml_collections
@@ -20,13 +20,18 @@ from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.devices.processes import is_first_process
 from larvseg_jax.disk import write_bytes, write_text
 from larvseg_jax.errors import UserError
+from larvseg_jax.evaluation.evaluator import Evaluator
 from larvseg_jax.evaluation.metrics import Summary
-from larvseg_jax.evaluation.path_similarity import Hypernyms
+from larvseg_jax.evaluation.path_similarity import Hypernyms, PathSimilarity
+from larvseg_jax.evaluation.tree_scores import TreeCounts
 from larvseg_jax.evaluation.vocabulary_curve import Point, nested_label_sets, vocabulary_curve
 from larvseg_jax.provenance import versions
 from larvseg_jax.report.curves import draw_vocabularies
 from larvseg_jax.trained import load_trained
 from larvseg_jax.training.agreement import check_same_everywhere
+from larvseg_jax.vocabulary.choice import Names
+from larvseg_jax.vocabulary.hierarchy import wordnet as wordnet_nouns
+from larvseg_jax.vocabulary.levels import ClassTree
 
 CURVE = (150, 300, 500, 919, 2_000, 5_000, 10_000)
 """How many classes compete at the points of a curve, besides all there are."""
@@ -39,6 +44,7 @@ def evaluate_checkpoint(
     config: ml_collections.ConfigDict | None = None,
     wordnet: Path | None = None,
     pretrained: Path | None = None,
+    hierarchy: bool = False,
 ) -> dict[str, Summary]:
     """Scores a checkpoint of a run and prints the table of its classes, for every evaluation of the config.
 
@@ -49,6 +55,8 @@ def evaluate_checkpoint(
       config: how to evaluate, if not as in training; must have the same classes in the same order.
       wordnet: folder of WordNet's files, for Open mIoU of classes that have synsets (evaluation/open_scores.py).
       pretrained: the weights that an exported file leaves out (`trained.load_trained`).
+      hierarchy: score by the hierarchy of the classes, too (evaluation/tree_scores.py), and Open mIoU by the package's
+        WordNet in place of `wordnet`.
     """
     mesh = make_mesh(data=-1, model=1)  # not the training's: this may be another machine
     with stage("checkpoint"):
@@ -58,11 +66,17 @@ def evaluate_checkpoint(
     kept = {name: value for name, value in run.settings.items() if name != "data_root"}  # may differ between hosts
     check_same_everywhere("config", {**kept, "step": trained.step, "versions": versions()})
     summaries = {}
-    found = _hypernyms(wordnet, run, run.evals)
-    for name, evaluator in assemble.make_evaluators(run, mesh, trained.method, found).items():
+    found = None if hierarchy else _hypernyms(wordnet, run, run.evals)
+    evaluators = assemble.make_evaluators(run, mesh, trained.method, found)
+    if hierarchy:
+        _use_hierarchy(run, evaluators, trained.class_lists)
+    for name, evaluator in evaluators.items():
         summaries[name] = summary = evaluator(trained.params, trained.memory).summary
         console.print(class_table(summary, "per class" if len(run.evals) == 1 else name))
         console.print(summary.text())
+        if summary.tree:
+            console.print(tree_table(summary, name))
+            console.print(f"mistakes between classes with synsets: {summary.tree.steps:.2f} steps on average")
         if evaluator.similarity and (without := evaluator.similarity.without - bool(evaluator.label_set.rivals)):
             console.print(
                 f"{without:,} classes have no synset in WordNet: open scores take them for like no other class"
@@ -80,6 +94,19 @@ def _hypernyms(folder: Path | None, run: Experiment, names: Collection[str]) -> 
     for name in without:
         console.print(f"{name}: no class has a synset of WordNet, so there is no Open mIoU")
     return hypernyms(folder) if len(without) < len(names) else None
+
+
+def _use_hierarchy(run: Experiment, evaluators: Mapping[str, Evaluator], lists: Sequence[str]) -> None:
+    """Lets evaluations score by the package's WordNet; those of which no class has a synset, which is said, do not."""
+    by_name = Names(run.vocabulary, lists).synsets
+    for name, evaluator in evaluators.items():
+        names, listed = evaluator.label_set.names, run.catalogue.synsets(run.evals[name])
+        synsets = [listed.get(of) or by_name.get(of, ()) for of in names]
+        if not any(synsets):
+            console.print(f"{name}: no class has a synset of WordNet, so there are no scores by the hierarchy")
+            continue
+        evaluator.similarity = PathSimilarity(wordnet_nouns().hypernyms, synsets)
+        evaluator.tree = TreeCounts.zeros(ClassTree.of(names, synsets, wordnet_nouns()), evaluator.similarity)
 
 
 def evaluate_curve(
@@ -151,4 +178,13 @@ def class_table(summary: Summary, title: str) -> Table:
         if not np.isnan(summary.iou[i]):
             scores = [f"{100 * x[i]:.2f}" for x in columns.values()]
             table.add_row(printable(summary.names[i]), summary.groups[i], *scores, f"{summary.labelled[i]:,}")
+    return table
+
+
+def tree_table(summary: Summary, title: str) -> Table:
+    """The scores of the classes that remain at each depth, the whole tree last."""
+    assert summary.tree is not None
+    table = Table("depth", "classes", "mIoU %", "pixels right %", title=f"{title}: the tree cut at a depth")
+    for cut in summary.tree.cuts:
+        table.add_row(str(cut.depth), f"{len(cut.names):,}", f"{100 * cut.mean_iou:.2f}", f"{100 * cut.pixel_acc:.2f}")
     return table

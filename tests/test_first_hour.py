@@ -5,6 +5,7 @@ tests/configs/test_own_data.py.
 """
 
 import contextlib
+import json
 import shutil
 from pathlib import Path
 
@@ -71,6 +72,7 @@ NOT_RUN = {  # beginning of a command -> why not
     "python -m larvseg_jax.export --run=head.safetensors": "likewise",
     "python -m tests.parity": "needs recorded files",
     "python -m benchmarks.": "measures for minutes",
+    "larvseg evaluate --run=runs/x --hierarchy": "needs masks of its classes; tests/evaluation/test_hierarchy.py",
     "larvseg demo": "needs pretrained weights; tests/demo/ runs it",
     "make ": "its recipes are the commands of this page, or install packages",
     "time make ": "its recipes are the commands of this page, or install packages",
@@ -185,6 +187,16 @@ def test_the_page_on_names_of_classes(here, capsys):
     assert "cat" not in predicted
 
 
+def test_the_page_on_teaching(here, capsys):
+    Path("masks").mkdir(exist_ok=True)
+    mask = np.zeros((40, 48), np.uint8)
+    mask[5:20, 10:30] = 1
+    Image.fromarray(mask).save("masks/a.png")
+    *_, predicted = run_page("teach.md", capsys).values()
+    assert "my mug" in predicted or "spoon" in predicted
+    assert json.loads(Path("predictions/photo.json").read_text())["names"] == ["my mug", "spoon", "dog"]
+
+
 def test_the_page_on_reliability(place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as left:
@@ -196,7 +208,7 @@ def test_the_page_on_reliability(place, tmp_path, monkeypatch, capsys):
 
 
 def test_every_command_is_run_or_there_is_a_reason_why_not():
-    tested = ("README.md", "predict.md", "weights.md", "vocabulary.md", "reliability.md")
+    tested = ("README.md", "predict.md", "weights.md", "vocabulary.md", "reliability.md", "teach.md")
     run_there = {line.text for line in LINES if line.page in tested}
     assert [line for line in LINES if not reason_not_to_run(line) and line.text not in run_there] == []
     assert [begin for begin in NOT_RUN if not any(line.text.startswith(begin) for line in LINES)] == []

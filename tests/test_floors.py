@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "export": RUN | {"cli"},
     "import_original": RUN | {"cli"},
     "shipped": {"errors", "console", "disk"},
-    "teach": RUN,
+    "teach": RUN | {"export"},
     "predict": RUN | {"cli", "shipped", "teach", "export"},
     "demo": {*CORE, "vocabulary", "report", "predict", "shipped"},
     "oracle": RUN | {"cli", "start"},
@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "doctor": RUN | {"cli"},
     "grid": {*LIBRARY, "config", "cli"},
     "commands": RUN | {"cli", "show", "start", "train", "evaluate", "export", "import_original", "predict", "oracle"}
-    | {"compile_check", "doctor", "diverged", "features", "grid", "shipped", "demo"},
+    | {"compile_check", "doctor", "diverged", "features", "grid", "shipped", "demo", "teach"},
     "__main__": {"cli"},
     "larvseg_jax": {"cli", "predict"},  # its one public name
     "configs": {*CORE, *DATA, *METHODS, "methods.larvseg", "training", "evaluation", "config", "grid"},

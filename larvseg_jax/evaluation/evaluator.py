@@ -18,6 +18,7 @@ from larvseg_jax.evaluation.metrics import Summary
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
 from larvseg_jax.evaluation.scoring import evaluate
 from larvseg_jax.evaluation.search import SEARCHED_FROM, Search
+from larvseg_jax.evaluation.tree_scores import TreeCounts
 from larvseg_jax.methods.method import Dense, Linear, as_linear
 from larvseg_jax.models.partial import StoredTokens
 from larvseg_jax.vocabulary import LabelSet, Vocabulary
@@ -41,6 +42,7 @@ class Evaluator:
       keep: numbers of the photos whose label maps are kept, e.g. for a report.
       stored: tokens of the photos' windows, where the scorer's method begins at tokens; None: it sees the photos.
       similarity: of the label set's columns, for the scores by it; None: without them.
+      tree: zeros for these columns, for the scores by their hierarchy; None: without them.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Evaluator:
         self.config, self.source, self.label_set, self.keep = config, source, label_set, keep
         self.stored: FeatureRecords | None = None
         self.similarity = similarity
+        self.tree: TreeCounts | None = None
         self._vocabulary, self._definitions = vocabulary, definitions
         # Rivals are left to the search, in which OTHER, a column of no class, never wins.
         searched = label_set.rivals > 0 or (isinstance(scorer, Linear) and len(label_set) >= SEARCHED_FROM)
@@ -89,6 +92,7 @@ class Evaluator:
             label_map_of=search,
             stored=self.stored,
             similarity=self.similarity,
+            tree=self.tree,
         )
         return Evaluation(summary, label_maps)
 

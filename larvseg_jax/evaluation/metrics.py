@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64
@@ -103,6 +104,37 @@ class OpenScores:
         }
 
 
+class CutScores(NamedTuple):
+    """Scores of the classes that remain when the tree is cut at a depth; as fractions of one, NaN where undefined.
+
+    Attributes:
+      depth: of the cut.
+      names: of the remaining classes.
+      iou: of each.
+      mean_iou: over those that are labelled or predicted, without any that has nothing but left-out classes.
+      pixel_acc: share of the labelled pixels that are predicted right, with all classes.
+    """
+
+    depth: int
+    names: tuple[str, ...]
+    iou: Float64[np.ndarray, " n"]
+    mean_iou: float
+    pixel_acc: float
+
+
+class TreeScores(NamedTuple):
+    """Scores by the hierarchy of the classes (tree_scores.py).
+
+    Attributes:
+      cuts: the tree cut at every depth at which other classes remain, the least deep first.
+      steps: mean steps from the label to the prediction, over wrong pixels between whose classes there is a path;
+        NaN without any.
+    """
+
+    cuts: tuple[CutScores, ...]
+    steps: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Summary:
     """Scores as fractions of one; NaN where undefined.
@@ -119,6 +151,7 @@ class Summary:
       pixel_acc: share of labelled pixels predicted right, background included, ignored classes left out.
       absent: classes neither labelled nor predicted, hence in no mean.
       open: scores by WordNet's similarities, where these were asked for.
+      tree: scores by the hierarchy of the classes, likewise.
     """
 
     names: tuple[str, ...]
@@ -137,6 +170,7 @@ class Summary:
     pixel_acc: float
     absent: tuple[str, ...]
     open: OpenScores | None = None
+    tree: TreeScores | None = None
 
     def scalars(self) -> dict[str, float]:
         """The means under the names of the metric log; IoU_background and the open scores only where they exist."""

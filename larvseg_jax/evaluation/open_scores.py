@@ -58,11 +58,7 @@ class OpenCounts:
           label: columns that are scored; pixels labelled IGNORE_LABEL do not count.
           similarity: of all columns.
         """
-        counted = label != IGNORE_LABEL
-        pairs = label[counted].astype(np.int64) * len(similarity) + prediction[counted]
-        pairs, pixels = np.unique(pairs, return_counts=True)
-        labels, predictions = np.divmod(pairs, len(similarity))
-        return self.add_pairs(labels, predictions, pixels, similarity)
+        return self.add_pairs(*pairs_of(prediction, label, len(similarity)), similarity)
 
     def add_pairs(
         self,
@@ -93,3 +89,13 @@ class OpenCounts:
             novel_iou=mean(iou, group == "novel"),
             pixel_acc=float(ratio(alike, labelled)[0]),
         )
+
+
+def pairs_of(
+    prediction: Int32[np.ndarray, "h w"], label: Int32[np.ndarray, "h w"], columns: int
+) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
+    """The pairs (label, prediction) of a photo's pixels, each once, and of how many; without IGNORE_LABEL."""
+    counted = label != IGNORE_LABEL
+    pairs, pixels = np.unique(label[counted].astype(np.int64) * columns + prediction[counted], return_counts=True)
+    labels, predictions = np.divmod(pairs, columns)
+    return labels, predictions, pixels

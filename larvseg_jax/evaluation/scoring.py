@@ -22,6 +22,7 @@ from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.metrics import SegmentationCounts, Summary
 from larvseg_jax.evaluation.open_scores import OpenCounts
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
+from larvseg_jax.evaluation.tree_scores import TreeCounts
 from larvseg_jax.vocabulary import LabelSet, Vocabulary
 from larvseg_jax.vocabulary.base_novel import BaseNovel
 
@@ -66,6 +67,7 @@ def evaluate(
     label_map_of: LabelMapOf | None = None,
     stored: FeatureRecords | None = None,
     similarity: PathSimilarity | None = None,
+    tree: TreeCounts | None = None,
 ) -> tuple[Summary, dict[int, Int32[np.ndarray, "H W"]]]:
     """Scores a model on photos at their own resolution.
 
@@ -83,6 +85,7 @@ def evaluate(
         (padding) are cut off.
       stored: tokens of the photos' windows, which `patch_values` takes then in place of pictures.
       similarity: of the label set's columns, if the scores by it are wanted, too (open_scores.py).
+      tree: zeros for the label set's columns, if the scores by their hierarchy are wanted, too (tree_scores.py).
 
     Returns:
       The scores, and the predicted label map of each photo in `keep`.
@@ -111,11 +114,16 @@ def evaluate(
         counts = counts.add(prediction, photo.label)
         if similarity is not None:
             open_counts = open_counts.add(labels, photo.label, similarity)
+        if tree is not None:
+            tree = tree.add(labels, photo.label)
         if photo.index in keep:
             kept[photo.index] = prediction
     summary = counts.summary(label_set.names[:scored], vocabulary, definitions, other=label_set.rivals > 0)
     if similarity is not None:
         summary = dataclasses.replace(summary, open=open_counts.scores(summary.groups))
+    if tree is not None:
+        in_means = [group not in ("background", "ignored") for group in summary.groups] + [False] * label_set.rivals
+        summary = dataclasses.replace(summary, tree=tree.scores(in_means))
     return summary, kept
 
 

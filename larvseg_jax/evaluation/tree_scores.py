@@ -1,40 +1,121 @@
-"""Scores by the hierarchy of the classes, from a confusion matrix: mIoU of coarser classes, credit for near misses.
+"""Scores by the hierarchy of the classes: mIoU of coarser classes, credit for near misses, how far mistakes are.
 
-A confusion matrix has the pixels labelled t and predicted p at [t, p]; pixels without a label are in none. Evaluations
-of very many classes keep none (metrics.py): this is for who has one.
+An evaluation adds them up photo by photo (`TreeCounts`), three counts per class and depth; never a classes x classes
+matrix. From such a matrix, which has the pixels labelled t and predicted p at [t, p], for who has one: `cut_scores`,
+`tree_credit`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Int32, Int64
 
 from larvseg_jax.errors import UserError
-from larvseg_jax.evaluation.metrics import OpenScores, SegmentationCounts, mean, ratio
-from larvseg_jax.evaluation.open_scores import OpenCounts
+from larvseg_jax.evaluation.metrics import CutScores, OpenScores, SegmentationCounts, TreeScores, mean, ratio
+from larvseg_jax.evaluation.open_scores import OpenCounts, pairs_of
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
 from larvseg_jax.vocabulary.levels import ClassTree
 
 
-class CutScores(NamedTuple):
-    """Scores of the classes that remain when the tree is cut at a depth; as fractions of one, NaN where undefined.
+@dataclasses.dataclass(frozen=True)
+class CutCounts:
+    """Pixels per class that remains when the tree is cut at a depth, summed over photos.
 
     Attributes:
-      depth: of the cut.
+      depth: of the cut; a class that is less deep stays as it is.
+      columns: of each class that which remains of it.
       names: of the remaining classes.
-      iou: of each.
-      mean_iou: over those that are labelled or predicted, without any that has nothing but left-out classes.
-      pixel_acc: share of the labelled pixels that are predicted right, with all classes.
+      counts: of these.
     """
 
     depth: int
+    columns: Int32[np.ndarray, " classes"]
     names: tuple[str, ...]
-    iou: Float64[np.ndarray, " n"]
-    mean_iou: float
-    pixel_acc: float
+    counts: SegmentationCounts
+
+    @classmethod
+    def zeros(cls, tree: ClassTree, depth: int) -> CutCounts:
+        """Counts before the first photo."""
+        columns, names = tree.cut(depth)
+        return cls(depth, columns, names, SegmentationCounts.zeros(len(names)))
+
+    def add_pairs(
+        self, labels: Int64[np.ndarray, " k"], predictions: Int64[np.ndarray, " k"], pixels: Int64[np.ndarray, " k"]
+    ) -> CutCounts:
+        """The counts with so many pixels of each pair of the tree's classes added."""
+        label, prediction, n = self.columns[labels], self.columns[predictions], len(self.names)
+
+        def summed(columns: Int32[np.ndarray, " _k"], weights: Int64[np.ndarray, " _k"]) -> Int64[np.ndarray, " n"]:
+            total = np.zeros(n, np.int64)
+            np.add.at(total, columns, weights)
+            return total
+
+        hit = label == prediction
+        added = SegmentationCounts(summed(label[hit], pixels[hit]), summed(prediction, pixels), summed(label, pixels))
+        return dataclasses.replace(self, counts=self.counts + added)
+
+    def scores(self, in_means: Sequence[bool]) -> CutScores:
+        """The scores; `in_means`: the tree's classes that are in means. What remains is, if one of its classes is."""
+        hit, predicted, labelled = self.counts.intersection, self.counts.predicted, self.counts.labelled
+        iou = ratio(hit, predicted + labelled - hit)
+        counted = np.zeros(len(self.names), bool)
+        counted[self.columns[np.array(in_means, bool)]] = True
+        right = ratio(hit.sum(keepdims=True), labelled.sum(keepdims=True))
+        return CutScores(self.depth, self.names, iou, mean(iou, counted), float(right[0]))
+
+
+@dataclasses.dataclass(frozen=True)
+class TreeCounts:
+    """What scores by the hierarchy are made of, summed over photos.
+
+    Attributes:
+      cuts: at every depth at which other classes remain than at the one above.
+      similarity: of the tree's classes.
+      steps: between label and prediction, summed over wrong pixels between whose classes there is a path.
+      wrong: how many such pixels there are.
+    """
+
+    cuts: tuple[CutCounts, ...]
+    similarity: PathSimilarity
+    steps: float = 0.0
+    wrong: int = 0
+
+    @classmethod
+    def zeros(cls, tree: ClassTree, similarity: PathSimilarity) -> TreeCounts:
+        """Counts before the first photo."""
+        cuts: dict[tuple[int, ...], CutCounts] = {}
+        for depth in range(tree.ancestors.shape[1]):
+            cut = CutCounts.zeros(tree, depth)
+            cuts.setdefault(tuple(cut.columns.tolist()), cut)
+        return cls(tuple(cut for cut in cuts.values() if len(cut.names) > 1), similarity)
+
+    def add(self, prediction: Int32[np.ndarray, "h w"], label: Int32[np.ndarray, "h w"]) -> TreeCounts:
+        """The counts with one photo added: columns of the tree's classes; pixels labelled IGNORE_LABEL do not count."""
+        return self.add_pairs(*pairs_of(prediction, label, len(self.similarity)))
+
+    def add_pairs(
+        self, labels: Int64[np.ndarray, " k"], predictions: Int64[np.ndarray, " k"], pixels: Int64[np.ndarray, " k"]
+    ) -> TreeCounts:
+        """The counts with so many pixels of each pair of the tree's classes added."""
+        cuts = tuple(cut.add_pairs(labels, predictions, pixels) for cut in self.cuts)
+        wrong = labels != predictions
+        alike = self.similarity(labels[wrong], predictions[wrong])
+        steps = np.divide(1.0, alike, out=np.ones_like(alike), where=alike > 0) - 1
+        return TreeCounts(
+            cuts,
+            self.similarity,
+            self.steps + float((steps * pixels[wrong]).sum()),
+            self.wrong + int(pixels[wrong][alike > 0].sum()),
+        )
+
+    def scores(self, in_means: Sequence[bool]) -> TreeScores:
+        """The scores; `in_means` as `CutCounts.scores` takes it."""
+        steps = self.steps / self.wrong if self.wrong else float("nan")
+        return TreeScores(tuple(cut.scores(in_means) for cut in self.cuts), steps)
 
 
 def cut_scores(
@@ -53,15 +134,8 @@ def cut_scores(
     """
     if len(confusion) != len(tree.names):
         raise UserError(f"the confusion matrix is of {len(confusion)} classes, the tree of {len(tree.names)}")
-    columns, names = tree.cut(depth)
-    merged = np.zeros((len(names), len(names)), np.int64)
-    np.add.at(merged, (columns[:, None], columns[None, :]), confusion)
-    counts = SegmentationCounts(merged.diagonal().copy(), merged.sum(0), merged.sum(1))
-    iou = ratio(counts.intersection, counts.predicted + counts.labelled - counts.intersection)
-    in_means = np.zeros(len(names), bool)
-    in_means[columns[[name not in leave_out for name in tree.names]]] = True
-    right = ratio(counts.intersection.sum(keepdims=True), counts.labelled.sum(keepdims=True))
-    return CutScores(depth, names, iou, mean(iou, in_means), float(right[0]))
+    counts = CutCounts.zeros(tree, depth).add_pairs(*_pairs_in(confusion))
+    return counts.scores([name not in leave_out for name in tree.names])
 
 
 class TreeCredit(NamedTuple):
@@ -92,12 +166,14 @@ def tree_credit(
     """
     if len(confusion) != len(similarity):
         raise UserError(f"the confusion matrix is of {len(confusion)} classes, the similarities of {len(similarity)}")
+    pairs = _pairs_in(confusion)
+    counts = OpenCounts.zeros(len(confusion)).add_pairs(*pairs, similarity)
+    steps = TreeCounts((), similarity).add_pairs(*pairs).scores([True] * len(confusion)).steps
+    return TreeCredit(counts.scores(groups or [""] * len(confusion)), steps)
+
+
+def _pairs_in(
+    confusion: Int64[np.ndarray, "n n"],
+) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
     labels, predictions = np.nonzero(confusion)
-    pixels = confusion[labels, predictions]
-    counts = OpenCounts.zeros(len(confusion)).add_pairs(labels, predictions, pixels, similarity)
-    wrong = labels != predictions
-    alike = similarity(labels[wrong], predictions[wrong])
-    steps = np.divide(1.0, alike, out=np.ones_like(alike), where=alike > 0) - 1
-    total = (steps * pixels[wrong]).sum(keepdims=True)
-    mean_steps = float(ratio(total, pixels[wrong][alike > 0].sum(keepdims=True))[0])
-    return TreeCredit(counts.scores(groups or [""] * len(confusion)), mean_steps)
+    return labels, predictions, confusion[labels, predictions]

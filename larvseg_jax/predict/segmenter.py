@@ -33,7 +33,8 @@ from larvseg_jax.predict.predictor import DEFAULT_MEMORY, Predictor
 from larvseg_jax.predict.segmentation import Segmentation
 from larvseg_jax.shipped.shipped import located
 from larvseg_jax.teach.join import with_name, without_class
-from larvseg_jax.teach.lesson import Points, taught
+from larvseg_jax.teach.lesson import taught
+from larvseg_jax.teach.request import Points, check_lists, names_of, pixels_shown
 from larvseg_jax.vocabulary import Vocabulary
 from larvseg_jax.weights.places import check_model
 from larvseg_jax.weights.safetensors_file import SUFFIX
@@ -236,18 +237,22 @@ class Segmenter:
     ) -> None:
         """One more class, without training (docs/teach.md): it competes from now on, among the novel ones.
 
+        The model itself changes; a lesson that fails changes nothing.
+
         Args:
           name: of the class.
-          photos: pictures that show it, as for a prediction.
-          points: for each photo pixels (x, y) that show it.
-          masks: for each photo a picture or an array that is not zero where the class is. With neither, the photos are
-            taken as tagged: what all of them share is taken.
+          photos: a list of pictures that show it, each as for a prediction.
+          points: for each photo a list of pixels (x, y) that show it, in the photo as it is shown (turned by EXIF).
+          masks: for each photo a picture of class ids or an array, of its size, not zero where the class is. With
+            neither, the photos are taken as tagged: two or more, of which what all share is taken.
 
         Raises:
-          UserError: the name is taken, or the photos, points or masks do not fit (`teach.lesson.taught`).
+          UserError: the name is taken, or the photos, points or masks do not fit.
         """
+        check_lists(photos, points, masks)
         now, images = self._predictor, [as_rgb(photo) for photo in photos]
-        self._use(Predictor(taught(now.trained, now.windows, name, images, points, masks), now.windows))
+        pixels = pixels_shown(names_of(photos), [(len(image), len(image[0])) for image in images], points, masks)
+        self._use(Predictor(taught(now.trained, now.windows, name, images, pixels), now.windows))
 
     def rename(self, old: str, new: str) -> None:
         """Calls a class otherwise; UserError if there is none of the old name, or one of the new."""

@@ -9,8 +9,8 @@ from jaxtyping import Float32
 
 from larvseg_jax.errors import UserError
 from larvseg_jax.methods.method import Teachable
+from larvseg_jax.teach.request import check_new
 from larvseg_jax.trained import Trained, with_classes
-from larvseg_jax.vocabulary import Vocabulary
 
 
 def with_class(trained: Trained, name: str, vector: Float32[np.ndarray, " d"]) -> Trained:
@@ -69,14 +69,6 @@ def with_name(trained: Trained, old: str, new: str) -> Trained:
         aliases=tuple((other, new if name == old else name) for other, name in words.aliases),
     )
     return with_classes(trained, vocabulary, trained.params, trained.memory)
-
-
-def check_new(words: Vocabulary, name: str) -> None:
-    """UserError for a name that is none, or that the model has for something."""
-    if not name.strip():
-        raise UserError("the class has no name: give it one")
-    if name in words.classes or any(name == other for other, _ in words.aliases):
-        raise UserError(f"this model knows {name!r} already: take another name, or remove that class first")
 
 
 def _teachable(trained: Trained) -> Teachable:

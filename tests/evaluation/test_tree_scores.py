@@ -7,8 +7,8 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.metrics import SegmentationCounts
 from larvseg_jax.evaluation.open_scores import OpenCounts
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
-from larvseg_jax.evaluation.tree_scores import cut_scores, tree_credit
-from larvseg_jax.vocabulary import Vocabulary
+from larvseg_jax.evaluation.tree_scores import TreeCounts, cut_scores, tree_credit
+from larvseg_jax.vocabulary import IGNORE_LABEL, Vocabulary
 from larvseg_jax.vocabulary.hierarchy import wordnet
 from larvseg_jax.vocabulary.levels import ClassTree
 
@@ -101,3 +101,33 @@ def test_a_matrix_of_other_classes_is_refused():
         cut_scores(np.zeros((3, 3), np.int64), TREE, 1)
     with pytest.raises(UserError, match="of 3 classes, the similarities of 6"):
         tree_credit(np.zeros((3, 3), np.int64), PathSimilarity(NOUNS.hypernyms, SYNSETS))
+
+
+def test_photos_add_up_against_loops_over_pixels(maps):
+    """Car and bicycle are in no mean, as rivals are; some pixels have no label."""
+    similarity = PathSimilarity(NOUNS.hypernyms, SYNSETS)
+    counts = TreeCounts.zeros(TREE, similarity)
+    label, prediction = maps[0].reshape(3, 10, 10).copy(), maps[1].reshape(3, 10, 10)
+    label[:, 0] = IGNORE_LABEL
+    for one, other in zip(prediction, label, strict=True):
+        counts = counts.add(one, other)
+    found = counts.scores([True, True, True, False, False, False])
+    pixels = [(t, p) for t, p in zip(label.flat, prediction.flat, strict=True) if t != IGNORE_LABEL]
+    for cut in found.cuts:
+        shown = [[ABOVE[NAMES[i]][min(cut.depth, len(ABOVE[NAMES[i]]) - 1)] for i in pair] for pair in pixels]
+        expected = []
+        for name in {ABOVE[animal][min(cut.depth, len(ABOVE[animal]) - 1)] for animal in ("dog", "wolf", "cat")}:
+            hits = sum(t == p == name for t, p in shown)
+            expected.append(hits / sum(name in pair for pair in shown))
+        assert cut.mean_iou == pytest.approx(np.mean(expected))
+        assert cut.pixel_acc == pytest.approx(np.mean([t == p for t, p in shown]))
+    remaining = [
+        {ABOVE[name][min(depth, len(ABOVE[name]) - 1)] for name in NAMES} for depth in (cut.depth for cut in found.cuts)
+    ]
+    assert [set(cut.names) for cut in found.cuts] == remaining
+    assert [len(cut.names) for cut in found.cuts][0] == 2  # entity, background
+    assert len(found.cuts[-1].names) == len(NAMES)
+    ways_off = [
+        steps(SYNSETS[t][0], SYNSETS[p][0]) for t, p in pixels if t != p and "background" not in (NAMES[t], NAMES[p])
+    ]
+    assert found.steps == pytest.approx(np.mean(ways_off))

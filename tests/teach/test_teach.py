@@ -9,15 +9,19 @@ import pytest
 from PIL import Image
 
 from larvseg_jax import Segmenter
+from larvseg_jax.config import from_config
 from larvseg_jax.errors import UserError
+from larvseg_jax.export import export_learnt
 from larvseg_jax.methods.larvseg.memory_bank import MemoryBank
 from larvseg_jax.methods.larvseg.taught import with_row, without_row
 from larvseg_jax.teach.join import with_class, with_name, without_class
-from larvseg_jax.teach.lesson import at_points, class_vectors, of_tagged, read_mask, taught
+from larvseg_jax.teach.lesson import class_vectors, of_tagged
 from larvseg_jax.teach.patches import PatchReader, PhotoPatches
+from larvseg_jax.teach.request import at_points, read_mask
 from larvseg_jax.teach.vectors import of_pixels, of_tags, of_things
 from larvseg_jax.trained import load_trained
 from tests.predict.models import write_model
+from tests.weights.learnt_runs import config_of, random_parameters, write_backbone, write_run
 
 D = 12
 
@@ -187,11 +191,11 @@ def test_a_mask_is_read_however_it_is_given(tmp_path, kind):
         "pillow": Image.fromarray(ids),
         "path": tmp_path / "m.png",
     }
-    np.testing.assert_array_equal(read_mask(given[kind], 4, 6), ids == 7)
+    np.testing.assert_array_equal(read_mask(given[kind], 4, 6, "a.jpg"), ids == 7)
 
 
 def test_a_point_is_the_pixel_it_lies_in():
-    found = at_points([(0, 0), (5.9, 3.2)], 4, 6)
+    found = at_points([(0, 0), (5.9, 3.2)], 4, 6, "a.jpg")
     assert np.argwhere(found).tolist() == [[0, 0], [3, 5]]
 
 
@@ -199,23 +203,79 @@ def test_a_point_is_the_pixel_it_lies_in():
     ("given", "message"),
     [
         ({"masks": [np.ones((5, 6))]}, "1 masks for 2 photos"),
+        ({"masks": "a.png"}, "masks cannot be a str: give a list"),
         ({"points": [[(1, 1)], [(1, 1)], []]}, "3 lists of points for 2 photos"),
-        ({"points": [[(1, 1)], [(9, 1)]]}, r"\(9, 1\) is not in its photo of 6 x 5 pixels"),
-        ({"points": [(1, 1), (2, 2)]}, r"1 is no point: give a list of \(x, y\) for each photo"),
-        ({"masks": [np.ones((6, 5)), np.ones((5, 6))]}, "has shape 6 x 5, its photo 5 x 6"),
-        ({"masks": [np.ones((5, 6, 3)), np.ones((5, 6))]}, "has shape 5 x 6 x 3"),
-        ({"masks": ["nowhere.png", "nowhere.png"]}, "there is no mask nowhere.png"),
-        ({"masks": [3, 3]}, "a mask cannot be a int"),
+        ({"points": [[(1, 1)], [(9, 1)]]}, r"photo 2 of 2 has 6 x 5 pixels, and the point \(9, 1\) is not in it"),
+        ({"points": [[(1, 1)], [(1, 5)]]}, r"photo 2 of 2 has 6 x 5 pixels, and the point \(1, 5\) is not in it"),
+        ({"points": [[(1, 1)], [(float("nan"), 1)]]}, r"the point \(nan, 1\) is not in it"),
+        ({"points": [(1, 1), (2, 2)]}, r"photo 1 of 2: 1 is no point: give a list of \(x, y\) for each photo"),
+        ({"points": [3, 4]}, "photo 1 of 2: 3 is no list of points"),
+        ({"points": [[(1, 1)], []]}, "photo 2 of 2: no pixel of the class is marked"),
+        ({"masks": [np.ones((5, 6)), np.zeros((5, 6))]}, "photo 2 of 2: no pixel of the class is marked"),
+        (
+            {"masks": [np.ones((5, 6)), np.ones((6, 5))]},
+            "photo 2 of 2 has 6 x 5 pixels, its mask 5 x 6: give a mask of",
+        ),
+        ({"masks": [np.ones((5, 6, 3)), np.ones((5, 6))]}, r"photo 1 of 2: its mask has shape \(5, 6, 3\)"),
+        ({"masks": ["nowhere.png", "nowhere.png"]}, "photo 1 of 2: there is no mask nowhere.png"),
+        ({"masks": [3, 3]}, "photo 1 of 2: a mask cannot be a int"),
         ({"masks": [np.ones((5, 6))] * 2, "points": [[(1, 1)]] * 2}, "leave one of the two out"),
-        ({"name": "dog"}, "knows 'dog' already"),
+        ({"name": "dog", "points": [[(1, 1)]] * 2}, "knows 'dog' already"),
+        ({"photos": []}, "there is no photo"),
+        ({"photos": "a.jpg"}, "photos cannot be a str: give a list"),
+        ({"photos": [np.zeros((5, 6, 3), np.uint8)]}, "give two, or points or a mask"),
+        ({"photos": ["nowhere.jpg"], "points": [[(1, 1)]]}, "there is no picture nowhere.jpg"),
     ],
 )
-def test_a_lesson_that_does_not_fit_is_refused(trained, given, message):
-    photos = [np.zeros((5, 6, 3), np.uint8)] * 2
+def test_a_lesson_that_does_not_fit_is_refused_and_changes_nothing(tmp_path, given, message):
+    model = Segmenter.load(write_model(tmp_path / "m.safetensors", ("cat", "dog", "sofa")))
+    given = {"name": "mug", "photos": [np.zeros((5, 6, 3), np.uint8)] * 2, **given}
     with pytest.raises(UserError, match=message):
-        taught(trained, trained.windows, given.pop("name", "mug"), photos, **given)
-    with pytest.raises(UserError, match="there is no photo"):
-        taught(trained, trained.windows, "mug", [])
+        model.teach(**given)
+    assert model.classes == ("cat", "dog", "sofa")
+
+
+def test_masks_and_points_are_those_of_a_photo_as_it_is_shown(tmp_path, rng):
+    """A photo whose EXIF tag says that it lies on its side: the file has 40 x 32 pixels, what is shown 32 x 40."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(rng.integers(0, 255, (32, 40, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    model = Segmenter.load(write_model(tmp_path / "m.safetensors", ("cat", "dog", "sofa")))
+    model.teach("mug", [tmp_path / "a.jpg"], points=[[(31, 39)]])
+    mask = np.zeros((32, 40), np.uint8)
+    with pytest.raises(UserError, match=r"photo 1 of 1 \(.*a.jpg\) has 32 x 40 pixels, its mask 40 x 32"):
+        model.teach("cup", [tmp_path / "a.jpg"], masks=[mask])
+    with pytest.raises(UserError, match=r"the point \(39, 31\) is not in it"):
+        model.teach("cup", [tmp_path / "a.jpg"], points=[[(39, 31)]])
+
+
+def test_a_taught_class_is_taught_anew_once_it_is_removed(tmp_path, rng):
+    photo = rng.integers(0, 256, (32, 64, 3), np.uint8)
+    model = Segmenter.load(write_model(tmp_path / "m.safetensors", ("cat", "dog", "sofa")))
+    model.teach("mug", [photo], points=[[(3, 3)]])
+    with pytest.raises(UserError, match="remove that class first"):
+        model.teach("mug", [photo], points=[[(3, 3)]])
+    model.remove("mug")
+    model.teach("mug", [photo], points=[[(60, 3)]])
+    assert model.classes == ("cat", "dog", "sofa", "mug")
+
+
+def test_a_model_of_learnt_weights_and_pretrained_ones_is_saved_whole(tmp_path, rng):
+    """What `export --learnt` left to the pretrained file is in the saved one."""
+    run = from_config(config_of(tmp_path, tmp_path / "vit.npz"))
+    parameters = random_parameters(run, 0)
+    write_backbone(tmp_path / "vit.npz", parameters)
+    folder = write_run(config_of(tmp_path, tmp_path / "vit.npz"), parameters)
+    export_learnt(folder, tmp_path / "head.safetensors")
+    model = Segmenter.load(tmp_path / "head.safetensors", pretrained=tmp_path / "vit.npz")
+    photo = rng.integers(0, 256, (32, 64, 3), np.uint8)
+    model.teach("mug", [photo], points=[[(3, 3)]])
+    model.save(tmp_path / "whole.safetensors")
+    again = Segmenter.load(tmp_path / "whole.safetensors")
+    assert (again.classes, again.base, again.novel) == (model.classes, model.base, model.novel)
+    assert again.novel[-1] == "mug"
+    np.testing.assert_array_equal(again(photo).labels, model(photo).labels)
+    np.testing.assert_allclose(again(photo).scores, model(photo).scores, rtol=1e-5)
 
 
 def test_a_segmenter_is_taught_saved_and_read_back(tmp_path, rng):
