@@ -1,8 +1,8 @@
 """One more class, without training: larvseg teach mug --model=runs/x --image=a.jpg --point=120,80 --out=x.safetensors.
 
 The photos show the class; --mask (for each photo, in their order) or --point (at least one in each) says where. With
-neither, two or more photos are needed, of which what all share is taken. The file has the whole model and the new
-class, among the novel ones; `larvseg predict --model=FILE` and this command take it (docs/teach.md).
+neither, two or more photos are needed, of which what is no background is taken. The file has the whole model and the
+new class, among the novel ones; `larvseg predict --model=FILE` and this command take it (docs/teach.md).
 """
 
 from __future__ import annotations
