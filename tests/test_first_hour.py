@@ -72,7 +72,7 @@ NOT_RUN = {  # beginning of a command -> why not
     "python -m larvseg_jax.export --run=head.safetensors": "likewise",
     "python -m tests.parity": "needs recorded files",
     "python -m benchmarks.": "measures for minutes",
-    "larvseg evaluate --run=runs/x --hierarchy": "needs masks of its classes; tests/evaluation/test_hierarchy_scores.py",
+    "larvseg evaluate --run=runs/x --hierarchy": "needs masks; tests/evaluation/test_hierarchy_scores.py",
     "larvseg demo": "needs pretrained weights; tests/demo/ runs it",
     "make ": "its recipes are the commands of this page, or install packages",
     "time make ": "its recipes are the commands of this page, or install packages",
