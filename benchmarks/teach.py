@@ -6,7 +6,8 @@ The run's classes that are to be taught, and those its evaluation leaves out, ar
 taught (larvseg_jax/teach) from photos of the split with their masks: the whole mask, one click in it (a pixel drawn
 among those of the class), or nothing but that the photos show it. All other classes of the model compete. Which photos
 and which pixels is drawn anew --draws times, by (--seed, draw, class). Scores are of pixels, on the first --photos of
-the run's first evaluation: the mean of the classes' IoU, mean and standard error over the draws, in percent.
+the run's first evaluation: the mean IoU of the taught classes and, behind it, of the run's base classes beside them;
+mean and standard error over the draws, in percent. The first row has the base classes without the taught ones.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32
+from jaxtyping import Bool, Float32, Float64, Int32
 from rich.table import Table
 
 from data_pipelines.examples import Source
@@ -26,7 +27,7 @@ from data_pipelines.sources import open_source
 from larvseg_jax.cli import fail
 from larvseg_jax.console import console, track
 from larvseg_jax.errors import UserError
-from larvseg_jax.evaluation.metrics import SegmentationCounts
+from larvseg_jax.evaluation.metrics import SegmentationCounts, ratio
 from larvseg_jax.oracle.photos import of_evaluation
 from larvseg_jax.teach.join import without_class
 from larvseg_jax.teach.lesson import class_vectors, of_tagged
@@ -89,22 +90,25 @@ def one_of(mask: Bool[np.ndarray, "H W"], rng: np.random.Generator) -> Bool[np.n
     return found
 
 
-def score(shown: list[Shown], vectors: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, " n"]:
-    """IoU of every class: the standardised products of patches and vectors, upsampled; the highest wins."""
+def score(shown: list[Shown], vectors: Float32[np.ndarray, "n d"]) -> Float64[np.ndarray, " n"]:
+    """IoU of every class, NaN if it is nowhere; the highest of the standardised products, upsampled, wins a pixel."""
     counts = SegmentationCounts.zeros(len(vectors))
     for photo in shown:
         scores = photo.patches.features @ vectors.T
         scores = (scores - scores.mean(-1, keepdims=True)) / scores.std(-1, keepdims=True)
         maps = np.einsum("yp,pqn,xq->yxn", photo.patches.rows, scores, photo.patches.columns, optimize=True)
         counts = counts.add(maps.argmax(-1).astype(np.int32), photo.label)
-    union = counts.predicted + counts.labelled - counts.intersection
-    return (counts.intersection / np.maximum(union, 1)).astype(np.float32)
+    return ratio(counts.intersection, counts.predicted + counts.labelled - counts.intersection)
 
 
 def measure(
     trained: Trained, classes: tuple[str, ...], split: str, photos: int, data_root: str | None, setting: Setting
-) -> dict[tuple[str, int], list[float]]:
-    """(kind, number of photos) -> the mean IoU of the taught classes at each draw; UserError where data is missing."""
+) -> dict[tuple[str, int], list[tuple[float, float]]]:
+    """(kind, number of photos) -> mean IoU of the taught and of the base classes at each draw; ("", 0): none taught.
+
+    Raises:
+      UserError: data or classes are missing.
+    """
     run = trained.experiment(data_root=data_root)
     val = of_evaluation(run, photos)
     evaluation = run.evals[min(run.evals)]
@@ -125,7 +129,8 @@ def measure(
     for number in track(range(val.total), val.total, "photos to be scored"):
         example = val.source[number]
         shown.append(Shown(read(example["image"]), columns[example["label"]]))
-    found: dict[tuple[str, int], list[float]] = {}
+    base = np.isin(kept, run.vocabulary.base)
+    found = {("", 0): [(float("nan"), float(np.nanmean(score(shown, learnt)[base])))]}
     for draw in track(range(setting.draws), setting.draws, "draws"):
         of_class = []
         for name in classes:
@@ -142,8 +147,16 @@ def measure(
                     taught_vector(trained, kind, seen[:number], masks[:number], rng) for seen, masks, rng in of_class
                 ]
                 iou = score(shown, np.concatenate([learnt, new]))
-                found.setdefault((kind, number), []).append(float(iou[len(kept) :].mean()))
+                of_both = float(np.nanmean(iou[len(kept) :])), float(np.nanmean(iou[: len(kept)][base]))
+                found.setdefault((kind, number), []).append(of_both)
     return found
+
+
+def mean_and_error(values: Float64[np.ndarray, " draws"]) -> str:
+    """The mean with the standard error over draws, such as 17.8 ± 0.3; of one draw the value alone."""
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{values.mean():.1f} ± {values.std(ddof=1) / len(values) ** 0.5:.1f}"
 
 
 def main() -> None:
@@ -166,14 +179,11 @@ def main() -> None:
         found = measure(trained, classes, given.split, given.photos, given.data_root, setting)
     except UserError as error:
         fail(error)
-    table = Table("taught from", *(f"{number} photos" for number in numbers))
+    table = Table("taught by", *(f"{number} photos: taught" for number in numbers), *(f"base, {n}" for n in numbers))
+    table.add_row("nothing", *[""] * len(numbers), *[f"{100 * found['', 0][0][1]:.1f}"] * len(numbers))
     for kind in KINDS:
-        cells = []
-        for number in numbers:
-            values = 100 * np.array(found.get((kind, number), ()))
-            deviation = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-            cells.append(f"{values.mean():.1f} ± {deviation:.1f}" if len(values) else "-")
-        table.add_row(kind, *cells)
+        values = [100 * np.array(found[kind, number]) for number in numbers]
+        table.add_row(kind, *(mean_and_error(of[:, part]) for part in (0, 1) for of in values))
     console.print(table)
 
 

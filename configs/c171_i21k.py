@@ -16,8 +16,7 @@ ever more classes compete:
 
     python evaluate.py --run=runs/c171_i21k --vocabulary_curve=runs/c171_i21k/vocabulary_curve.json
 
-With --wordnet=/usr/share/wordnet (WordNet 3.0) either gives Open mIoU, too, in which a mistake counts the less, the
-more alike the two synsets are.
+With --hierarchy either gives Open mIoU, too, in which a mistake counts the less, the more alike the two synsets are.
 
 By default a COCO-Stuff class shares its row with the one synset whose first lemma it is, if there is just one.
 `Original:` 11,276 synsets of more than 500 pictures, no CA-Classifier, 100 classes a step.

@@ -127,21 +127,6 @@ def licence(folder: Path) -> str:
         return "".join(f"{line.strip().partition(' ')[2].strip()}\n" for line in lines)
 
 
-def hypernyms(folder: Path) -> dict[str, tuple[str, ...]]:
-    """What every synset of nouns is a kind of, or an instance of (wndb(5WN)).
-
-    Args:
-      folder: where data.noun is.
-
-    Returns:
-      WordNet id, as ImageNet writes them: "n" and the eight digits of the synset in data.noun -> ids of its hypernyms.
-
-    Raises:
-      UserError: the file is missing or is not WordNet's.
-    """
-    return dict(_entries(folder / "data.noun", _hypernyms))
-
-
 def _hypernyms(line: list[str]) -> tuple[str, tuple[str, ...]]:
     """One line of data.noun: a synset and its hypernyms."""
     at = 4 + 2 * int(line[3], 16)  # after the words, each with a number

@@ -16,9 +16,7 @@ from larvseg_jax.config import Experiment
 from larvseg_jax.console import console
 from larvseg_jax.devices.mesh import WHOLE, make_mesh, padded_rows
 from larvseg_jax.devices.sharding import state_shardings
-from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.evaluator import Evaluator
-from larvseg_jax.evaluation.path_similarity import Hypernyms, PathSimilarity
 from larvseg_jax.methods.method import Batch, Method, Metrics, StreamTask, Task
 from larvseg_jax.options import names
 from larvseg_jax.stored_features import data_facts, first_block, streams_of
@@ -27,7 +25,6 @@ from larvseg_jax.training.batches import BatchPlacer
 from larvseg_jax.training.optimizer import make_optimizer
 from larvseg_jax.training.state import SEED_DTYPE, TrainState, seed_array
 from larvseg_jax.training.step import TrainStep, make_train_step
-from larvseg_jax.vocabulary import LabelSet
 
 
 def mesh_of(run: Experiment) -> Mesh:
@@ -131,13 +128,8 @@ def seeded(run: Experiment, mesh: Mesh, compiled: Callable[..., Any]) -> TrainSt
     return lambda state, batch: compiled(state, batch, seed)
 
 
-def make_evaluators(
-    run: Experiment, mesh: Mesh, method: Method | None = None, hypernyms: Hypernyms | None = None
-) -> dict[str, Evaluator]:
-    """The evaluations of a run, by name; their photos are opened and checked.
-
-    With WordNet's hypernyms those whose classes have synsets give the scores by their similarities, too.
-    """
+def make_evaluators(run: Experiment, mesh: Mesh, method: Method | None = None) -> dict[str, Evaluator]:
+    """The evaluations of a run, by name; their photos are opened and checked."""
     method = method or make_method(run, mesh)
     evaluators = {}
     for name, config in run.evals.items():
@@ -147,12 +139,7 @@ def make_evaluators(
         )
         definitions = run.catalogue.definitions(config.class_list, config.base_novel)
         scorer = method.scorer(label_set)
-        similarity = None
-        if hypernyms and any(run.catalogue.synsets(config).values()):
-            similarity = similarity_of(run, config, label_set, hypernyms)
-        evaluators[name] = Evaluator(
-            config, source, label_set, run.vocabulary, definitions, scorer, mesh, similarity=similarity
-        )
+        evaluators[name] = Evaluator(config, source, label_set, run.vocabulary, definitions, scorer, mesh)
     return evaluators
 
 
@@ -163,9 +150,3 @@ def begin_at_features(run: Experiment, evaluators: Mapping[str, Evaluator]) -> N
     for name, evaluator in evaluators.items():
         evaluator.stored, story = stored_features.open_evaluation(run, name, evaluator.photos)
         console.print(f"  evaluation {name}: from {story}")
-
-
-def similarity_of(run: Experiment, config: EvalConfig, label_set: LabelSet, hypernyms: Hypernyms) -> PathSimilarity:
-    """How alike the classes of a label set are: that of an evaluation, or a part of it."""
-    synsets = run.catalogue.synsets(config)
-    return PathSimilarity(hypernyms, [synsets.get(name, ()) for name in label_set.names])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ml_collections
@@ -12,7 +12,6 @@ import numpy as np
 from rich.table import Table
 
 from data_pipelines.sources import open_source
-from data_pipelines.wordnet import hypernyms
 from larvseg_jax import assemble
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import console, printable, stage
@@ -22,7 +21,7 @@ from larvseg_jax.disk import write_bytes, write_text
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.evaluator import Evaluator
 from larvseg_jax.evaluation.metrics import Summary
-from larvseg_jax.evaluation.path_similarity import Hypernyms, PathSimilarity
+from larvseg_jax.evaluation.path_similarity import PathSimilarity
 from larvseg_jax.evaluation.tree_scores import TreeCounts
 from larvseg_jax.evaluation.vocabulary_curve import Point, nested_label_sets, vocabulary_curve
 from larvseg_jax.provenance import versions
@@ -30,7 +29,7 @@ from larvseg_jax.report.curves import draw_vocabularies
 from larvseg_jax.trained import load_trained
 from larvseg_jax.training.agreement import check_same_everywhere
 from larvseg_jax.vocabulary.choice import Names
-from larvseg_jax.vocabulary.hierarchy import wordnet as wordnet_nouns
+from larvseg_jax.vocabulary.hierarchy import wordnet
 from larvseg_jax.vocabulary.levels import ClassTree
 
 CURVE = (150, 300, 500, 919, 2_000, 5_000, 10_000)
@@ -42,8 +41,8 @@ def evaluate_checkpoint(
     step: int | None = None,
     data_root: str | None = None,
     config: ml_collections.ConfigDict | None = None,
-    wordnet: Path | None = None,
     pretrained: Path | None = None,
+    *,
     hierarchy: bool = False,
 ) -> dict[str, Summary]:
     """Scores a checkpoint of a run and prints the table of its classes, for every evaluation of the config.
@@ -53,10 +52,8 @@ def evaluate_checkpoint(
       step: which checkpoint; the newest by default.
       data_root: where the data is, if not where the config says.
       config: how to evaluate, if not as in training; must have the same classes in the same order.
-      wordnet: folder of WordNet's files, for Open mIoU of classes that have synsets (evaluation/open_scores.py).
       pretrained: the weights that an exported file leaves out (`trained.load_trained`).
-      hierarchy: score by the hierarchy of the classes, too (evaluation/tree_scores.py), and Open mIoU by the package's
-        WordNet in place of `wordnet`.
+      hierarchy: score by the hierarchy of the classes in WordNet, too (evaluation/open_scores.py, tree_scores.py).
     """
     mesh = make_mesh(data=-1, model=1)  # not the training's: this may be another machine
     with stage("checkpoint"):
@@ -66,8 +63,7 @@ def evaluate_checkpoint(
     kept = {name: value for name, value in run.settings.items() if name != "data_root"}  # may differ between hosts
     check_same_everywhere("config", {**kept, "step": trained.step, "versions": versions()})
     summaries = {}
-    found = None if hierarchy else _hypernyms(wordnet, run, run.evals)
-    evaluators = assemble.make_evaluators(run, mesh, trained.method, found)
+    evaluators = assemble.make_evaluators(run, mesh, trained.method)
     if hierarchy:
         _use_hierarchy(run, evaluators, trained.class_lists)
     for name, evaluator in evaluators.items():
@@ -84,29 +80,25 @@ def evaluate_checkpoint(
     return summaries
 
 
-def _hypernyms(folder: Path | None, run: Experiment, names: Collection[str]) -> Hypernyms | None:
-    """WordNet's, if a folder is given; what is left out without it, or without synsets, is said."""
-    without = [name for name in names if not any(run.catalogue.synsets(run.evals[name]).values())]
-    if folder is None:
-        if len(without) < len(names):
-            console.print("Open mIoU is left out: give the folder of WordNet 3.0 (Debian: wordnet-base) by --wordnet")
-        return None
-    for name in without:
-        console.print(f"{name}: no class has a synset of WordNet, so there is no Open mIoU")
-    return hypernyms(folder) if len(without) < len(names) else None
-
-
 def _use_hierarchy(run: Experiment, evaluators: Mapping[str, Evaluator], lists: Sequence[str]) -> None:
-    """Lets evaluations score by the package's WordNet; those of which no class has a synset, which is said, do not."""
-    by_name = Names(run.vocabulary, lists).synsets
+    """Lets evaluations score by WordNet; those of which no class has a synset do not."""
     for name, evaluator in evaluators.items():
-        names, listed = evaluator.label_set.names, run.catalogue.synsets(run.evals[name])
-        synsets = [listed.get(of) or by_name.get(of, ()) for of in names]
-        if not any(synsets):
-            console.print(f"{name}: no class has a synset of WordNet, so there are no scores by the hierarchy")
-            continue
-        evaluator.similarity = PathSimilarity(wordnet_nouns().hypernyms, synsets)
-        evaluator.tree = TreeCounts.zeros(ClassTree.of(names, synsets, wordnet_nouns()), evaluator.similarity)
+        names, synsets = evaluator.label_set.names, _synsets(run, name, evaluator.label_set.names, lists)
+        if synsets is not None:
+            evaluator.similarity = PathSimilarity(wordnet().hypernyms, synsets)
+            evaluator.tree = TreeCounts.zeros(ClassTree.of(names, synsets, wordnet()), evaluator.similarity)
+
+
+def _synsets(
+    run: Experiment, evaluation: str, names: Sequence[str], lists: Sequence[str]
+) -> list[tuple[str, ...]] | None:
+    """The synsets of classes: those of the evaluation's class lists, else guesses; None, which is said, without any."""
+    listed, guessed = run.catalogue.synsets(run.evals[evaluation]), Names(run.vocabulary, lists).synsets
+    found = [listed.get(name) or guessed.get(name, ()) for name in names]
+    if any(found):
+        return found
+    console.print(f"{evaluation}: no class has a synset of WordNet, so there are no scores by the hierarchy")
+    return None
 
 
 def evaluate_curve(
@@ -117,18 +109,20 @@ def evaluate_curve(
     config: ml_collections.ConfigDict | None = None,
     sizes: Sequence[int] = CURVE,
     seed: int = 0,
-    wordnet: Path | None = None,
     pretrained: Path | None = None,
+    *,
+    hierarchy: bool = False,
 ) -> list[Point]:
     """Scores a checkpoint over nested vocabularies on the photos of its evaluation with rivals.
 
     Writes `out` (JSON: one entry per vocabulary) and beside it the plot, a PNG of the same name.
 
     Args:
-      path, step, data_root, config, wordnet, pretrained: as in `evaluate_checkpoint`.
+      path, step, data_root, config, pretrained: as in `evaluate_checkpoint`.
       out: the JSON file.
       sizes: how many classes compete; all there are come last anyway.
       seed: of the drawing of classes (`nested_label_sets`).
+      hierarchy: Open mIoU, too (evaluation/open_scores.py).
 
     Raises:
       UserError: no evaluation has rivals.
@@ -146,8 +140,12 @@ def evaluate_curve(
         evaluation.source, run.data_root, whole, masks=True, tags=False, max_megapixels=run.max_megapixels
     )
     nested = nested_label_sets(whole, (*sizes, len(whole)), seed)
-    found = _hypernyms(wordnet, run, [name])
-    alike = [assemble.similarity_of(run, evaluation, of.label_set, found) for of in nested] if found else None
+    found = _synsets(run, name, whole.names, trained.class_lists) if hierarchy else None
+    alike = None
+    if found is not None:
+        of_name = dict(zip(whole.names, found, strict=True))
+        synsets = [[of_name.get(of, ()) for of in part.label_set.names] for part in nested]
+        alike = [PathSimilarity(wordnet().hypernyms, of_part) for of_part in synsets]
     points = vocabulary_curve(
         trained.method, trained.params, trained.memory, nested, source, run.vocabulary, evaluation, mesh, alike
     )

@@ -64,7 +64,6 @@ AT_ONCE = {
     ("oracle", "--run=runs/y --data=d --class_list=voc_20"): "is no run and no checkpoint",
     ("doctor", f"{CONFIG} --fulll"): "there is no option --fulll: did you mean --full?",
     ("doctor", f"{CONFIG} --photos=0"): "--photos=0: use 1 or more",
-    ("teach", "mug --model=runs/x --image=photo.jpg --out=m.safetensors"): "give two, or points or a mask",
     ("teach", "mug --model=runs/x --image=photo.jpg --point=1,1 --out=m.safetensors"): "photo.jpg",
     ("teach", "mug --model=runs/x --image=photo.jpg --point=1 --out=m.safetensors"): "--point=1 is no point",
     ("teach", "mug --model=runs/xx --image=photo.jpg --point=1,1 --out=m.safetensors"): "did you mean HERE/runs/x,",

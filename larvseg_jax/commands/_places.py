@@ -7,6 +7,7 @@ from pathlib import Path
 
 from larvseg_jax.cli import Flags, Given
 from larvseg_jax.errors import UserError
+from larvseg_jax.shipped.shipped import MODELS
 
 
 def check_output(text: str | None, option: str, suffix: str = "") -> None:
@@ -33,12 +34,19 @@ def check_folder(text: str | None, option: str) -> None:
         raise UserError(f"--{option}={text} {kind}: give the folder that the data lies in")
 
 
+MODEL = (
+    "the folder of a run or of a checkpoint, a .safetensors file, or the name of a model that comes with the program "
+    f"({', '.join(MODELS)})"
+)
+"""What --model takes where photos are segmented."""
+
+
 def define_pretrained(flags: Flags) -> None:
     """Adds --pretrained, for models of which a file holds only what was learnt."""
     flags.text(
         "pretrained",
         None,
-        "The weights that --run was learnt on, if it is a file of export --learnt (docs/weights.md).",
+        "The weights that the model was learnt on, if it is a file of export --learnt (docs/weights.md).",
     )
 
 
@@ -48,5 +56,7 @@ def pretrained_of(given: Given) -> Path | None:
         return None
     path = Path(given.pretrained).expanduser()
     if not path.exists():
-        raise UserError(f"--pretrained={given.pretrained} does not exist: give the weights that --run was learnt on")
+        raise UserError(
+            f"--pretrained={given.pretrained} does not exist: give the weights that the model was learnt on"
+        )
     return path

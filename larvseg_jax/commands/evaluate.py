@@ -1,16 +1,14 @@
 """Evaluates a checkpoint: python evaluate.py --run=runs/quickstart [--step=800] [--data_root=DIR].
 
     python evaluate.py --run=runs/c171_i21k --vocabulary_curve=curve.json     # and curve.png
-    python evaluate.py --run=runs/c171_i21k --wordnet=/usr/share/wordnet      # and Open mIoU
-    python evaluate.py --run=runs/quickstart --hierarchy                      # and mIoU of coarser classes
+    python evaluate.py --run=runs/quickstart --hierarchy                      # and Open mIoU, mIoU of coarser classes
 
 By default the newest checkpoint, with the evaluations of the config it was trained with. Another config of the same
 vocabulary (other photos, windows, classes) can be given by --config. --vocabulary_curve scores the checkpoint while
 more and more classes compete, in one pass over the photos of the evaluation that has rivals
-(evaluation/vocabulary_curve.py). --wordnet adds, to either, scores in which a mistake counts the less, the more alike
-the two classes are in WordNet (evaluation/open_scores.py); for classes that have synsets. --hierarchy does so with the
-nouns that come with the program, also for classes whose synsets are guessed from their names (docs/vocabulary.md), and
-adds the scores of what remains when their tree is cut at a depth (evaluation/tree_scores.py).
+(evaluation/vocabulary_curve.py). --hierarchy adds, to either, scores in which a mistake counts the less, the more alike
+the two classes are in WordNet (evaluation/open_scores.py), and to evaluations the scores of what remains when the tree
+of their classes is cut at a depth (evaluation/tree_scores.py); docs/vocabulary.md says how classes get their synsets.
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ from pathlib import Path
 from larvseg_jax.cli import Flags, Given
 from larvseg_jax.commands._places import check_folder, define_pretrained, pretrained_of
 from larvseg_jax.commands._processes import define_processes, several_processes
-from larvseg_jax.errors import UserError
 from larvseg_jax.weights.places import check_model
 
 
@@ -33,7 +30,6 @@ def define(flags: Flags) -> None:
     flags.text(
         "vocabulary_curve", None, "JSON file for the scores as the vocabulary grows, instead of the evaluations."
     )
-    flags.text("wordnet", None, "Folder of WordNet 3.0's files (Debian: wordnet-base), for Open mIoU.")
     flags.switch("hierarchy", "Score by the hierarchy of the classes, too, as docs/vocabulary.md says.")
     flags.config("Evaluate as this config says.", required=False)
     define_processes(flags)
@@ -41,24 +37,16 @@ def define(flags: Flags) -> None:
 
 def main(given: Given) -> None:
     """Loads the checkpoint and prints its scores."""
-    for option in ("vocabulary_curve", "wordnet"):
-        if given.hierarchy and given.value(option):
-            raise UserError(f"--hierarchy with --{option}: leave one out")
     check_model(Path(given.run), given.step)
     check_folder(given.data_root, "data_root")
-    check_folder(given.wordnet, "wordnet")
-    wordnet = Path(given.wordnet).expanduser() if given.wordnet else None
     pretrained = pretrained_of(given)
     with several_processes(given):
         # Imported late: a mistyped flag is answered before JAX has started.
         from larvseg_jax.evaluate import evaluate_checkpoint, evaluate_curve
 
+        how = (given.step, given.data_root, given.config)
         if given.vocabulary_curve:
             out = Path(given.vocabulary_curve)
-            evaluate_curve(
-                Path(given.run), out, given.step, given.data_root, given.config, wordnet=wordnet, pretrained=pretrained
-            )
+            evaluate_curve(Path(given.run), out, *how, pretrained=pretrained, hierarchy=given.hierarchy)
             return
-        evaluate_checkpoint(
-            Path(given.run), given.step, given.data_root, given.config, wordnet, pretrained, given.hierarchy
-        )
+        evaluate_checkpoint(Path(given.run), *how, pretrained, hierarchy=given.hierarchy)

@@ -12,16 +12,14 @@ from pathlib import Path
 
 from data_pipelines.picture_files import MAX_MEGAPIXELS
 from larvseg_jax.cli import Flags, Given, fail
-from larvseg_jax.commands._places import define_pretrained, pretrained_of
+from larvseg_jax.commands._places import MODEL, define_pretrained, pretrained_of
 from larvseg_jax.errors import UserError
 from larvseg_jax.predict.classes import check_several, choose_classes
 from larvseg_jax.predict.names import FORMATS, targets
 from larvseg_jax.predict.photos import find_photos
-from larvseg_jax.shipped.shipped import MODELS, located
+from larvseg_jax.shipped.shipped import located
 from larvseg_jax.vocabulary import Vocabulary
 from larvseg_jax.weights.places import check_model, stated_classes
-
-_SHIPPED = f"the name of a model that comes with the program ({', '.join(MODELS)})"
 
 TAKES_REST = True  # photos
 INTERRUPTED = "what was written is whole; the same command predicts all photos again"
@@ -29,7 +27,7 @@ INTERRUPTED = "what was written is whole; the same command predicts all photos a
 
 def define(flags: Flags) -> None:
     """Adds the flags."""
-    flags.text("model", None, f"Folder of a run or of a checkpoint, a .safetensors file, or {_SHIPPED}.")
+    flags.text("model", None, f"The model: {MODEL}.")
     flags.text("run", None, "The same as --model, as other commands call it.")
     flags.whole("step", None, "Step of the checkpoint; by default the newest.", least=0)
     define_pretrained(flags)
@@ -95,9 +93,7 @@ def _model(given: Given) -> str:
         raise UserError("--model and --run are the same: give one of the two")
     text = given.run if given.model is None else given.model
     if text is None:
-        raise UserError(
-            f"--model is missing: give the folder of a run or of a checkpoint, a .safetensors file, or {_SHIPPED}"
-        )
+        raise UserError(f"--model is missing: give {MODEL}")
     return str(text)
 
 

@@ -1,8 +1,8 @@
 """One more class, without training: larvseg teach mug --model=runs/x --image=a.jpg --point=120,80 --out=x.safetensors.
 
 The photos show the class; --mask (for each photo, in their order) or --point (at least one in each) says where. With
-neither, two or more photos are needed, of which what is no background is taken. The file has the whole model and the
-new class, among the novel ones; `larvseg predict --model=FILE` and this command take it (docs/teach.md).
+neither, what of the photos is no background is taken. The file has the whole model and the new class, among the novel
+ones; `larvseg predict --model=FILE` and this command take it (docs/teach.md).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from larvseg_jax.cli import Flags, Given
-from larvseg_jax.commands._places import check_output, define_pretrained, pretrained_of
+from larvseg_jax.commands._places import MODEL, check_output, define_pretrained, pretrained_of
 from larvseg_jax.errors import UserError
 from larvseg_jax.predict.pictures import as_rgb
-from larvseg_jax.shipped.shipped import MODELS, located
+from larvseg_jax.shipped.shipped import located
 from larvseg_jax.teach.request import check_lists, check_new, names_of, pixels_shown
 from larvseg_jax.weights.places import check_model, stated_classes
 
@@ -24,13 +24,7 @@ TAKES_REST = True  # the name
 
 def define(flags: Flags) -> None:
     """Adds the flags."""
-    flags.text(
-        "model",
-        None,
-        "Folder of a run or of a checkpoint, a .safetensors file, or the name of a model that comes with the program "
-        f"({', '.join(MODELS)}).",
-        required=True,
-    )
+    flags.text("model", None, f"The model: {MODEL}.", required=True)
     flags.whole("step", None, "Step of the checkpoint; by default the newest.", least=0)
     define_pretrained(flags)
     flags.texts("image", "A photo that shows the class; once for each.")

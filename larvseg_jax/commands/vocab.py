@@ -21,6 +21,7 @@ from typing import Any
 from larvseg_jax.cli import Flags, Given
 from larvseg_jax.console import printable
 from larvseg_jax.errors import UserError
+from larvseg_jax.shipped.shipped import path_of
 from larvseg_jax.vocabulary import Vocabulary, browse
 from larvseg_jax.vocabulary.choice import Names
 from larvseg_jax.vocabulary.class_lists import class_list, keys, raw
@@ -55,7 +56,7 @@ def main(given: Given) -> None:
     if given.model is None:
         _print(_of_lists(action, text, given))
     else:
-        check_model(Path(given.model), given.step)
+        check_model(path_of(given.model), given.step)
         _print(_of_model(action, text, given))
 
 
@@ -70,7 +71,7 @@ def _of_lists(action: str, text: str, given: Given) -> Sequence[str]:
 
 
 def _of_model(action: str, text: str, given: Given) -> Sequence[str]:
-    vocabulary, lists = vocabulary_of(Path(given.model), given.step)
+    vocabulary, lists = vocabulary_of(path_of(given.model), given.step)
     names = Names(vocabulary, lists)
     if action == "list" and text:
         return browse.listing_in(text, names)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from larvseg_jax.console import console, printable
-from larvseg_jax.demo.sheet import write_sheet
+from larvseg_jax.demo.sheet import MOST, is_sheet, write_sheet
 from larvseg_jax.errors import UserError
 from larvseg_jax.predict.predict import predict
 from larvseg_jax.shipped.backbone import fetch
@@ -22,15 +22,17 @@ def demo(
 
     Args:
       targets: photo -> the file of its overlay.
-      sheet: the JPEG to write, replaced.
+      sheet: the JPEG to write (`write_sheet`).
       pretrained: the weights under the model; None: those in the cache folder, fetched if need be.
       missing: what is wrong with photos that are not among these.
 
     Raises:
       UserError: the weights cannot be had, or a file not be written.
     """
-    problems = predict(MODELS[MODEL], targets, pretrained=pretrained or fetch(), missing=missing)
-    if done := {photo: target for photo, target in targets.items() if target.is_file()}:
-        write_sheet(done, sheet)
-        console.print(f"all of them in one picture: {printable(sheet)}")
+    photos = {photo: target for photo, target in targets.items() if not is_sheet(photo)}  # of an earlier call
+    problems = predict(MODELS[MODEL], photos, pretrained=pretrained or fetch(), missing=missing)
+    written = write_sheet({photo: target for photo, target in photos.items() if target.is_file()}, sheet)
+    if written is not None:
+        shown = "all of them" if len(photos) <= MOST else f"the first {MOST}"
+        console.print(f"{shown} in one picture: {printable(written)}")
     return problems

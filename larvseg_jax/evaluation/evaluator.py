@@ -55,11 +55,10 @@ class Evaluator:
         scorer: Dense,
         mesh: Mesh,
         keep: Collection[int] = (),
-        similarity: PathSimilarity | None = None,
     ) -> None:
         self.config, self.source, self.label_set, self.keep = config, source, label_set, keep
         self.stored: FeatureRecords | None = None
-        self.similarity = similarity
+        self.similarity: PathSimilarity | None = None
         self.tree: TreeCounts | None = None
         self._vocabulary, self._definitions = vocabulary, definitions
         # Rivals are left to the search, in which OTHER, a column of no class, never wins.

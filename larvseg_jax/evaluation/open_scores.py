@@ -58,16 +58,7 @@ class OpenCounts:
           label: columns that are scored; pixels labelled IGNORE_LABEL do not count.
           similarity: of all columns.
         """
-        return self.add_pairs(*pairs_of(prediction, label, len(similarity)), similarity)
-
-    def add_pairs(
-        self,
-        labels: Int64[np.ndarray, " k"],
-        predictions: Int64[np.ndarray, " k"],
-        pixels: Int64[np.ndarray, " k"],
-        similarity: PathSimilarity,
-    ) -> OpenCounts:
-        """The counts with so many pixels of each pair of columns added; predictions may be rivals."""
+        labels, predictions, pixels = pairs_of(prediction, label, len(similarity))
         alike, n = similarity(labels, predictions), len(self.labelled)
         own = predictions < n
         return OpenCounts(

@@ -46,8 +46,8 @@ class PathSimilarity:
         unknown = [synset for of in synsets for synset in of if synset not in hypernyms]
         if 2 * len(unknown) > sum(map(len, synsets)):
             raise UserError(
-                f"data.noun of --wordnet lacks {len(unknown):,} synsets of the classes, {unknown[0]} first: give "
-                "WordNet 3.0, other versions number theirs otherwise"
+                f"WordNet lacks {len(unknown):,} synsets of the classes, {unknown[0]} first: give those of WordNet "
+                "3.0, other versions number theirs otherwise"
             )
         self._above = [_above(hypernyms, [s for s in of if s in hypernyms]) for of in synsets]
         self.without = sum(not above for above in self._above)

@@ -1,22 +1,18 @@
 """Scores by the hierarchy of the classes: mIoU of coarser classes, credit for near misses, how far mistakes are.
 
-An evaluation adds them up photo by photo (`TreeCounts`), three counts per class and depth; never a classes x classes
-matrix. From such a matrix, which has the pixels labelled t and predicted p at [t, p], for who has one: `cut_scores`,
-`tree_credit`.
+Added up photo by photo, three counts per class and depth; never a classes x classes matrix.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from larvseg_jax.errors import UserError
-from larvseg_jax.evaluation.metrics import CutScores, OpenScores, SegmentationCounts, TreeScores, mean, ratio
-from larvseg_jax.evaluation.open_scores import OpenCounts, pairs_of
+from larvseg_jax.evaluation.metrics import CutScores, SegmentationCounts, TreeScores, mean, ratio
+from larvseg_jax.evaluation.open_scores import pairs_of
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
 from larvseg_jax.vocabulary.levels import ClassTree
 
@@ -95,12 +91,7 @@ class TreeCounts:
 
     def add(self, prediction: Int32[np.ndarray, "h w"], label: Int32[np.ndarray, "h w"]) -> TreeCounts:
         """The counts with one photo added: columns of the tree's classes; pixels labelled IGNORE_LABEL do not count."""
-        return self.add_pairs(*pairs_of(prediction, label, len(self.similarity)))
-
-    def add_pairs(
-        self, labels: Int64[np.ndarray, " k"], predictions: Int64[np.ndarray, " k"], pixels: Int64[np.ndarray, " k"]
-    ) -> TreeCounts:
-        """The counts with so many pixels of each pair of the tree's classes added."""
+        labels, predictions, pixels = pairs_of(prediction, label, len(self.similarity))
         cuts = tuple(cut.add_pairs(labels, predictions, pixels) for cut in self.cuts)
         wrong = labels != predictions
         alike = self.similarity(labels[wrong], predictions[wrong])
@@ -116,64 +107,3 @@ class TreeCounts:
         """The scores; `in_means` as `CutCounts.scores` takes it."""
         steps = self.steps / self.wrong if self.wrong else float("nan")
         return TreeScores(tuple(cut.scores(in_means) for cut in self.cuts), steps)
-
-
-def cut_scores(
-    confusion: Int64[np.ndarray, "n n"], tree: ClassTree, depth: int, leave_out: Sequence[str] = ()
-) -> CutScores:
-    """Scores when every class counts as what is above it at a depth: mistakes within one of these are none.
-
-    Args:
-      confusion: of the tree's classes, in its order.
-      tree: of the classes (levels.py, which says how a class with several ways up is treated).
-      depth: of the cut; a class that is less deep stays as it is.
-      leave_out: names of classes that are in no mean: background, ignored ones.
-
-    Raises:
-      UserError: the matrix is one of other classes.
-    """
-    if len(confusion) != len(tree.names):
-        raise UserError(f"the confusion matrix is of {len(confusion)} classes, the tree of {len(tree.names)}")
-    counts = CutCounts.zeros(tree, depth).add_pairs(*_pairs_in(confusion))
-    return counts.scores([name not in leave_out for name in tree.names])
-
-
-class TreeCredit(NamedTuple):
-    """How near the predictions are.
-
-    Attributes:
-      scores: in which a mistake counts by 1 / (1 + steps) between the two classes (open_scores.py).
-      steps: mean steps from the label to the prediction, over wrong pixels between whose classes there is a path;
-        NaN without any.
-    """
-
-    scores: OpenScores
-    steps: float
-
-
-def tree_credit(
-    confusion: Int64[np.ndarray, "n n"], similarity: PathSimilarity, groups: Sequence[str] = ()
-) -> TreeCredit:
-    """Open mIoU and the mean distance of mistakes, by steps between synsets, whatever the way.
-
-    Args:
-      confusion: of the similarity's columns.
-      similarity: path_similarity.py.
-      groups: "base", "novel", "background", ... of each class (`Vocabulary.groups`).
-
-    Raises:
-      UserError: the matrix is one of other classes.
-    """
-    if len(confusion) != len(similarity):
-        raise UserError(f"the confusion matrix is of {len(confusion)} classes, the similarities of {len(similarity)}")
-    pairs = _pairs_in(confusion)
-    counts = OpenCounts.zeros(len(confusion)).add_pairs(*pairs, similarity)
-    steps = TreeCounts((), similarity).add_pairs(*pairs).scores([True] * len(confusion)).steps
-    return TreeCredit(counts.scores(groups or [""] * len(confusion)), steps)
-
-
-def _pairs_in(
-    confusion: Int64[np.ndarray, "n n"],
-) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
-    labels, predictions = np.nonzero(confusion)
-    return labels, predictions, confusion[labels, predictions]

@@ -244,7 +244,7 @@ class Segmenter:
           photos: a list of pictures that show it, each as for a prediction.
           points: for each photo a list of pixels (x, y) that show it, in the photo as it is shown (turned by EXIF).
           masks: for each photo a picture of class ids or an array, of its size, not zero where the class is. With
-            neither, the photos are taken as tagged: two or more, of which what all share is taken.
+            neither, the photos are taken as tagged: what of them is no background (`teach.lesson.of_tagged`).
 
         Raises:
           UserError: the name is taken, or the photos, points or masks do not fit.

@@ -30,7 +30,7 @@ def taught(
       windows: how photos are resized and cut.
       name: of the class.
       photos: RGB, each shows it.
-      pixels: of each photo those that show it (`request.pixels_shown`); None: what all photos share is taken.
+      pixels: of each photo those that show it (`request.pixels_shown`); None: they are tagged (`of_tagged`).
 
     Raises:
       UserError: the name is taken, or nothing can be learnt from the photos.

@@ -43,8 +43,6 @@ def check_lists(
     for what, all_given in (("lists of points", points), ("masks", masks)):
         if all_given is not None and len(all_given) != len(photos):
             raise UserError(f"there are {len(all_given)} {what} for {len(photos)} photos: give one for each photo")
-    if points is None and masks is None and len(photos) < 2:
-        raise UserError("one tagged photo does not say which of its pixels are meant: give two, or points or a mask")
 
 
 def names_of(photos: Sequence[Any]) -> list[str]:

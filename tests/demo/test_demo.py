@@ -10,7 +10,7 @@ from PIL import Image
 from larvseg_jax import Segmenter, cli
 from larvseg_jax.commands import demo as command
 from larvseg_jax.demo import demo as first_look
-from larvseg_jax.demo.sheet import write_sheet
+from larvseg_jax.demo.sheet import MOST, write_sheet
 from larvseg_jax.predict import files
 from larvseg_jax.predict.predictor import Prediction
 from larvseg_jax.predict.segmentation import Segmentation
@@ -54,6 +54,26 @@ def test_the_sheet_shows_photos_and_below_them_their_classes(tmp_path):
     np.testing.assert_allclose(captions[0, 0], class_colours(["cat"])[0].min(), atol=12)
 
 
+def test_a_sheet_replaces_sheets_alone_and_has_room_for_so_many(tmp_path):
+    photo, target = write_prediction(tmp_path, "a", np.ones((20, 20), int))
+    mine = tmp_path / "sheet.jpg"
+    Image.new("RGB", (3, 3)).save(mine, comment=b"holidays")
+    before = mine.read_bytes()
+    second = tmp_path / "sheet_2.jpg"
+    for _ in range(2):
+        assert write_sheet({photo: target}, mine) == second
+    assert mine.read_bytes() == before
+    (tmp_path / "broken.png").write_bytes(b"?")
+    assert write_sheet({tmp_path / "broken.png": target}, tmp_path / "none.jpg") is None
+    many = {}
+    for number in range(MOST + 2):
+        many[tmp_path / f"{number}.png"] = target
+        (tmp_path / f"{number}.png").write_bytes(photo.read_bytes())
+    write_sheet({tmp_path / "broken.png": target, **many}, tmp_path / "many.jpg")
+    with Image.open(tmp_path / "many.jpg") as page, Image.open(second) as one:
+        assert page.size == (5 * one.width + 4 * 6, MOST // 5 * one.height)
+
+
 def test_it_segments_the_photos_that_come_with_it_and_those_given(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(first_look.MODELS, "animals", write_model(tmp_path / "m.safetensors", NAMES))
     monkeypatch.setattr(first_look, "fetch", lambda: None)
@@ -64,6 +84,8 @@ def test_it_segments_the_photos_that_come_with_it_and_those_given(tmp_path, monk
         Image.new("RGB", (40, 30)).save(f"photos/{name}.jpg")
     cli.run("demo", [])
     assert {path.stem for path in Path("demo").glob("*.json")} == {"a", "b"}
+    cli.run("demo", ["photos", "demo", "--out=again"])  # an earlier sheet is no photo
+    assert {path.stem for path in Path("again").glob("*.json")} == {"a", "b"}
     with Image.open("demo/sheet.jpg") as sheet:
         assert sheet.format == "JPEG"
     Image.new("RGB", (40, 30)).save("mine.png")

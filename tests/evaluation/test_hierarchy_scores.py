@@ -2,17 +2,15 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
-from larvseg_jax import cli, evaluate
-from larvseg_jax.assemble import make_evaluators, make_method
-from larvseg_jax.config import from_config
+from larvseg_jax import evaluate
+from larvseg_jax.assemble import make_evaluators
 from larvseg_jax.devices.mesh import make_mesh
-from larvseg_jax.trained import Trained
 from larvseg_jax.vocabulary.hierarchy import wordnet
 from tests import tiny
+from tests.evaluation.untrained import untrained
 
 NAMES = ("background", "dog", "wolf", "cat", "car")
 
@@ -23,7 +21,7 @@ def run(tmp_path, monkeypatch):
 
 
 def run_of(names, tmp_path, monkeypatch):
-    """A network of no training, on coloured boxes that are called so."""
+    """On coloured boxes that are called so."""
     folder = tiny.write_data(tmp_path)
     (folder / "classes.json").write_text(json.dumps({"names": names, "ignore": 255, "background": 0}))
     config = tiny.get_config()
@@ -31,12 +29,7 @@ def run_of(names, tmp_path, monkeypatch):
     config.vocabulary.update(classes=names, base=names[1:4], novel=names[4:])
     config.streams.masks.classes = names[:4]
     del config.streams["tags"]
-    found = from_config(config)
-    method = make_method(found, make_mesh(8, 1))
-    params, memory = method.init(jax.random.key(0))
-    trained = Trained(method, params, memory, found.vocabulary, config.to_dict(), tmp_path, 7, {})
-    monkeypatch.setattr(evaluate, "load_trained", lambda *_, **__: trained)
-    return trained
+    return untrained(config, tmp_path, monkeypatch)
 
 
 def test_coarser_classes_are_those_of_the_label_maps(run, tmp_path, capsys):
@@ -69,10 +62,3 @@ def test_an_evaluation_without_synsets_is_said(tmp_path, monkeypatch, capsys):
     run_of(("background", "xqa", "xqb", "xqc", "xqd"), tmp_path, monkeypatch)
     assert evaluate.evaluate_checkpoint(tmp_path, hierarchy=True)["val"].tree is None
     assert "val: no class has a synset of WordNet, so there are no scores by the hierarchy" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("other", ["--wordnet=.", "--vocabulary_curve=curve.json"])
-def test_options_that_exclude_each_other(other, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        cli.run("evaluate", ["--run=runs/x", "--hierarchy", other])
-    assert f"--hierarchy with {other.partition('=')[0]}: leave one out" in capsys.readouterr().err

@@ -1,33 +1,24 @@
-"""Open mIoU by hand and pixel by pixel, and evaluations with the files of WordNet."""
+"""Open mIoU by hand and pixel by pixel, and evaluations that ask for it."""
 
+import copy
 import json
-import re
-from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
 
 from larvseg_jax import cli, evaluate
-from larvseg_jax.assemble import make_evaluators, make_method
+from larvseg_jax.assemble import make_evaluators
 from larvseg_jax.commands import evaluate as command
-from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.evaluation.metrics import SegmentationCounts
 from larvseg_jax.evaluation.open_scores import OpenCounts
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
-from larvseg_jax.trained import Trained
-from larvseg_jax.vocabulary import Vocabulary
+from larvseg_jax.vocabulary import Vocabulary, hierarchy
 from larvseg_jax.vocabulary.catalogue import Catalogue, ClassListsConfig
 from larvseg_jax.vocabulary.class_lists import class_list
 from tests import tiny
-from tests.evaluation.wordnet_files import ANIMAL, BICYCLE, CAR, CAT, DOG, ENTITY, KINDS, WOLF, write_wordnet
-
-
-@pytest.fixture
-def wordnet(tmp_path):
-    return write_wordnet(tmp_path / "wordnet")
-
+from tests.evaluation.untrained import untrained
+from tests.evaluation.wordnet_files import ANIMAL, BICYCLE, CAR, CAT, DOG, ENTITY, KINDS, WOLF
 
 GROUPS = ("base", "novel", "base", "background")
 
@@ -139,25 +130,21 @@ def described(tmp_path):
 
 @pytest.fixture
 def run(described, tmp_path, monkeypatch):
-    """A network of no training."""
-    found = from_config(described)
-    method = make_method(found, make_mesh(8, 1))
-    params, memory = method.init(jax.random.key(0))
-    trained = Trained(method, params, memory, found.vocabulary, described.to_dict(), tmp_path, 7, {})
-    monkeypatch.setattr(evaluate, "load_trained", lambda *_, **__: trained)
-    return trained
+    return untrained(described, tmp_path, monkeypatch)
 
 
 @pytest.fixture
-def flat(tmp_path):
-    """All synsets one below entity: any two that differ are two steps apart, so 1/3."""
-    synsets = (synset for key in LISTS for synset in class_list(key).ids)
-    return write_wordnet(tmp_path / "flat", {ENTITY: (), **dict.fromkeys(synsets, (ENTITY,))})
+def flat(monkeypatch):
+    """A WordNet with all synsets one below entity: any two that differ are two steps apart, so 1/3."""
+    synsets = [synset for key in LISTS for synset in class_list(key).ids]
+    nouns = copy.copy(hierarchy.wordnet())
+    nouns.hypernyms = {ENTITY: (), **dict.fromkeys(synsets, (ENTITY,))}
+    monkeypatch.setattr(evaluate, "wordnet", lambda: nouns)
 
 
 @pytest.mark.slow
 def test_an_evaluation_with_wordnet(run, flat, tmp_path, capsys):
-    summary = evaluate.evaluate_checkpoint(tmp_path, wordnet=flat)["val"]
+    summary = evaluate.evaluate_checkpoint(tmp_path, hierarchy=True)["val"]
     said = capsys.readouterr().out
     assert "open_mIoU" in said
     assert "Open IoU %" in said
@@ -186,7 +173,7 @@ def test_an_evaluation_with_wordnet(run, flat, tmp_path, capsys):
 def test_a_curve_with_wordnet(run, flat, tmp_path):
     """Its last point lets compete what the evaluation does, but does not look at pixels of OTHER."""
     out = tmp_path / "curve.json"
-    points = evaluate.evaluate_curve(tmp_path, out, sizes=(60, 124), wordnet=flat)
+    points = evaluate.evaluate_curve(tmp_path, out, sizes=(60, 124), hierarchy=True)
     plain = evaluate.evaluate_curve(tmp_path, tmp_path / "plain.json", sizes=(60, 124))
     for point, without in zip(points, plain, strict=True):
         summary = point.summary
@@ -201,33 +188,13 @@ def test_a_curve_with_wordnet(run, flat, tmp_path):
     assert "open_mIoU" not in json.loads((tmp_path / "plain.json").read_text())["points"][0]
 
 
-def test_what_is_left_out_is_said(described, wordnet, tmp_path, capsys, monkeypatch):
-    made = []
-    trained = SimpleNamespace(step=7, method=None, experiment=lambda *_: from_config(described))
-    monkeypatch.setattr(evaluate, "load_trained", lambda *_, **__: trained)
-    monkeypatch.setattr(evaluate.assemble, "make_evaluators", lambda *given: made.append(given[-1]) or {})
-    evaluate.evaluate_checkpoint(tmp_path)
-    assert "Open mIoU is left out: give the folder of WordNet 3.0" in capsys.readouterr().out
-    evaluate.evaluate_checkpoint(tmp_path, wordnet=wordnet)
-    assert "Open mIoU" not in capsys.readouterr().out
-    described.evals.val.update(class_list="", rivals="")
-    evaluate.evaluate_checkpoint(tmp_path)
-    assert "Open mIoU" not in capsys.readouterr().out
-    evaluate.evaluate_checkpoint(tmp_path, wordnet=wordnet)
-    assert "val: no class has a synset of WordNet, so there is no Open mIoU" in capsys.readouterr().out
-    assert made == [None, KINDS, None, None]
-
-
-def test_the_command_passes_the_folder_on(tmp_path, monkeypatch, capsys):
+def test_the_command_passes_on_what_is_asked_for(tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(command, "check_model", lambda *_: None)
-    monkeypatch.setattr(evaluate, "evaluate_checkpoint", lambda *arguments: given.append(arguments[4]))
-    monkeypatch.setattr(evaluate, "evaluate_curve", lambda *_, wordnet, pretrained: given.append(wordnet))
-    line = [f"--run={tmp_path}", f"--wordnet={tmp_path}"]
+    monkeypatch.setattr(evaluate, "evaluate_checkpoint", lambda *_, hierarchy: given.append(hierarchy))
+    monkeypatch.setattr(evaluate, "evaluate_curve", lambda *_, hierarchy, pretrained: given.append(hierarchy))
+    line = [f"--run={tmp_path}", "--hierarchy"]
     cli.run("evaluate", line)
     cli.run("evaluate", [*line, f"--vocabulary_curve={tmp_path / 'curve.json'}"])
     cli.run("evaluate", line[:1])
-    assert given == [tmp_path, tmp_path, None]
-    with pytest.raises(SystemExit, match="2"):
-        cli.run("evaluate", [line[0], f"--wordnet={tmp_path / 'nowhere'}"])
-    assert re.search("--wordnet=.*nowhere does not exist", capsys.readouterr().err)
+    assert given == [True, True, False]

@@ -1,26 +1,11 @@
-"""Hypernyms as WordNet's files have them, and path similarities of well-known synsets."""
+"""Path similarities of well-known synsets."""
 
 import numpy as np
 import pytest
 
-from data_pipelines.wordnet import hypernyms
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
-from tests.evaluation.wordnet_files import ANIMAL, BICYCLE, CANINE, CAR, CAT, DOG, ENTITY, KINDS, WOLF, write_wordnet
-
-
-def test_hypernyms_are_read_and_nothing_else(tmp_path):
-    assert hypernyms(write_wordnet(tmp_path / "wordnet", instances=(BICYCLE,))) == KINDS
-
-
-def test_a_file_that_is_no_wordnet_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match=r"data.noun cannot be read .*--wordnet"):
-        hypernyms(tmp_path)
-    short, huge = (f"02084071 05 n 01 dog 0 {count} @ 02083346 n 0000 | a dog\n" for count in (3, 10**12))
-    for line in (short, huge, "dog\n", "x 05 n 01 dog 0 000 | what\n"):
-        (tmp_path / "data.noun").write_text(line)
-        with pytest.raises(UserError, match="data.noun:1 is no line of WordNet's"):
-            hypernyms(tmp_path)
+from tests.evaluation.wordnet_files import ANIMAL, BICYCLE, CANINE, CAR, CAT, DOG, ENTITY, KINDS, WOLF
 
 
 @pytest.mark.parametrize(
@@ -49,5 +34,5 @@ def test_what_has_nothing_in_common_has_no_similarity():
 
 def test_another_version_of_wordnet_is_a_user_error():
     PathSimilarity(KINDS, [(DOG,), ("n03343560",)])  # half of them: mistakes in a class list
-    with pytest.raises(UserError, match=r"lacks 2 synsets of the classes, n03343560 first: give WordNet 3.0"):
+    with pytest.raises(UserError, match=r"lacks 2 synsets of the classes, n03343560 first: give those of WordNet 3.0"):
         PathSimilarity(KINDS, [(DOG,), ("n03343560",), ("n00000001",)])

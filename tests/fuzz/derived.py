@@ -12,7 +12,7 @@ import numpy as np
 
 from data_pipelines.caption_tags import write_tags
 from data_pipelines.feature_files import DESCRIPTION, FeatureFacts, FeatureRecords, id_array, read_facts, write_shard
-from data_pipelines.wordnet import WordNet, hypernyms
+from data_pipelines.wordnet import WordNet, synsets
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
 from tests.fuzz import mutations
 from tests.fuzz.reader import Reader
@@ -89,7 +89,8 @@ def wordnet_reader() -> Reader:
         nouns = WordNet(files)
         for word in ("dogs", "men", "x"):
             nouns.thing(word)
-        PathSimilarity(hypernyms(files), [("n00001000",), ("n00001100",)])(np.array([0]), np.array([1]))
+        kinds = {synset.id: synset.hypernyms for synset in synsets(files)}
+        PathSimilarity(kinds, [("n00001000",), ("n00001100",)])(np.array([0]), np.array([1]))
 
     return Reader("wordnet", [json.dumps(_NOUNS).encode()], mutate, read, 2)
 

@@ -11,9 +11,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from larvseg_jax import cli
 from larvseg_jax.errors import UserError
 from larvseg_jax.shipped import backbone
-from larvseg_jax.shipped.shipped import MODELS, PHOTOS, located
+from larvseg_jax.shipped.shipped import MODELS, PHOTOS, located, path_of
 from larvseg_jax.weights.safetensors_file import load_safetensors
 
 WIDTH, PATCHES = 4, backbone._PATCHES
@@ -115,10 +116,16 @@ def test_without_a_network_or_the_library_it_is_said(packages, monkeypatch):
         backbone.fetch()
 
 
+def test_its_vocabulary_is_there_without_its_weights(packages, capsys):
+    cli.run("vocab", ["search", "sheep", "--model=animals"])
+    assert "sheep" in capsys.readouterr().out
+
+
 def test_a_path_goes_before_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = tmp_path / "w.npz"
     assert located("animals", given) == (MODELS["animals"], given)
+    assert path_of("animals") == MODELS["animals"]
     assert located("runs/animals", None) == (tmp_path.joinpath("runs/animals").relative_to(tmp_path), None)
     (tmp_path / "animals").mkdir()
     assert located("animals", None) == (tmp_path.joinpath("animals").relative_to(tmp_path), None)

@@ -251,7 +251,7 @@ def test_what_is_missing_or_too_much_is_one_line(made, head, tmp_path, capsys):
         f"{head} holds only what was learnt on AugReg file pretrained.npz: give that file by --pretrained"
     )
     assert refused(capsys, "evaluate", f"--run={head}", "--pretrained=none.npz") == (
-        "--pretrained=none.npz does not exist: give the weights that --run was learnt on"
+        "--pretrained=none.npz does not exist: give the weights that the model was learnt on"
     )
     with pytest.raises(
         UserError, match=r"there is no file none.npz: .* was learnt on AugReg file pretrained.npz; give"
