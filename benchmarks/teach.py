@@ -90,9 +90,12 @@ def one_of(mask: Bool[np.ndarray, "H W"], rng: np.random.Generator) -> Bool[np.n
     return found
 
 
-def score(shown: list[Shown], vectors: Float32[np.ndarray, "n d"]) -> Float64[np.ndarray, " n"]:
-    """IoU of every class, NaN if it is nowhere; the highest of the standardised products, upsampled, wins a pixel."""
-    counts = SegmentationCounts.zeros(len(vectors))
+def score(shown: list[Shown], vectors: Float32[np.ndarray, "n d"], labelled: int) -> Float64[np.ndarray, " labelled"]:
+    """IoU of every class, NaN if it is nowhere; the highest of the standardised products, upsampled, wins a pixel.
+
+    Classes that are `labelled` and have no vector, the last ones, do not compete.
+    """
+    counts = SegmentationCounts.zeros(labelled)
     for photo in shown:
         scores = photo.patches.features @ vectors.T
         scores = (scores - scores.mean(-1, keepdims=True)) / scores.std(-1, keepdims=True)
@@ -130,7 +133,7 @@ def measure(
         example = val.source[number]
         shown.append(Shown(read(example["image"]), columns[example["label"]]))
     base = np.isin(kept, run.vocabulary.base)
-    found = {("", 0): [(float("nan"), float(np.nanmean(score(shown, learnt)[base])))]}
+    found = {("", 0): [(float("nan"), float(np.nanmean(score(shown, learnt, len(place))[: len(kept)][base])))]}
     for draw in track(range(setting.draws), setting.draws, "draws"):
         of_class = []
         for name in classes:
@@ -146,7 +149,7 @@ def measure(
                 new = [
                     taught_vector(trained, kind, seen[:number], masks[:number], rng) for seen, masks, rng in of_class
                 ]
-                iou = score(shown, np.concatenate([learnt, new]))
+                iou = score(shown, np.concatenate([learnt, new]), len(place))
                 of_both = float(np.nanmean(iou[len(kept) :])), float(np.nanmean(iou[: len(kept)][base]))
                 found.setdefault((kind, number), []).append(of_both)
     return found

@@ -29,11 +29,20 @@ def test_scores_against_loops_over_pixels():
                 at = sum(ROWS[y, p] * ROWS[x, q] * scores[p, q] for p in range(2) for q in range(2))
                 if photo.label[y, x] >= 0:
                     pixels.append((photo.label[y, x], int(np.argmax(at))))
-    found = score(photos, vectors)
+    found = score(photos, vectors, 5)
+    assert np.isnan(found[4])
     for name in range(4):
         either = sum(name in pair for pair in pixels)
         expected = sum(t == p == name for t, p in pixels) / either if either else np.nan
         assert found[name] == pytest.approx(expected, nan_ok=True)
+
+
+def test_classes_without_a_vector_do_not_compete():
+    features = np.eye(2, dtype=np.float32)[None]  # one patch of each of two directions
+    photo = Shown(
+        PhotoPatches(features, np.ones((1, 1), np.float32), np.eye(2, dtype=np.float32)), np.array([[0, 2]], np.int32)
+    )
+    assert score([photo], np.eye(2, dtype=np.float32), 3).tolist() == [1.0, 0.0, 0.0]
 
 
 def test_lessons_show_the_class_and_differ_by_draw():

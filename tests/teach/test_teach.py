@@ -17,7 +17,7 @@ from larvseg_jax.methods.larvseg.taught import with_row, without_row
 from larvseg_jax.teach.join import with_class, with_name, without_class
 from larvseg_jax.teach.lesson import class_vectors, of_tagged
 from larvseg_jax.teach.patches import PatchReader, PhotoPatches
-from larvseg_jax.teach.request import at_points, read_mask
+from larvseg_jax.teach.request import at_points, names_of, pixels_shown, read_mask
 from larvseg_jax.teach.vectors import of_pixels, of_tags, of_things
 from larvseg_jax.trained import load_trained
 from tests.predict.models import write_model
@@ -329,3 +329,13 @@ def test_whose_model_has_a_background_is_taught_by_it(tmp_path, rng):
     np.testing.assert_allclose(of_tagged(trained, [photo]), expected / np.linalg.norm(expected), atol=1e-5)
     with pytest.raises(UserError, match="give two, or points or a mask"):  # all of it is ground
         of_tagged(trained, [photo_of(np.tile(learnt[1], (8, 8, 1)))])
+
+
+def test_photos_may_have_different_sizes():
+    photos = [np.zeros((4, 6, 3), np.uint8), np.zeros((5, 3, 3), np.uint8)]
+    masks = [np.ones((4, 6)), np.ones((5, 3))]
+    sizes = [photo.shape[:2] for photo in photos]
+    names = names_of(photos)
+    assert [found.shape for found in pixels_shown(names, sizes, masks=masks)] == [(4, 6), (5, 3)]
+    points = [[(5, 3)], [(2, 4)]]  # each is in its own photo alone
+    assert [np.argwhere(found).tolist() for found in pixels_shown(names, sizes, points)] == [[[3, 5]], [[4, 2]]]
