@@ -163,9 +163,9 @@ def changed_zip(members: Callable[[Random, str, bytes], bytes]) -> Mutation:
                 content[place] = (name, members(rng, name, member))
         stream = io.BytesIO()
         packed = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA))
-        with zipfile.ZipFile(stream, "w", packed) as archive:
-            for name, member in content:
-                archive.writestr(name, member)
+        with zipfile.ZipFile(stream, "w") as archive:
+            for name, member in content:  # as of 1980: the same bytes at any time
+                archive.writestr(zipfile.ZipInfo(name), member, packed)
         return changed_bytes(rng, stream.getvalue()) if rng.random() < 0.1 else stream.getvalue()
 
     return mutate
