@@ -91,9 +91,11 @@ def test_it_segments_the_photos_that_come_with_it_and_those_given(tmp_path, monk
     Image.new("RGB", (40, 30)).save("mine.png")
     Path("broken.jpg").write_bytes(b"?")
     with pytest.raises(SystemExit) as stopped:
-        cli.run("demo", ["mine.png", "broken.jpg", "--out=mine"])
+        cli.run("demo", ["mine.png", "broken.jpg", "absent.jpg", "--out=mine"])
     assert stopped.value.code == 2
-    assert "broken.jpg" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "broken.jpg" in said
+    assert "absent.jpg" in said
     assert sorted(path.name for path in Path("mine").glob("*")) == [
         "mine.json",
         "mine.png",

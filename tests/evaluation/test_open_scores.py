@@ -9,6 +9,7 @@ import pytest
 from larvseg_jax import cli, evaluate
 from larvseg_jax.assemble import make_evaluators
 from larvseg_jax.commands import evaluate as command
+from larvseg_jax.config import Experiment, from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.evaluation.metrics import SegmentationCounts
 from larvseg_jax.evaluation.open_scores import OpenCounts
@@ -186,6 +187,16 @@ def test_a_curve_with_wordnet(run, flat, tmp_path):
     written = json.loads(out.read_text())["points"]
     assert [p["open_mIoU"] for p in written] == [p.summary.open.mean_iou for p in points]
     assert "open_mIoU" not in json.loads((tmp_path / "plain.json").read_text())["points"][0]
+
+
+def test_synsets_of_a_class_list_go_before_those_guessed_from_names(described, monkeypatch):
+    """A crane that is a bird in the list of an evaluation, which its name does not say."""
+    run, bird, machine = from_config(described), ("n02012849",), ("n03126707",)
+    names = ("crane", "dog")
+    monkeypatch.setattr(Experiment, "vocabulary", Vocabulary(names))
+    for listed, crane in ({"crane": bird}, bird), ({}, machine):
+        monkeypatch.setattr(Catalogue, "synsets", lambda *_, listed=listed: listed)
+        assert evaluate._synsets(run, "val", names, ()) == [crane, (DOG,)]
 
 
 def test_the_command_passes_on_what_is_asked_for(tmp_path, monkeypatch):
