@@ -93,9 +93,10 @@ $(RUN): requirements.txt constraints.txt
 	$(call environment,requirements.txt)
 
 $(DEV): requirements-dev.txt requirements.txt constraints.txt
-	$(call environment,requirements-dev.txt)
+	$(call environment,requirements-dev.txt,jax2onnx==0.17.1)
 
-# Makes $(VENV) if it is missing or another Python's, and installs the pinned packages of the file $(1).
+# Makes $(VENV) if it is missing or another Python's, and installs the pinned packages of the file $(1), and $(2) without
+# what it asks for: jax2onnx wants an older Orbax, which writing needs none of (docs/exports.md).
 define environment
 	@[ -n "$(VERSION)" ] || { echo "error: '$(PYTHON)' does not run: install Python 3.11 or newer," \
 		"or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
@@ -107,5 +108,6 @@ define environment
 	@$(BIN)/python -c 'import pip, sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null \
 		|| $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --use-pep517 -r $(1)
+	@[ -z "$(2)" ] || $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --no-deps $(2)
 	@touch $@
 endef

@@ -6,9 +6,13 @@ from pathlib import Path
 
 # JAX reads these once, when it is imported.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Without optimisation, because compiling is most of what the tests do.
+# Compiled in a third of the time, because compiling is most of what the tests do (tests/child.py has the same).
 os.environ["XLA_FLAGS"] = " ".join(
-    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"]
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+    ]
 )
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
@@ -33,8 +37,11 @@ def pytest_configure(config):
 
     cache = getattr(config, "cache", None)
     if cache is not None:
-        jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("xla")))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        # In the environment, so that programs which tests start read and write the same ones.
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache.mkdir("xla"))
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+        jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 @pytest.fixture(scope="session", autouse=True)

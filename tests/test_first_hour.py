@@ -39,6 +39,8 @@ SHORT = [
 BEHIND = {  # beginning of a command -> what is added to it
     "python train.py --config=configs/quickstart.py": SHORT,
     "python -m larvseg_jax.doctor --config=configs/quickstart.py": [*SHORT, "--seconds=0"],
+    "larvseg export --run=runs/x --out=model.stablehlo": ["--size=48x64"],
+    "larvseg export --run=runs/x --out=model.onnx": ["--size=48x64"],
     "python -m larvseg_jax.import_original": ["--heads=2"],  # of the file in tests/data
 }
 NOT_RUN = {  # beginning of a command -> why not
@@ -197,6 +199,16 @@ def test_the_page_on_teaching(here, capsys):
     assert json.loads(Path("predictions/photo.json").read_text())["names"] == ["my mug", "spoon", "dog"]
 
 
+def test_the_page_on_exports(here, capsys):
+    printed = run_page("exports.md", capsys)
+    assert {path.name for path in Path("my-model").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert "license: apache-2.0" in Path("my-model/README.md").read_text()
+    assert "prediction" in printed["larvseg predict photo.jpg --model=my-model/model.safetensors"]
+    assert json.loads(Path("model.json").read_text())["classes"] == ["cat", "dog", "sofa"]
+    assert Path("model.stablehlo").is_file()
+    assert Path("model.onnx").is_file()
+
+
 def test_the_page_on_reliability(place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as left:
@@ -208,7 +220,7 @@ def test_the_page_on_reliability(place, tmp_path, monkeypatch, capsys):
 
 
 def test_every_command_is_run_or_there_is_a_reason_why_not():
-    tested = ("README.md", "predict.md", "weights.md", "vocabulary.md", "reliability.md", "teach.md")
+    tested = ("README.md", "predict.md", "weights.md", "vocabulary.md", "reliability.md", "teach.md", "exports.md")
     run_there = {line.text for line in LINES if line.page in tested}
     assert [line for line in LINES if not reason_not_to_run(line) and line.text not in run_there] == []
     assert [begin for begin in NOT_RUN if not any(line.text.startswith(begin) for line in LINES)] == []

@@ -5,6 +5,9 @@ Letters: b pictures, n tokens, k heads, e features of a head.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Literal
 
 import jax
@@ -26,10 +29,25 @@ def cpu_attention(devices: int) -> CpuAttention:
     return "head_by_head" if devices == 1 else "all_heads"
 
 
+_same_on_all = contextvars.ContextVar("same_on_all", default=False)
+
+
+@contextlib.contextmanager
+def same_on_all_devices() -> Iterator[None]:
+    """What is traced meanwhile computes attention as GPU and TPU do: a program for any device, without branches."""
+    token = _same_on_all.set(True)
+    try:
+        yield
+    finally:
+        _same_on_all.reset(token)
+
+
 def dot_product_attention(
     query: Float[Array, "b n k e"], key: Float[Array, "b n k e"], value: Float[Array, "b n k e"], on_cpu: CpuAttention
 ) -> Float[Array, "b n k e"]:
     """softmax(q k^T / sqrt(e)) v per head, in the dtype of the value; `on_cpu` as `cpu_attention` says."""
+    if _same_on_all.get():
+        return attention_of_jax(query, key, value)
     cpu = attention_head_by_head if on_cpu == "head_by_head" else attention_of_all_heads
     return lax.platform_dependent(query, key, value, cpu=cpu, default=attention_of_jax)
 

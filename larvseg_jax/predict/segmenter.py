@@ -35,6 +35,7 @@ from larvseg_jax.shipped.shipped import located
 from larvseg_jax.teach.join import with_name, without_class
 from larvseg_jax.teach.lesson import taught
 from larvseg_jax.teach.request import Points, check_lists, names_of, pixels_shown
+from larvseg_jax.trained import Trained
 from larvseg_jax.vocabulary import Vocabulary
 from larvseg_jax.weights.places import check_model
 from larvseg_jax.weights.safetensors_file import SUFFIX
@@ -165,6 +166,11 @@ class Segmenter:
         predictor.windows = dataclasses.replace(windows, window=0) if whole else windows
         return cls(predictor)
 
+    @property
+    def trained(self) -> Trained:
+        """Network, weights and vocabulary."""
+        return self._predictor.trained
+
     @overload
     def __call__(
         self,
@@ -216,7 +222,7 @@ class Segmenter:
         Raises:
           UserError: a picture cannot be read, a class is unknown, the memory does not suffice.
         """
-        trained = self._predictor.trained
+        trained = self.trained
         texts = [classes] if isinstance(classes, str) else classes
         without = [exclude] if isinstance(exclude, str) else exclude
         names = choose_classes(texts, trained.vocabulary, without, trained.class_lists)
@@ -267,7 +273,7 @@ class Segmenter:
         file = Path(path).expanduser()
         if file.suffix != SUFFIX:
             raise UserError(f"{file} cannot be written: give a name that ends in {SUFFIX}")
-        write_model(self._predictor.trained, file)
+        write_model(self.trained, file)
 
     def _one(
         self,

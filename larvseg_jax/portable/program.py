@@ -1,0 +1,79 @@
+"""From the pixels of a photo of one size to its label map, as one function of JAX (docs/exports.md).
+
+What `predict` does, with the photo's size fixed and all classes at every pixel at once: normalise, cut into windows,
+score the patches, stitch the scores (evaluation/sliding_window.py), take the best class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int32, UInt8
+
+from data_pipelines.transforms import MEAN, STD
+from larvseg_jax.config import network_sections
+from larvseg_jax.errors import UserError
+from larvseg_jax.evaluation.sliding_window import window_starts
+from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.trained import Trained
+
+LARGEST = 1 << 29
+"""Scores of all classes at all pixels, 2 GiB."""
+
+Program = Callable[[UInt8[Array, "H W 3"]], Int32[Array, "H W"]]
+
+
+def photo_program(trained: Trained, classes: Sequence[str], size: tuple[int, int]) -> Program:
+    """The function from a photo of one size to the index of the best class at each pixel.
+
+    Windows are those of the model's evaluation, but the photo is not resized: its size is that which the network sees.
+
+    Args:
+      trained: the model, whose weights become constants of the function.
+      classes: names of those that compete, in the order of the indices.
+      size: height and width.
+
+    Raises:
+      UserError: the scores of all classes at all pixels are too many.
+    """
+    if size[0] * size[1] * len(classes) > LARGEST:
+        raise UserError(
+            f"{len(classes)} classes at {size[0]} x {size[1]} pixels are more than {LARGEST:,} scores, which are all "
+            "held at once: choose fewer classes or a smaller size"
+        )
+    windows = dataclasses.replace(trained.windows, scale=(max(size), min(size)))
+    patch = network_sections(trained.settings)[1].patch_size
+    sides = windows.sides(size, patch)
+    strides = (windows.stride, windows.stride) if windows.window else sides
+    starts = [window_starts(*axis) for axis in zip(size, sides, strides, strict=True)]
+    grid = tuple(-(-side // patch) for side in sides)
+    stitching = windows.stitching(grid, size, size, patch)
+    scorer = trained.method.scorer(trained.vocabulary.label_set(tuple(classes)))
+
+    def label_map(photo: UInt8[Array, "H W 3"]) -> Int32[Array, "H W"]:
+        mean, std = (values.astype(np.float32)[None, None] for values in (MEAN, STD))
+        pixels = (photo.astype(jnp.float32) - mean) / std
+        short = [max(side - length, 0) for side, length in zip(sides, size, strict=True)]
+        pixels = jnp.pad(pixels, [(0, short[0]), (0, short[1]), (0, 0)])
+        cut = jnp.stack([pixels[y : y + sides[0], x : x + sides[1]] for y in starts[0] for x in starts[1]])
+        scores = scorer.scores(trained.params, trained.memory, cut)
+        maps = exact_einsum("yp,pqn,xq->yxn", stitching.rows, _mosaic(scores, stitching.window_rows), stitching.columns)
+        return jnp.argmax(maps, axis=-1).astype(jnp.int32)
+
+    return label_map
+
+
+def _mosaic(scores: Float[Array, "w h v n"], window_rows: int) -> Float[Array, "p q n"]:
+    """`sliding_window.mosaic`, of arrays on the device."""
+    count, h, w, n = scores.shape
+    grid = scores.reshape(window_rows, count // window_rows, h, w, n)
+    return grid.transpose(0, 2, 1, 3, 4).reshape(window_rows * h, -1, n)
+
+
+def example_photo(size: tuple[int, int]) -> jax.ShapeDtypeStruct:
+    """What the function takes."""
+    return jax.ShapeDtypeStruct((*size, 3), np.uint8)
