@@ -17,7 +17,12 @@ CODE = [
 ]
 TEXTS = [
     *CODE,
-    *(p for f in (*FOLDERS, "docs") for s in ("*.md", "*.j2", "*.ipynb") for p in sorted((REPOSITORY / f).rglob(s))),
+    *(
+        p
+        for f in (*FOLDERS, "docs", "colabs")
+        for s in ("*.md", "*.j2", "*.ipynb")
+        for p in sorted((REPOSITORY / f).rglob(s))
+    ),
     *(p for s in ("*.md", "*.txt", "*.toml", "Makefile", ".ci/run") for p in sorted(REPOSITORY.glob(s))),
 ]
 MAX_LINES_OF_FILE = 350
