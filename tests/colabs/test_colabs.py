@@ -18,6 +18,7 @@ from PIL import Image
 
 from data_pipelines.scenes import BASE, CLASSES, NOVEL
 from larvseg_jax.shipped.shipped import PHOTOS
+from tests.child import QUICKLY
 from tests.predict.models import write_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -85,7 +86,7 @@ class Executed:
         own = dict(
             PYTHONPATH=str(REPOSITORY),
             PATH=f"{folder}{os.pathsep}{os.environ['PATH']}",
-            XLA_FLAGS="--xla_backend_optimization_level=0",
+            XLA_FLAGS=QUICKLY,
             JAX_COMPILATION_CACHE_DIR=jax.config.jax_compilation_cache_dir or "",
             JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.3",
             IPYTHONDIR=str(folder / "ipython"),

@@ -66,7 +66,7 @@ SIZES_ONLY = ("bank=", "topk=", "share=", "duplicates=", "imagenet_s", "grounds=
 # Their steps are those of c171, c171_wa150, c171_wa150_i124 and voc_animals with other numbers of classes.
 OTHER_SIZES = ("a150", "a847", "c171_wa847", "c171_wa847_i585", "clothing")
 # Two options at once that others have alone.
-COMBINED = ("ca=ade", "ca=off,sample=100")
+COMBINED = ("ca=ade", "ca=imagenet", "ca=off,sample=100")
 
 
 def programs():

@@ -170,7 +170,7 @@ def test_strangers_are_not_heard(first, ends):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dead", [0, 1])
+@pytest.mark.parametrize("dead", [0])  # at which JAX's own service ends too; of 1 the watches above hear
 def test_a_killed_process_ends_the_other_in_the_middle_of_a_training(tmp_path, dead):
     workdir, data = tmp_path / "run", tiny.write_data(tmp_path / "data").parent
     endless = f"--config.data_root={data}", "--config.total_steps=100000", "--config.evals.val.every=100000"

@@ -14,7 +14,6 @@ from tests.drill.supervised import Run
 STEPS = 60
 SLICE = [
     "kill -9 while a checkpoint is written",
-    "newest checkpoint damaged",
     "clock jumps",
 ]
 
