@@ -170,8 +170,8 @@ def test_strangers_are_not_heard(first, ends):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dead", [0])  # at which JAX's own service ends too; of 1 the watches above hear
-def test_a_killed_process_ends_the_other_in_the_middle_of_a_training(tmp_path, dead):
+def test_a_killed_process_ends_the_other_in_the_middle_of_a_training(tmp_path):
+    dead = 0  # at whose death JAX's own service ends, too; of the other's the watches above hear
     workdir, data = tmp_path / "run", tiny.write_data(tmp_path / "data").parent
     endless = f"--config.data_root={data}", "--config.total_steps=100000", "--config.evals.val.every=100000"
     processes = start(workdir, *endless, devices=(1, 1))
