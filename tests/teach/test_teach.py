@@ -107,6 +107,19 @@ def test_pixels_weigh_patches_by_bilinear_upsampling(rng):
     np.testing.assert_allclose(photo.mean(pixels), upsampled[pixels > 0].mean(0), rtol=1e-5)
 
 
+def test_the_vector_of_pixels_is_less_what_all_pixels_share(rng):
+    """Two photos of which each pixel is a patch: the mean of their means, less three quarters of that of everything."""
+    photos = [photo_of(rng.normal(size=(4, 4, D))) for _ in range(2)]
+    masks = [rng.random((4, 4)) < share for share in (0.3, 0.8)]
+    chosen, all_of = ([], [])
+    for photo, mask in zip(photos, masks, strict=True):
+        features = [photo.features[y, x] for y in range(4) for x in range(4)]
+        chosen.append(sum(f for f, m in zip(features, mask.flat, strict=True) if m) / mask.sum())
+        all_of.append(sum(features) / 16)
+    expected = (chosen[0] + chosen[1]) / 2 - 0.75 * (all_of[0] + all_of[1]) / 2
+    np.testing.assert_allclose(of_pixels(photos, masks), expected / np.linalg.norm(expected), atol=1e-5)
+
+
 def test_tags_alone_find_what_the_photos_share(rng):
     thing = 2 * np.eye(D)[0]
     boxes = [np.s_[1:4, 1:4], np.s_[4:8, 2:7], np.s_[0:3, 5:8], np.s_[5:8, 0:4]]
@@ -308,7 +321,7 @@ def test_tagged_photos_teach_what_is_not_their_background(trained, rng):
     things = [photo.features @ ground < photo.features @ new for photo in photos]
     vector = of_things(photos, things)
     means = [photo.features[mask].mean(0) for photo, mask in zip(photos, things, strict=True)]
-    expected = np.mean(means, 0) - 0.5 * np.mean([photo.features.mean((0, 1)) for photo in photos], 0)
+    expected = np.mean(means, 0) - 0.75 * np.mean([photo.features.mean((0, 1)) for photo in photos], 0)
     np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-5)
     nothing = [np.zeros((8, 8), bool)] * 2
     assert of_things(photos, nothing) is None
@@ -325,7 +338,7 @@ def test_whose_model_has_a_background_is_taught_by_it(tmp_path, rng):
     features = np.tile(learnt[1], (8, 8, 1))
     features[2:5, 2:6] = thing / np.linalg.norm(thing)
     photo = photo_of(features)
-    expected = features[2, 2] - 0.5 * features.mean((0, 1))
+    expected = features[2, 2] - 0.75 * features.mean((0, 1))
     np.testing.assert_allclose(of_tagged(trained, [photo]), expected / np.linalg.norm(expected), atol=1e-5)
     with pytest.raises(UserError, match="give two, or points or a mask"):  # all of it is ground
         of_tagged(trained, [photo_of(np.tile(learnt[1], (8, 8, 1)))])
