@@ -2,8 +2,8 @@
 
 All unit features share some of their direction, whatever they show, and the vectors of classes that were learnt do not.
 So three quarters of the mean of all pixels of the photos is taken off the mean of the class's pixels. In a trial on the
-animals of docs/results.md (21) half of it taught as well but took twice as much from the classes that were learnt, and all
-of it spared these and taught worse.
+animals of docs/results.md (21) half of it taught as well but took twice as much from the classes that were learnt, and
+all of it spared these and taught worse.
 """
 
 from __future__ import annotations
