@@ -37,6 +37,7 @@ COMMANDS = {
     "evaluate": "scores a checkpoint on photos with masks",
     "demo": "a first look: segments photos by a model that comes with the program",
     "predict": "segments your photos",
+    "page": "a page in the browser to play with: pictures, classes, two models",
     "teach": "one more class from a few photos, without training",
     "grid": "trains a table of configs with several seeds and writes its results",
     "vocab": "searches vocabularies and class lists, shows what is a kind of what",

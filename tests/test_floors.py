@@ -56,12 +56,13 @@ MAY_IMPORT = {
     "hub": RUN | {"export", "predict"},
     "portable": RUN,
     "demo": {*CORE, "vocabulary", "report", "predict", "shipped"},
+    "page": {*CORE, "vocabulary", "report", "predict", "shipped"},
     "oracle": RUN | {"cli", "start"},
     "compile_check": RUN | {"cli"},
     "doctor": RUN | {"cli"},
     "grid": {*LIBRARY, "config", "cli"},
     "commands": RUN | {"cli", "show", "start", "train", "evaluate", "export", "import_original", "predict", "oracle"}
-    | {"compile_check", "doctor", "diverged", "features", "grid", "shipped", "demo", "teach", "hub", "portable"},
+    | {"compile_check", "doctor", "diverged", "features", "grid", "shipped", "demo", "teach", "hub", "portable", "page"},
     "__main__": {"cli"},
     "larvseg_jax": {"cli", "predict"},  # its one public name
     "configs": {*CORE, *DATA, *METHODS, "methods.larvseg", "training", "evaluation", "config", "grid"},

@@ -55,7 +55,7 @@ def main(given: Given) -> None:
     photos = [Path(name) for name in (*given.image, *given.rest)]
     if not photos:
         raise UserError("there is no photo: give photo.jpg, or a folder of photos")
-    scale = _scale(given.scale) if given.scale else None
+    scale = scale_of(given.scale) if given.scale else None
     formats = _formats(given.format)
     classes, show = ([text for text in texts if text] or None for texts in (given.classes, given.show))
     found, missing = find_photos(photos)
@@ -122,7 +122,8 @@ def _formats(texts: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _scale(text: str) -> tuple[int, int]:
+def scale_of(text: str) -> tuple[int, int]:
+    """The two sides of --scale; UserError if they are none."""
     try:
         long, short = map(int, text.split(","))
     except ValueError:
