@@ -62,7 +62,8 @@ MAY_IMPORT = {
     "doctor": RUN | {"cli"},
     "grid": {*LIBRARY, "config", "cli"},
     "commands": RUN | {"cli", "show", "start", "train", "evaluate", "export", "import_original", "predict", "oracle"}
-    | {"compile_check", "doctor", "diverged", "features", "grid", "shipped", "demo", "teach", "hub", "portable", "page"},
+    | {"compile_check", "doctor", "diverged", "features", "grid", "shipped", "demo", "teach", "hub", "portable"}
+    | {"page"},
     "__main__": {"cli"},
     "larvseg_jax": {"cli", "predict"},  # its one public name
     "configs": {*CORE, *DATA, *METHODS, "methods.larvseg", "training", "evaluation", "config", "grid"},

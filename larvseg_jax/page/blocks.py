@@ -20,7 +20,7 @@ from larvseg_jax.shipped.shipped import PHOTOS
 _JS = (Path(__file__).parent / "viewer.js").read_text("utf-8")
 _WAITING = 8  # requests; who comes then is told to try again
 _CACHE = 600, 7200  # seconds between two looks for old uploads, and until they are old
-_ONE_AT_A_TIME = dict(concurrency_id="model", concurrency_limit=1, api_visibility="private")
+_ONE_AT_A_TIME: dict[str, Any] = dict(concurrency_id="model", concurrency_limit=1, api_visibility="private")
 _CLASSES = "Synonyms, branches of WordNet, class lists: as `larvseg predict --classes`."
 _DOWNLOAD = "() => setTimeout(() => document.querySelector('#lv-zip').click(), 300)"
 

@@ -79,6 +79,7 @@ def serve(
 
 def short_names(models: Sequence[str]) -> list[str]:
     """What the page calls the models: the last parts of their paths, as many as tell them apart."""
+    names: list[str] = []
     parts = [Path(model).expanduser().with_suffix("").parts or (model,) for model in models]
     for number in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-number:]) for part in parts]
