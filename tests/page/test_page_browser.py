@@ -1,5 +1,6 @@
 """The page as it is served, and as a browser shows it; one server for all of it."""
 
+import gc
 import json
 import shutil
 import socket
@@ -35,6 +36,7 @@ def address(segmenter, tmp_path_factory):
         assert list(Path(tempfile.tempdir).glob("larvseg-page-*")) == []
     finally:
         tempfile.tempdir = before
+        gc.collect()  # event loops that Gradio leaves open warn here, and not in somebody else's test
 
 
 def test_it_answers_to_this_machine_and_loads_nothing_from_elsewhere(address):
@@ -141,4 +143,5 @@ def test_a_picture_is_segmented_pointed_at_taught_and_saved(address, browser, ha
 
     log = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = {m["params"]["request"]["url"] for m in log if m["method"] == "Network.requestWillBeSent"}
-    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+    assert address in asked
+    assert [url for url in asked if url.startswith(("http", "ws")) and not url.startswith(address)] == []
