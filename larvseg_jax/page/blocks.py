@@ -110,7 +110,8 @@ def _marked(session: Session) -> str:
 
 def _classes(session: Session, chosen: list[str]) -> list[Any]:
     """The list of classes, the name of the next one, and the list of taught ones."""
-    taught = gr.update(choices=session.taught, value=(session.taught or [None])[-1], visible=bool(session.taught))
+    last = session.taught[-1] if session.taught else None
+    taught = gr.update(choices=session.taught, value=last, visible=bool(session.taught))
     return [gr.update(choices=session.choices, value=chosen), "", taught, gr.update(visible=bool(session.taught))]
 
 

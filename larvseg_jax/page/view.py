@@ -47,7 +47,8 @@ def viewer(name: str, result: Result | None, photo: str, clicks: Sequence[tuple[
     return (
         f'<figure class="lv-view" data-photo="{html.escape(photo)}">'
         + (f"<figcaption>{html.escape(name)}</figcaption>" if name else "")
-        + f'<div class="lv-picture" style="--ratio: {width / height:.4f}"><img alt="{html.escape(found)}" src="{_jpeg(result, factor)}">'
+        + f'<div class="lv-picture" style="--ratio: {width / height:.4f}">'
+        f'<img alt="{html.escape(found)}" src="{_jpeg(result, factor)}">'
         f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none">'
         f'<g class="lv-segments">{outlines}</g><g class="lv-clicks" data-radius="{radius:g}">{marks}</g></svg>'
         '<div class="lv-tip" hidden></div></div></figure>'
