@@ -110,7 +110,7 @@ def _marked(session: Session) -> str:
 
 def _classes(session: Session, chosen: list[str]) -> list[Any]:
     """The list of classes, the name of the next one, and the list of taught ones."""
-    taught = gr.update(choices=session.taught, value=None, visible=bool(session.taught))
+    taught = gr.update(choices=session.taught, value=(session.taught or [None])[-1], visible=bool(session.taught))
     return [gr.update(choices=session.choices, value=chosen), "", taught, gr.update(visible=bool(session.taught))]
 
 
@@ -139,11 +139,9 @@ def build(models: Mapping[str, Segmenter], limits: Limits, folder: Path) -> gr.B
             with gr.Column(scale=1, min_width=280):
                 photo, chosen, text, run = _asked(Session(models, limits, folder).choices)
             with gr.Column(scale=3, min_width=300):
-                with gr.Row():
-                    viewers = [gr.HTML(viewer("", None, "", []), js_on_load=_JS, min_width=280) for _ in names]
+                viewers = _side_by_side(names, viewer("", None, "", []), _JS)
                 name, teach, clear, marked, taught, remove = _lesson()
-                with gr.Row():
-                    tables = [gr.HTML("", min_width=280) for _ in names]
+                tables = _side_by_side(names, "")
                 formats, save, saved = _files()
         asked, shown = [photo, chosen, text], [*viewers, *tables, marked]
         gr.on(
@@ -179,10 +177,20 @@ def _asked(choices: list[tuple[str, str]]) -> tuple[gr.Image, gr.Dropdown, gr.Te
     return photo, chosen, text, gr.Button("Segment", variant="primary", elem_id="lv-run")
 
 
+def _side_by_side(names: list[str], value: str, js: str | None = None) -> list[gr.HTML]:
+    """A part of the page for each model; on a narrow screen one below the other."""
+    parts = []
+    with gr.Row():
+        for _ in names:
+            with gr.Column(min_width=280):
+                parts.append(gr.HTML(value, js_on_load=js, apply_default_css=False))
+    return parts
+
+
 def _lesson() -> tuple[gr.Textbox, gr.Button, gr.Button, gr.HTML, gr.Dropdown, gr.Button]:
     """What teaches a class and removes it."""
-    with gr.Group():
-        marked = gr.HTML(lesson(0, 0), padding=True, elem_id="lv-marked")
+    with gr.Column(variant="panel"):
+        marked = gr.HTML(lesson(0, 0), apply_default_css=False, elem_id="lv-marked")
         with gr.Row(equal_height=True):
             name = gr.Textbox(
                 show_label=False, placeholder="name of a new class", scale=3, min_width=160, elem_id="lv-name"

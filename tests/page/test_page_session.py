@@ -40,7 +40,7 @@ def test_the_classes_chosen_compete_and_those_in_words(session, segmenter, halve
 @pytest.mark.parametrize(
     ("photo", "chosen", "text", "message"),
     [
-        ("large.png", [], "", "1 megapixels"),
+        ("large.png", [], "", "1.2 megapixels"),
         ("broken.png", [], "", "broken.png"),
         ("", ["cat"], "", "1 class competes"),
         ("", [], "unicorn, dog", "'unicorn' is not in the vocabulary"),
