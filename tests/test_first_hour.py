@@ -75,6 +75,7 @@ NOT_RUN = {  # beginning of a command -> why not
     "python -m tests.parity": "needs recorded files",
     "python -m benchmarks.": "measures for minutes",
     "larvseg evaluate --run=runs/x --hierarchy": "needs masks; tests/evaluation/test_hierarchy_scores.py",
+    "larvseg page": "serves until it is stopped; tests/page/ opens it",
     "larvseg demo": "needs pretrained weights; tests/demo/ runs it",
     "make ": "its recipes are the commands of this page, or install packages",
     "time make ": "its recipes are the commands of this page, or install packages",

@@ -140,14 +140,9 @@ def build(models: Mapping[str, Segmenter], limits: Limits, folder: Path) -> gr.B
             with gr.Column(scale=1, min_width=280):
                 photo, chosen, text, run = _asked(Session(models, limits, folder).choices)
             with gr.Column(scale=3, min_width=300):
-                with gr.Row():
-                    viewers = [
-                        gr.HTML(viewer("", None, "", []), js_on_load=_JS, apply_default_css=False, min_width=280)
-                        for _ in names
-                    ]
+                viewers = _side_by_side(names, viewer("", None, "", []), _JS)
                 name, teach, clear, marked, taught, remove = _lesson()
-                with gr.Row():
-                    tables = [gr.HTML("", apply_default_css=False, min_width=280) for _ in names]
+                tables = _side_by_side(names, "")
                 formats, save, saved = _files()
         asked, shown = [photo, chosen, text], [*viewers, *tables, marked]
         gr.on(
@@ -181,6 +176,16 @@ def _asked(choices: list[tuple[str, str]]) -> tuple[gr.Image, gr.Dropdown, gr.Te
     )
     text = gr.Textbox(label="... or in words", info=_CLASSES, placeholder="dog.n.01, couch", elem_id="lv-text")
     return photo, chosen, text, gr.Button("Segment", variant="primary", elem_id="lv-run")
+
+
+def _side_by_side(names: list[str], value: str, js: str | None = None) -> list[gr.HTML]:
+    """A part of the page for each model; on a narrow screen one below the other."""
+    parts = []
+    with gr.Row():
+        for _ in names:
+            with gr.Column(min_width=280):
+                parts.append(gr.HTML(value, js_on_load=js, apply_default_css=False))
+    return parts
 
 
 def _lesson() -> tuple[gr.Textbox, gr.Button, gr.Button, gr.HTML, gr.Dropdown, gr.Button]:

@@ -44,13 +44,13 @@ def viewer(name: str, result: Result | None, photo: str, clicks: Sequence[tuple[
     radius = max(height, width) / 90
     marks = "".join(f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}"/>' for x, y in clicks)
     found = ", ".join(f"{result.names[label]} {100 * share:.0f} %" for label, share in result.shares()[:5])
+    title = f"<figcaption>{html.escape(name)}</figcaption>" if name else ""
+    ratio = f"--ratio: {width / height:.4f}"
     return (
-        f'<figure class="lv-view" data-photo="{html.escape(photo)}">'
-        + (f"<figcaption>{html.escape(name)}</figcaption>" if name else "")
-        + f'<div class="lv-picture" style="--ratio: {width / height:.4f}">'
+        f'<figure class="lv-view" data-photo="{html.escape(photo)}">{title}<div class="lv-picture" style="{ratio}">'
         f'<img alt="{html.escape(found)}" src="{_jpeg(result, factor)}">'
-        f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none">'
-        f'<g class="lv-segments">{outlines}</g><g class="lv-clicks" data-radius="{radius:g}">{marks}</g></svg>'
+        f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none"><g class="lv-segments">{outlines}</g>'
+        f'<g class="lv-clicks" data-radius="{radius:g}">{marks}</g></svg>'
         '<div class="lv-tip" hidden></div></div></figure>'
     )
 
@@ -88,7 +88,7 @@ def table(name: str, result: Result | None) -> str:
     rows = [
         f'<tr><td><i style="background:rgb({red},{green},{blue})"></i>{html.escape(segment.name)}</td>'
         + (f"<td>{segment.group}</td>" if grouped else "")
-        + f"<td>{100 * segment.share:.1f} %</td><td>{segment.score:.2f}</td></tr>"
+        + f"<td>{_percent(segment.share)}</td><td>{segment.score:.2f}</td></tr>"
         for segment, (red, green, blue) in zip(shown, colours, strict=True)
     ]
     more = len(result.segments) - len(shown)
@@ -99,9 +99,13 @@ def table(name: str, result: Result | None) -> str:
     return f'<table class="lv-table">{caption}<tr>{heads}</tr>{"".join(rows)}</table>{last}'
 
 
-def lesson(clicks: int, photos: int) -> str:
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 5e-4 else "&lt; 0.1 %"
+
+
+def lesson(clicks: int, pictures: int) -> str:
     """How much of the class to be taught is marked."""
     if not clicks:
-        return '<p class="lv-lesson">Click on the thing in the picture; more photos make it better.</p>'
-    marked = f"{clicks} click{'s' * (clicks > 1)} in {photos} picture{'s' * (photos > 1)}"
+        return '<p class="lv-lesson">Click on the thing in the picture; more pictures make it better.</p>'
+    marked = f"{clicks} click{'s' * (clicks > 1)} in {pictures} picture{'s' * (pictures > 1)}"
     return f'<p class="lv-lesson"><b>{marked}</b>: add some in another picture, or give it a name.</p>'

@@ -31,7 +31,7 @@ def address(segmenter, tmp_path_factory):
         port = free.getsockname()[1]
     before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("tmp"))
     try:
-        with running({"m": segmenter}, port, Limits(3 << 29, 1)) as address:
+        with running({"m": segmenter, "n": segmenter}, port, Limits(3 << 29, 1)) as address:
             yield address
         assert list(Path(tempfile.tempdir).glob("larvseg-page-*")) == []
     finally:
@@ -98,6 +98,13 @@ class Reader:
         self.driver.save_screenshot(str(folder / name))
         wide, room = self.driver.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
         assert wide <= room, f"{name}: {wide} pixels in {room}"
+        pictures = self.boxes(".lv-picture")
+        assert all(box["right"] <= room for box in [*pictures, *self.boxes(".lv-table")]), name
+        return pictures
+
+    def boxes(self, place):
+        found = "return [...document.querySelectorAll(arguments[0])].map(e => e.getBoundingClientRect().toJSON())"
+        return self.driver.execute_script(found, place)
 
 
 def test_a_picture_is_segmented_pointed_at_taught_and_saved(address, browser, halves, tmp_path):
@@ -124,11 +131,12 @@ def test_a_picture_is_segmented_pointed_at_taught_and_saved(address, browser, ha
 
     ActionChains(browser).move_to_element_with_offset(page.one(".lv-picture svg"), -60, 0).click().perform()
     page.until(lambda: "1 click in 1 picture" in page.text("#lv-marked"), "the click")
-    assert len(browser.find_elements("css selector", ".lv-clicks circle")) == 1
+    assert len(browser.find_elements("css selector", ".lv-clicks circle")) == 2  # in both pictures
     page.one("#lv-name input, #lv-name textarea").send_keys("my mug")
     page.press("#lv-teach")
     page.until(lambda: "my mug" in page.text(".lv-table"), "the taught class")
-    page.picture("desktop.png", tmp_path)
+    first, second = page.picture("desktop.png", tmp_path)
+    assert (first["top"], first["right"] < second["left"]) == (second["top"], True)
 
     page.one("#lv-text input, #lv-text textarea").send_keys("unicorn\n")
     page.until(lambda: "'unicorn' is not in the vocabulary" in page.text("[data-testid=toast-body]"), "the error")
@@ -139,7 +147,8 @@ def test_a_picture_is_segmented_pointed_at_taught_and_saved(address, browser, ha
         "Emulation.setDeviceMetricsOverride", dict(width=390, height=844, deviceScaleFactor=2, mobile=True)
     )
     page.until(lambda: page.one(".lv-picture").size["width"] < 390, "a narrow page")
-    page.picture("narrow.png", tmp_path)
+    first, second = page.picture("narrow.png", tmp_path)
+    assert first["bottom"] < second["top"]
 
     log = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = {m["params"]["request"]["url"] for m in log if m["method"] == "Network.requestWillBeSent"}

@@ -96,6 +96,7 @@ def test_of_very_many_segments_the_small_ones_are_counted_and_not_drawn():
     labels[::10, ::10] = 1  # 900 single pixels
     page = Tags(viewer("", result_of(labels), "", []))
     assert len(page.all("path")) == 1
+    assert "< 0.1 %" in Tags(table("", result_of(labels))).text
     assert Tags(table("", result_of(labels))).text[-1] == "and 876 smaller ones, 1.0 % together"
 
 
