@@ -1,5 +1,9 @@
 """The search for the best classes against the whole map of all classes, made by NumPy."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +15,7 @@ from larvseg_jax.evaluation.search_memory import plan_memory
 from larvseg_jax.evaluation.tiles import axis_tiles
 from larvseg_jax.methods.larvseg.linear import centred_vectors, scaled_features
 from larvseg_jax.models.cosine_head import ClassTable
+from tests.child import environment
 
 BUDGET = 1 << 30
 GAMMA, BETA = 1.7, -0.4
@@ -152,7 +157,15 @@ def test_log_sum_in_blocks(monkeypatch, block):
     np.testing.assert_allclose(found.log_sum, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_of_equal_columns_the_lowest_comes_first():
+    """In a process that compiles as users' do: equal to the last bit are only sums in the same order."""
+    check = "from tests.evaluation.test_top_classes import check_equal_columns; check_equal_columns()"
+    repository = Path(__file__).resolve().parent.parent.parent
+    subprocess.run([sys.executable, "-c", check], env=environment(XLA_FLAGS=""), cwd=repository, check=True)
+
+
+def check_equal_columns():
     """Every class three times, far apart: in other chunks, and other blocks of the matrix product."""
     rng = np.random.default_rng(6)
     a, b = matrices(*GEOMETRIES["odd, enlarged"])
