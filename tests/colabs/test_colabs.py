@@ -3,6 +3,7 @@
 What makes them quick stands in a cell that is put behind the one tagged "parameters"; all other cells run as they are.
 """
 
+import asyncio
 import base64
 import io
 import os
@@ -95,7 +96,8 @@ class Executed:
         with pytest.MonkeyPatch.context() as patch:
             for name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR"):  # nothing of whoever runs the tests
                 patch.setenv(name, str(folder / "jupyter"))
-            client.execute(env=os.environ | own)
+            # In a loop that is closed: `execute` leaves its own to whatever test comes when it is collected.
+            asyncio.run(client.async_execute(env=os.environ | own))
         self._cells = {cell.id: cell for cell in notebook.cells}
 
     def text(self, ident: str) -> str:

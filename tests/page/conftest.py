@@ -1,5 +1,8 @@
 """A model that is not trained, and pictures of two halves for it."""
 
+import asyncio
+import gc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -25,3 +28,17 @@ def halves(tmp_path_factory):
     file = tmp_path_factory.mktemp("upload") / "two halves.png"
     Image.fromarray(np.concatenate([np.full((160, 120, 3), 30, np.uint8), right], 1)).save(file)
     return str(file)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_open_loops():
+    """Gradio leaves event loops open, which would warn in whatever test they are collected in."""
+    before = set(_loops())
+    yield
+    for key, loop in _loops().items():
+        if key not in before and not loop.is_running():
+            loop.close()
+
+
+def _loops():
+    return {id(x): x for x in gc.get_objects() if issubclass(type(x), asyncio.BaseEventLoop)}
