@@ -56,12 +56,10 @@ class Tags(html.parser.HTMLParser):
 
 def test_outlines_lie_on_the_segments_and_say_what_they_are(labels):
     page = Tags(viewer("", result_of(labels), "a/b.png", [(3.0, 4.5)]))
-    drawn = np.full(labels.shape, -1)
     for path in page.all("path"):
         rings = [np.array(re.findall(r"(-?\d+),(-?\d+)", ring), int) for ring in path["d"].split("M")[1:]]
         inside = cv2.fillPoly(np.zeros(labels.shape, np.uint8), rings, 1)  # OpenCV fills by the even-odd rule
-        drawn[inside > 0] = NAMES.index(path["data-name"])
-    assert (drawn == labels).mean() > 0.99
+        assert ((inside > 0) == (labels == NAMES.index(path["data-name"]))).mean() > 0.995
     said = {path["data-name"]: (path["data-group"], path["data-score"]) for path in page.all("path")}
     assert said == {"sky": ("background", "0.50"), NAMES[1]: ("base", "2.00"), "dog": ("novel", "0.50")}
     assert page.all("svg")[0]["viewbox"] == "0 0 1500 1200"
