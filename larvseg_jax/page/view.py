@@ -74,7 +74,7 @@ def _outline(segment: Segment, factor: float) -> str:
         cv2.approxPolyDP(np.array(ring, np.int32)[:, None], _SLACK / factor, True)[:, 0] for ring in segment.polygons
     ]
     drawn = "".join(f"M{' '.join(f'{x},{y}' for x, y in ring.tolist())}Z" for ring in rings if len(ring) > 2)
-    said = f'data-name="{html.escape(segment.name)}" data-group="{segment.group}" data-score="{segment.score:.2f}"'
+    said = f'data-name="{html.escape(segment.name)}" data-group="{_group(segment)}" data-score="{segment.score:.2f}"'
     return f'<path d="{drawn}" fill-rule="evenodd" {said}/>' if drawn else ""
 
 
@@ -87,7 +87,7 @@ def table(name: str, result: Result | None) -> str:
     colours = class_colours([segment.name for segment in shown]).tolist()
     rows = [
         f'<tr><td><i style="background:rgb({red},{green},{blue})"></i>{html.escape(segment.name)}</td>'
-        + (f"<td>{segment.group}</td>" if grouped else "")
+        + (f"<td>{_group(segment)}</td>" if grouped else "")
         + f"<td>{_percent(segment.share)}</td><td>{segment.score:.2f}</td></tr>"
         for segment, (red, green, blue) in zip(shown, colours, strict=True)
     ]
@@ -97,6 +97,11 @@ def table(name: str, result: Result | None) -> str:
     heads = f"<th>segment</th>{'<th>group</th>' if grouped else ''}<th>share</th><th>mean score</th>"
     last = f'<p class="lv-more">and {more} smaller ones, {rest:.1f} % together</p>' if more else ""
     return f'<table class="lv-table">{caption}<tr>{heads}</tr>{"".join(rows)}</table>{last}'
+
+
+def _group(segment: Segment) -> str:
+    """Of a class named "background" the group says nothing."""
+    return "" if segment.group == segment.name else segment.group
 
 
 def _percent(share: float) -> str:

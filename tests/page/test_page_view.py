@@ -86,6 +86,8 @@ def test_the_table_has_the_segments_and_their_shares(labels):
     assert rows["dog"] == ["novel", f"{100 * hole:.1f} %", "0.50"]
     assert rows[NAMES[1]] == ["base", f"{100 * (disc - hole):.1f} %", "2.00"]
     assert "b" not in {tag for tag, _ in page.tags}
+    background = table("", result_of(labels, ("background", *NAMES[1:])))
+    assert background.count("background") == 1 + background.count("background:rgb")  # as a name, not as a group
     assert "group" not in table("", result_of(labels, groups=("", "", "")))
 
 
