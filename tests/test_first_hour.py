@@ -205,7 +205,7 @@ def test_the_page_on_exports(here, capsys):
     assert {path.name for path in Path("my-model").iterdir()} == {"config.json", "model.safetensors", "README.md"}
     assert "license: apache-2.0" in Path("my-model/README.md").read_text()
     assert "prediction" in printed["larvseg predict photo.jpg --model=my-model/model.safetensors"]
-    assert json.loads(Path("model.json").read_text())["classes"] == ["cat", "dog", "sofa"]
+    assert json.loads(Path("model.onnx.json").read_text())["classes"] == ["cat", "dog", "sofa"]
     assert Path("model.stablehlo").is_file()
     assert Path("model.onnx").is_file()
 

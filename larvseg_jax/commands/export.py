@@ -17,9 +17,8 @@ from pathlib import Path
 from larvseg_jax.cli import Flags, Given
 from larvseg_jax.commands._places import check_folder, check_output, define_pretrained, pretrained_of
 from larvseg_jax.errors import UserError
+from larvseg_jax.portable.kinds import SUFFIXES, check_kind
 from larvseg_jax.weights.places import check_model
-
-PROGRAMS = (".stablehlo", ".onnx")
 
 
 def define(flags: Flags) -> None:
@@ -50,15 +49,14 @@ def define(flags: Flags) -> None:
 def main(given: Given) -> None:
     """Exports the checkpoint."""
     run, out = Path(given.run), Path(given.out)
-    program = out.suffix in PROGRAMS
+    program = out.suffix in SUFFIXES
     _check_flags(given, program)
     check_model(run, given.step)
-    if given.huggingface:
-        from larvseg_jax.hub.layout import check_layout
-
-        check_layout(out)
-    else:
-        check_output(given.out, "out", "" if program else ".safetensors")
+    if program:
+        check_output(given.out, "out")
+        check_kind(out)
+    elif not given.huggingface:
+        check_output(given.out, "out", ".safetensors")
     check_folder(given.data_root, "data_root")
     pretrained = pretrained_of(given)
     # Imported late: a mistyped flag is answered before JAX has started.
@@ -82,11 +80,11 @@ def _check_flags(given: Given, program: bool) -> None:
         raise UserError(f"--memory with {kinds[0]}: leave one out; this is for inference, which needs no memory")
     if not given.learnt and (given.evaluate or (given.licence and not given.huggingface)):
         raise UserError("--evaluate and --licence are for the card, which --learnt writes: give --learnt, too")
-    if given.huggingface and len(given.licence or ()) > 1:
+    if given.huggingface and len(given.licence) > 1:
         raise UserError("--licence: a card of Hugging Face's has one, give one identifier such as apache-2.0")
     if not program and (given.classes or given.size):
         raise UserError(
-            f"--classes and --size are for files of one program: give an --out that ends in {' or '.join(PROGRAMS)}"
+            f"--classes and --size are for files of one program: give an --out that ends in {' or '.join(SUFFIXES)}"
         )
     if program and not given.size:
         raise UserError(f"--size is missing: --out={given.out} takes photos of one size, give one such as 480x640")
@@ -108,15 +106,19 @@ def _learnt(given: Given, run: Path, out: Path, pretrained: Path | None) -> None
 def _whole(given: Given, run: Path, out: Path, pretrained: Path | None) -> None:
     """What is made of the whole model: a folder of Hugging Face's, or a program."""
     from larvseg_jax.console import stage
-    from larvseg_jax.hub.layout import write_layout
+    from larvseg_jax.hub.layout import check_layout, check_licence, write_layout
     from larvseg_jax.portable.export import export_program
     from larvseg_jax.predict.classes import check_several, choose_classes
     from larvseg_jax.trained import load_trained
 
+    licence = given.licence[0] if given.licence else ""
+    if given.huggingface:
+        check_layout(out)
+        check_licence(licence)
     with stage("checkpoint"):
         trained = load_trained(run, given.step, pretrained=pretrained)
     if given.huggingface:
-        write_layout(trained, out, *(given.licence or ()))
+        write_layout(trained, out, licence)
         return
     names = choose_classes(given.classes or None, trained.vocabulary, lists=trained.class_lists)
     check_several(names)

@@ -11,7 +11,7 @@ import socket
 
 from larvseg_jax.cli import Flags, Given
 from larvseg_jax.commands._places import MODEL, define_pretrained, pretrained_of
-from larvseg_jax.commands.predict import scale_of
+from larvseg_jax.commands._windows import define_windows, scale_of
 from larvseg_jax.errors import UserError
 from larvseg_jax.shipped.shipped import located
 from larvseg_jax.weights.places import check_model
@@ -29,8 +29,7 @@ def define(flags: Flags) -> None:
     define_pretrained(flags)
     flags.number("memory_gb", 1.5, "Memory above the weights that may be used, GiB.", least=0.0)
     flags.whole("max_megapixels", _MEGAPIXELS, "The largest picture that is read, millions of pixels.", least=1)
-    flags.text("scale", "", "LONG,SHORT: limits of the resized picture's sides, pixels, if not as in the evaluation.")
-    flags.switch("whole", "The whole picture at once instead of sliding windows.")
+    define_windows(flags)
     flags.whole("port", 7860, "Port of this machine that the page is served at.", least=1)
 
 
@@ -41,7 +40,7 @@ def main(given: Given) -> None:
         raise UserError(f"--model is missing: give {MODEL}")
     if len(models) > 2:
         raise UserError(f"{len(models)} models are given: give one, or two to be compared")
-    pretrained, scale = pretrained_of(given), scale_of(given.scale) if given.scale else None
+    pretrained, scale = pretrained_of(given), scale_of(given)
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the page is made with Gradio: pip install -e '.[page]', and again")
     for model in models:

@@ -13,6 +13,7 @@ from pathlib import Path
 from data_pipelines.picture_files import MAX_MEGAPIXELS
 from larvseg_jax.cli import Flags, Given, fail
 from larvseg_jax.commands._places import MODEL, define_pretrained, pretrained_of
+from larvseg_jax.commands._windows import define_windows, scale_of
 from larvseg_jax.errors import UserError
 from larvseg_jax.predict.classes import check_several, choose_classes
 from larvseg_jax.predict.names import FORMATS, targets
@@ -45,8 +46,7 @@ def define(flags: Flags) -> None:
     flags.number("memory_gb", 1.5, "Memory above the weights that may be used, GiB.", least=0.0)
     flags.whole("max_megapixels", MAX_MEGAPIXELS, "The largest photo that is read, millions of pixels.", least=1)
     flags.switch("probabilities", "Softmax over all classes (much slower with many).")
-    flags.text("scale", "", "LONG,SHORT: limits of the resized photo's sides, pixels, if not as in the evaluation.")
-    flags.switch("whole", "The whole photo at once instead of sliding windows.")
+    define_windows(flags)
 
 
 def main(given: Given) -> None:
@@ -55,7 +55,7 @@ def main(given: Given) -> None:
     photos = [Path(name) for name in (*given.image, *given.rest)]
     if not photos:
         raise UserError("there is no photo: give photo.jpg, or a folder of photos")
-    scale = scale_of(given.scale) if given.scale else None
+    scale = scale_of(given)
     formats = _formats(given.format)
     classes, show = ([text for text in texts if text] or None for texts in (given.classes, given.show))
     found, missing = find_photos(photos)
@@ -120,14 +120,3 @@ def _formats(texts: Sequence[str]) -> list[str]:
         if name not in FORMATS:
             raise UserError(f"--format={name} is not known: use {', '.join(FORMATS)}")
     return list(dict.fromkeys(names))
-
-
-def scale_of(text: str) -> tuple[int, int]:
-    """The two sides of --scale; UserError if they are none."""
-    try:
-        long, short = map(int, text.split(","))
-    except ValueError:
-        raise UserError(f"--scale={text} is not two numbers: give LONG,SHORT such as 2048,512") from None
-    if min(long, short) < 1:
-        raise UserError(f"--scale={text}: give two sides in pixels, LONG,SHORT such as 2048,512")
-    return long, short

@@ -13,10 +13,15 @@ NumPy on the host: it runs while the device computes the next photo's windows.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import jax
 import numpy as np
 from jaxtyping import Float32, Int32
 
 from larvseg_jax.models.resize import bilinear_matrix, nearest_indices
+
+A = TypeVar("A", np.ndarray, jax.Array)
 
 _BAND_ELEMENTS = 1 << 22  # logits at output resolution that exist at one time: 16 MiB, about a CPU cache
 
@@ -37,11 +42,14 @@ def cut_windows(image: Float32[np.ndarray, "H W 3"], window: int, stride: int) -
     return np.stack([image[y : y + window, x : x + window] for y in rows for x in columns])
 
 
-def mosaic(logits: Float32[np.ndarray, "n h w k"], window_rows: int) -> Float32[np.ndarray, "p q k"]:
-    """Lays the patch logits of all windows (in `cut_windows` order) side by side: (rows*h, columns*w, k)."""
+def mosaic(logits: Float32[A, "n h w k"], window_rows: int) -> Float32[A, "p q k"]:
+    """Lays the patch logits of all windows (in `cut_windows` order) side by side: (rows*h, columns*w, k).
+
+    Of arrays of NumPy or JAX.
+    """
     n, h, w, k = logits.shape
     grid = logits.reshape(window_rows, n // window_rows, h, w, k)
-    return np.ascontiguousarray(grid.transpose(0, 2, 1, 3, 4)).reshape(window_rows * h, -1, k)
+    return grid.transpose(0, 2, 1, 3, 4).reshape(window_rows * h, -1, k)
 
 
 def stitch_matrix(

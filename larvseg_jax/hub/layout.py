@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ def check_layout(folder: Path) -> None:
         raise UserError(f"{config} is another program's: give a folder of its own")
 
 
+def check_licence(licence: str) -> None:
+    """UserError if it is no identifier; "" is none."""
+    if licence and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence):
+        raise UserError(f"--licence={licence} is no identifier: a card of Hugging Face's has one such as apache-2.0")
+
+
 def write_layout(trained: Trained, folder: Path, licence: str = "") -> None:
     """Writes the model: all weights in float32, no memory. A README.md that is there is kept.
 
@@ -45,10 +52,11 @@ def write_layout(trained: Trained, folder: Path, licence: str = "") -> None:
       UserError: as `check_layout`; a file cannot be written.
     """
     check_layout(folder)
-    write_text(folder / CONFIG, json.dumps(config_of(trained), indent=1, ensure_ascii=False))
-    write_model(trained, folder / WEIGHTS)
+    check_licence(licence)
     if not (folder / CARD).exists():
         write_text(folder / CARD, card(trained, licence))
+    write_model(trained, folder / WEIGHTS)
+    write_text(folder / CONFIG, json.dumps(config_of(trained), indent=1, ensure_ascii=False))
     size = in_bytes((folder / WEIGHTS).stat().st_size)
     console.print(f"{folder}: {len(trained.vocabulary.classes)} classes, {size} of weights, {CONFIG}, {CARD}")
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int32, UInt8
+from jaxtyping import Array, Int32, UInt8
 
 from data_pipelines.transforms import MEAN, STD
 from larvseg_jax.config import network_sections
 from larvseg_jax.errors import UserError
-from larvseg_jax.evaluation.sliding_window import window_starts
+from larvseg_jax.evaluation.sliding_window import mosaic, window_starts
 from larvseg_jax.models.precision import exact_einsum
 from larvseg_jax.trained import Trained
 
@@ -61,17 +61,10 @@ def photo_program(trained: Trained, classes: Sequence[str], size: tuple[int, int
         pixels = jnp.pad(pixels, [(0, short[0]), (0, short[1]), (0, 0)])
         cut = jnp.stack([pixels[y : y + sides[0], x : x + sides[1]] for y in starts[0] for x in starts[1]])
         scores = scorer.scores(trained.params, trained.memory, cut)
-        maps = exact_einsum("yp,pqn,xq->yxn", stitching.rows, _mosaic(scores, stitching.window_rows), stitching.columns)
+        maps = exact_einsum("yp,pqn,xq->yxn", stitching.rows, mosaic(scores, stitching.window_rows), stitching.columns)
         return jnp.argmax(maps, axis=-1).astype(jnp.int32)
 
     return label_map
-
-
-def _mosaic(scores: Float[Array, "w h v n"], window_rows: int) -> Float[Array, "p q n"]:
-    """`sliding_window.mosaic`, of arrays on the device."""
-    count, h, w, n = scores.shape
-    grid = scores.reshape(window_rows, count // window_rows, h, w, n)
-    return grid.transpose(0, 2, 1, 3, 4).reshape(window_rows * h, -1, n)
 
 
 def example_photo(size: tuple[int, int]) -> jax.ShapeDtypeStruct:

@@ -1,6 +1,8 @@
 """Hugging Face's layout: what is in the folder, what may be replaced, and its own library on it."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,6 +70,7 @@ def test_only_what_is_of_an_earlier_export_is_replaced(folder, model):
         (["--out=x.stablehlo", "--size=9x9", "--learnt"], "--learnt and --out=x.stablehlo are different files"),
         (["--out=x", "--huggingface", "--memory"], "--memory with --huggingface: leave one out"),
         (["--out=x", "--huggingface", "--licence=a", "--licence=b"], "give one identifier such as apache-2.0"),
+        (["--out=x", "--huggingface", "--licence=MIT: all"], "--licence=MIT: all is no identifier"),
         (["--out=x.safetensors", "--classes=cat"], "give an --out that ends in .stablehlo or .onnx"),
         (["--out=m.safetensors", "--huggingface"], "m.safetensors is a file: give a folder, new or empty"),
     ],
@@ -97,6 +100,21 @@ def test_with_their_library(model, photo, tmp_path):
     assert (card.library_name, card.pipeline_tag) == ("larvseg_jax", "image-segmentation")
     with pytest.raises(UserError, match=r"holds no model.safetensors"):
         HubSegmenter.from_pretrained(tmp_path)
+
+
+def test_it_is_pushed_as_it_is_saved(model, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed (pip install -e .[hub])")
+    from larvseg_jax.hub.segmenter import HubSegmenter
+
+    sent = {}
+
+    def upload(_api, *, repo_id, folder_path, **_options):
+        sent[repo_id] = sorted(path.name for path in Path(folder_path).iterdir())
+
+    monkeypatch.setattr(hub.HfApi, "create_repo", lambda *_, repo_id, **__: SimpleNamespace(repo_id=repo_id))
+    monkeypatch.setattr(hub.HfApi, "upload_folder", upload)
+    HubSegmenter.load(model).push_to_hub("me/mine")
+    assert sent == {"me/mine": ["README.md", "config.json", "model.safetensors"]}
 
 
 def test_the_card_has_the_licence(folder):

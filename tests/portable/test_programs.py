@@ -9,7 +9,7 @@ import pytest
 
 from larvseg_jax import Segmenter, cli
 from larvseg_jax.errors import UserError
-from larvseg_jax.portable import program
+from larvseg_jax.portable import kinds, program
 from larvseg_jax.portable.export import export_program
 from larvseg_jax.trained import load_trained
 from tests.child import environment
@@ -40,7 +40,7 @@ def written(model, photo, out):
     """Exports the model; the names of the classes that the file gives."""
     flags = [f"--run={model}", f"--out={out}", f"--size={len(photo)}x{len(photo[0])}", "--classes=sofa,dog,cat"]
     cli.run("export", flags)
-    return np.array(json.loads(out.with_suffix(".json").read_text())["classes"])
+    return np.array(json.loads(out.with_name(f"{out.name}.json").read_text())["classes"])
 
 
 def assert_same(model, photo, found):
@@ -76,7 +76,7 @@ def test_onnxruntime_gives_the_labels_of_the_model(model, photo, tmp_path):
 
 
 def test_a_package_that_is_missing_is_named(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(kinds.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"m.onnx needs the package jax2onnx: docs/exports.md"):
         export_program(load_trained(model), tmp_path / "m.onnx", NAMES, (32, 32))
 
