@@ -47,19 +47,16 @@ def photo_program(trained: Trained, classes: Sequence[str], size: tuple[int, int
         )
     windows = dataclasses.replace(trained.windows, scale=(max(size), min(size)))
     patch = network_sections(trained.settings)[1].patch_size
-    sides = windows.sides(size, patch)
-    strides = (windows.stride, windows.stride) if windows.window else sides
-    starts = [window_starts(*axis) for axis in zip(size, sides, strides, strict=True)]
-    grid = tuple(-(-side // patch) for side in sides)
-    stitching = windows.stitching(grid, size, size, patch)
+    side, patches = windows.window, -(-windows.window // patch)
+    rows, columns = (window_starts(length, side, windows.stride) for length in size)
+    stitching = windows.stitching((patches, patches), size, size, patch)
     scorer = trained.method.scorer(trained.vocabulary.label_set(tuple(classes)))
 
     def label_map(photo: UInt8[Array, "H W 3"]) -> Int32[Array, "H W"]:
         mean, std = (values.astype(np.float32)[None, None] for values in (MEAN, STD))
         pixels = (photo.astype(jnp.float32) - mean) / std
-        short = [max(side - length, 0) for side, length in zip(sides, size, strict=True)]
-        pixels = jnp.pad(pixels, [(0, short[0]), (0, short[1]), (0, 0)])
-        cut = jnp.stack([pixels[y : y + sides[0], x : x + sides[1]] for y in starts[0] for x in starts[1]])
+        pixels = jnp.pad(pixels, [*((0, max(side - length, 0)) for length in size), (0, 0)])
+        cut = jnp.stack([pixels[y : y + side, x : x + side] for y in rows for x in columns])
         scores = scorer.scores(trained.params, trained.memory, cut)
         maps = exact_einsum("yp,pqn,xq->yxn", stitching.rows, mosaic(scores, stitching.window_rows), stitching.columns)
         return jnp.argmax(maps, axis=-1).astype(jnp.int32)
