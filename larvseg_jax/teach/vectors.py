@@ -2,7 +2,7 @@
 
 All unit features share some of their direction, whatever they show, and the vectors of classes that were learnt do not.
 So three quarters of the mean of all pixels of the photos is taken off the mean of the class's pixels. In a trial on the
-animals of docs/results.md (21) half of it taught as well but took twice as much from the classes that were learnt, and
+animals of docs/results.md (21) half of it taught as well but took nearly twice as much from the learnt classes, and
 all of it spared these and taught worse.
 """
 
