@@ -17,6 +17,7 @@ from larvseg_jax.console import console
 from larvseg_jax.devices.mesh import WHOLE, make_mesh, padded_rows
 from larvseg_jax.devices.sharding import state_shardings
 from larvseg_jax.evaluation.evaluator import Evaluator
+from larvseg_jax.evaluation.novel_offset import with_novel_offset
 from larvseg_jax.methods.method import Batch, Method, Metrics, StreamTask, Task
 from larvseg_jax.options import names
 from larvseg_jax.stored_features import data_facts, first_block, streams_of
@@ -138,7 +139,7 @@ def make_evaluators(run: Experiment, mesh: Mesh, method: Method | None = None) -
             config.source, run.data_root, label_set, masks=True, tags=False, max_megapixels=run.max_megapixels
         )
         definitions = run.catalogue.definitions(config.class_list, config.base_novel)
-        scorer = method.scorer(label_set)
+        scorer = with_novel_offset(method.scorer(label_set), label_set.names, run.vocabulary, config.novel_offset)
         evaluators[name] = Evaluator(config, source, label_set, run.vocabulary, definitions, scorer, mesh)
     return evaluators
 

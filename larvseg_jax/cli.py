@@ -98,7 +98,7 @@ class Flags:
         absl_flags.DEFINE_integer(name, default, meaning, flag_values=self.values)
         self._bound(name, least)
 
-    def number(self, name: str, default: float, meaning: str, least: float | None = None) -> None:
+    def number(self, name: str, default: float | None, meaning: str, least: float | None = None) -> None:
         """A flag with a number."""
         absl_flags.DEFINE_float(name, default, meaning, flag_values=self.values)
         self._bound(name, least)

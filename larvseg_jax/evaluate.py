@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import ml_collections
 import numpy as np
+from jax.sharding import Mesh
 from rich.table import Table
 
 from data_pipelines.sources import open_source
@@ -26,7 +29,7 @@ from larvseg_jax.evaluation.tree_scores import TreeCounts
 from larvseg_jax.evaluation.vocabulary_curve import Point, nested_label_sets, vocabulary_curve
 from larvseg_jax.provenance import versions
 from larvseg_jax.report.curves import draw_vocabularies
-from larvseg_jax.trained import load_trained
+from larvseg_jax.trained import Trained, load_trained
 from larvseg_jax.training.agreement import check_same_everywhere
 from larvseg_jax.vocabulary.choice import Names
 from larvseg_jax.vocabulary.hierarchy import wordnet
@@ -44,6 +47,7 @@ def evaluate_checkpoint(
     pretrained: Path | None = None,
     *,
     hierarchy: bool = False,
+    novel_offset: float | Literal["choose"] | None = None,
 ) -> dict[str, Summary]:
     """Scores a checkpoint of a run and prints the table of its classes, for every evaluation of the config.
 
@@ -54,6 +58,8 @@ def evaluate_checkpoint(
       config: how to evaluate, if not as in training; must have the same classes in the same order.
       pretrained: the weights that an exported file leaves out (`trained.load_trained`).
       hierarchy: score by the hierarchy of the classes in WordNet, too (evaluation/open_scores.py, tree_scores.py).
+      novel_offset: added to the scores of novel classes; "choose" says and takes what goes with the photos' base
+        masks (evaluation/novel_offset.py); by default what the config says.
     """
     mesh = make_mesh(data=-1, model=1)  # not the training's: this may be another machine
     with stage("checkpoint"):
@@ -62,6 +68,8 @@ def evaluate_checkpoint(
         console.print(f"  step {trained.step} of {path}")
     kept = {name: value for name, value in run.settings.items() if name != "data_root"}  # may differ between hosts
     check_same_everywhere("config", {**kept, "step": trained.step, "versions": versions()})
+    if novel_offset is not None:
+        run = _with_novel_offset(run, mesh, trained, novel_offset)
     summaries = {}
     evaluators = assemble.make_evaluators(run, mesh, trained.method)
     if hierarchy:
@@ -78,6 +86,23 @@ def evaluate_checkpoint(
                 f"{without:,} classes have no synset in WordNet: open scores take them for like no other class"
             )
     return summaries
+
+
+def _with_novel_offset(run: Experiment, mesh: Mesh, trained: Trained, offset: float | Literal["choose"]) -> Experiment:
+    """The run whose evaluations add the offset, or each the one that is chosen for it, which is said."""
+    evals = {}
+    for name, config in run.evals.items():
+        evals[name] = dataclasses.replace(config, novel_offset=0.0 if offset == "choose" else offset)
+    run = dataclasses.replace(run, evals=evals)
+    if offset != "choose":
+        return run
+    for name, evaluator in assemble.make_evaluators(run, mesh, trained.method).items():
+        chosen = evaluator.chosen_novel_offset(trained.params, trained.memory)
+        console.print(
+            f"{name}: novel_offset {chosen:.2f} chosen; to keep it: --config.evals.{name}.novel_offset={chosen:.2f}"
+        )
+        evals[name] = dataclasses.replace(run.evals[name], novel_offset=chosen)
+    return dataclasses.replace(run, evals=evals)
 
 
 def _use_hierarchy(run: Experiment, evaluators: Mapping[str, Evaluator], lists: Sequence[str]) -> None:

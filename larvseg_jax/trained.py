@@ -19,11 +19,12 @@ from larvseg_jax.devices.mesh import WHOLE, make_mesh
 from larvseg_jax.devices.sharding import path_name
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.config import EvalConfig
+from larvseg_jax.evaluation.novel_offset import with_novel_offset
 from larvseg_jax.evaluation.windows import Windows
-from larvseg_jax.methods.method import Method, MethodConfig, Task
+from larvseg_jax.methods.method import Dense, Method, MethodConfig, Task
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.options import read
-from larvseg_jax.vocabulary import Vocabulary
+from larvseg_jax.vocabulary import LabelSet, Vocabulary
 from larvseg_jax.vocabulary.stated import aliases_in, lists_in
 from larvseg_jax.weights.learnt import all_weights, check_needs_none
 from larvseg_jax.weights.safetensors_file import SUFFIX, load_safetensors
@@ -57,11 +58,33 @@ class Trained:
     @property
     def windows(self) -> Windows:
         """How its own first evaluation, by name, cuts photos; as the original does where nothing is said."""
+        return self._evaluation.windows
+
+    @property
+    def novel_offset(self) -> float:
+        """What that evaluation adds to the scores of novel classes."""
+        return self._evaluation.novel_offset
+
+    @property
+    def _evaluation(self) -> EvalConfig:
         evaluations = self.settings.get("evals", {})
         if not evaluations:
-            return Windows()
+            return EvalConfig()
         first = min(evaluations)
-        return read(EvalConfig, evaluations[first], f"evals.{first}").windows
+        return read(EvalConfig, evaluations[first], f"evals.{first}")
+
+    def with_novel_offset(self, offset: float) -> Trained:
+        """The same model with another `novel_offset`; UserError if it is not finite."""
+        evaluations = self.settings.get("evals", {})
+        first = min(evaluations, default="val")
+        changed = {**evaluations.get(first, {}), "novel_offset": offset}
+        trained = dataclasses.replace(self, settings={**self.settings, "evals": {**evaluations, first: changed}})
+        _ = trained.novel_offset
+        return trained
+
+    def scorer(self, label_set: LabelSet) -> Dense:
+        """How it scores the classes of a label set of its vocabulary, `novel_offset` included."""
+        return with_novel_offset(self.method.scorer(label_set), label_set.names, self.vocabulary, self.novel_offset)
 
     @property
     def class_lists(self) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ def define(flags: Flags) -> None:
     flags.number("memory_gb", 1.5, "Memory above the weights that may be used, GiB.", least=0.0)
     flags.whole("max_megapixels", MAX_MEGAPIXELS, "The largest photo that is read, millions of pixels.", least=1)
     flags.switch("probabilities", "Softmax over all classes (much slower with many).")
+    flags.number("novel_offset", None, "Added to the scores of novel classes, if not as in the evaluation.")
     define_windows(flags)
 
 
@@ -82,6 +83,7 @@ def main(given: Given) -> None:
         max_megapixels=given.max_megapixels,
         scale=scale,
         whole=given.whole,
+        novel_offset=given.novel_offset,
         missing=missing,
     )
     if problems:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 from data_pipelines.sources import SourceConfig
+from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.windows import Windows
 from larvseg_jax.options import Count, CountOrNone
 
@@ -25,11 +27,15 @@ class EvalConfig:
     stride: Count = 512  # of the sliding window, pixels
     batch_size: Count = 12  # windows per call of the network, raised to what the mesh divides
     limit: CountOrNone = 0  # only the first so many photos; 0 = all
+    # Added to the scores of novel classes before the highest wins (calibrated stacking): below 0 they win less often.
+    novel_offset: float = 0.0
     # What is resized to the photo's own size: logits (finer), or labels (Original: the published numbers).
     resize: Literal["logits", "labels"] = "logits"
     every: Count = 8000  # steps of training between two evaluations; the last step is always evaluated
 
     def __post_init__(self) -> None:
+        if not math.isfinite(self.novel_offset):
+            raise UserError(f"novel_offset is {self.novel_offset}: give a number, 0.0 to leave the scores as they are")
         _ = self.windows
 
     @property

@@ -12,11 +12,14 @@ from jaxtyping import Array, Int32, PyTree
 
 from data_pipelines.examples import Source
 from data_pipelines.feature_files import FeatureRecords
+from larvseg_jax.console import track
 from larvseg_jax.devices.mesh import WHOLE, batch_sharding
+from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.metrics import Summary
+from larvseg_jax.evaluation.novel_offset import choose_novel_offset
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
-from larvseg_jax.evaluation.scoring import evaluate
+from larvseg_jax.evaluation.scoring import evaluate, photo_values, photos_of
 from larvseg_jax.evaluation.search import SEARCHED_FROM, Search
 from larvseg_jax.evaluation.tree_scores import TreeCounts
 from larvseg_jax.methods.method import Dense, Linear, as_linear
@@ -94,6 +97,21 @@ class Evaluator:
             tree=self.tree,
         )
         return Evaluation(summary, label_maps)
+
+    def chosen_novel_offset(self, params: PyTree, memory: PyTree) -> float:
+        """The offset of novel scores that goes with the masks of the photos' base classes (novel_offset.py).
+
+        Raises:
+          UserError: too many classes, or not both base and novel ones.
+        """
+        if self._linear is not None:
+            raise UserError(
+                f"a novel_offset is chosen among fewer than {SEARCHED_FROM} classes without rivals, and "
+                f"{len(self.label_set):,} compete here: give a number, or evaluate on a part of them"
+            )
+        photos = photos_of(self.source, range(self.photos), self.config, self.stored)
+        values = photo_values(lambda windows: self._patch_values(params, memory, windows), photos, self._batch)
+        return choose_novel_offset(track(values, self.photos, "offset"), self.label_set, self._vocabulary, self.config)
 
 
 def gathered(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ but never labelled has IoU 0 and does count.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from jaxtyping import Bool, Float64, Int32, Int64
 
 from larvseg_jax.console import printable
 from larvseg_jax.errors import UserError
+from larvseg_jax.evaluation.confusion import Confusion
 from larvseg_jax.vocabulary import IGNORE_LABEL, Vocabulary
 from larvseg_jax.vocabulary.base_novel import BaseNovel
 
@@ -143,6 +145,7 @@ class Summary:
       names, groups: class names and "base", "novel", "background", "ignored" or "" (neither).
       iou, acc, dice: per class I/(P+G-I), I/G, 2I/(P+G).
       labelled: labelled pixels per class.
+      predicted: those of them that are predicted as the class.
       mean_iou, base_iou, novel_iou: means over all, base, novel classes, without background and ignored ones.
       harmonic_iou: harmonic mean of base_iou and novel_iou.
       base_novel_iou: (base, novel) means under other definitions of base and novel, by their label.
@@ -150,6 +153,8 @@ class Summary:
       mean_acc: mean of acc over the classes of mean_iou.
       pixel_acc: share of labelled pixels predicted right, background included, ignored classes left out.
       absent: classes neither labelled nor predicted, hence in no mean.
+      confusion: which classes are taken for which; None where that was not counted.
+      base_alone_iou: base_iou if novel classes neither compete nor count; NaN where that was not measured.
       open: scores by WordNet's similarities, where these were asked for.
       tree: scores by the hierarchy of the classes, likewise.
     """
@@ -160,6 +165,7 @@ class Summary:
     acc: Float64[np.ndarray, " n"]
     dice: Float64[np.ndarray, " n"]
     labelled: Int64[np.ndarray, " n"]
+    predicted: Int64[np.ndarray, " n"]
     mean_iou: float
     base_iou: float
     novel_iou: float
@@ -169,11 +175,27 @@ class Summary:
     mean_acc: float
     pixel_acc: float
     absent: tuple[str, ...]
+    confusion: Confusion | None = None
+    base_alone_iou: float = math.nan
     open: OpenScores | None = None
     tree: TreeScores | None = None
 
+    @property
+    def base_as_novel(self) -> float:
+        """Share of the pixels labelled as base classes that novel classes win; NaN where that was not counted."""
+        return self._taken("base", "novel")
+
+    @property
+    def novel_as_base(self) -> float:
+        """Share of the pixels labelled as novel classes that base classes win; NaN where that was not counted."""
+        return self._taken("novel", "base")
+
+    def _taken(self, labelled: str, predicted: str) -> float:
+        group = np.array(self.groups, dtype=str)
+        return self.confusion.share(group == labelled, group == predicted) if self.confusion else math.nan
+
     def scalars(self) -> dict[str, float]:
-        """The means under the names of the metric log; IoU_background and the open scores only where they exist."""
+        """The means under the names of the metric log; those of some classes only where such classes compete."""
         values = {
             "mIoU": self.mean_iou,
             "mIoU_base": self.base_iou,
@@ -186,6 +208,10 @@ class Summary:
         }
         if "background" in self.groups:
             values["IoU_background"] = self.background_iou
+        if not math.isnan(self.base_alone_iou):
+            values["mIoU_base_alone"] = self.base_alone_iou
+        if self.confusion and {"base", "novel"} <= set(self.groups):
+            values |= {"base_as_novel": self.base_as_novel, "novel_as_base": self.novel_as_base}
         return values | (self.open.scalars() if self.open else {})
 
     def text(self) -> str:
@@ -224,6 +250,7 @@ def summarise(
         acc=acc,
         dice=ratio(2 * hit, predicted + labelled),
         labelled=labelled,
+        predicted=predicted,
         mean_iou=mean(iou, in_means),
         base_iou=base,
         novel_iou=novel,

@@ -24,9 +24,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
+from larvseg_jax.evaluation.confusion import pairs_of
 from larvseg_jax.evaluation.metrics import OpenScores, mean, ratio
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
-from larvseg_jax.vocabulary import IGNORE_LABEL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,13 +80,3 @@ class OpenCounts:
             novel_iou=mean(iou, group == "novel"),
             pixel_acc=float(ratio(alike, labelled)[0]),
         )
-
-
-def pairs_of(
-    prediction: Int32[np.ndarray, "h w"], label: Int32[np.ndarray, "h w"], columns: int
-) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
-    """The pairs (label, prediction) of a photo's pixels, each once, and of how many; without IGNORE_LABEL."""
-    counted = label != IGNORE_LABEL
-    pairs, pixels = np.unique(label[counted].astype(np.int64) * columns + prediction[counted], return_counts=True)
-    labels, predictions = np.divmod(pairs, columns)
-    return labels, predictions, pixels

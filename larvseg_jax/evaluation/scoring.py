@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float32, Int32, PyTree
+from jaxtyping import Bool, Float32, Int32, PyTree
 
 from data_pipelines.examples import Source
 from data_pipelines.feature_files import FeatureRecords
@@ -19,11 +19,12 @@ from larvseg_jax.console import track
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation import sliding_window
 from larvseg_jax.evaluation.config import EvalConfig
+from larvseg_jax.evaluation.confusion import Confusion
 from larvseg_jax.evaluation.metrics import SegmentationCounts, Summary
 from larvseg_jax.evaluation.open_scores import OpenCounts
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
 from larvseg_jax.evaluation.tree_scores import TreeCounts
-from larvseg_jax.vocabulary import LabelSet, Vocabulary
+from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet, Vocabulary
 from larvseg_jax.vocabulary.base_novel import BaseNovel
 
 _PREFETCHED = 4  # photos decoded ahead of the device
@@ -94,6 +95,7 @@ def evaluate(
       UserError: values that are not finite, with the photo's id.
       DataError: a photo or its stored tokens cannot be read.
     """
+    alone = None if label_map_of else BaseAlone.of(label_set, vocabulary, config)
     if label_map_of is None:
         columns = len(label_set)
 
@@ -103,6 +105,7 @@ def evaluate(
     total = min(config.limit or len(source), len(source))
     scored = label_set.scored
     counts, open_counts = SegmentationCounts.zeros(scored), OpenCounts.zeros(scored)
+    confusion = Confusion.zeros()
     kept: dict[int, np.ndarray] = {}
     photos = photo_values(patch_values, photos_of(source, range(total), config, stored), batch)
     for photo, values in track(photos, total, "evaluation"):
@@ -112,6 +115,9 @@ def evaluate(
         # Rivals are the last columns, after that of OTHER, and count as it.
         prediction = np.minimum(labels, np.int32(scored - 1))
         counts = counts.add(prediction, photo.label)
+        confusion = confusion.add(prediction, photo.label, scored)
+        if alone is not None:
+            alone = alone.add(values, photo, prediction)
         if similarity is not None:
             open_counts = open_counts.add(labels, photo.label, similarity)
         if tree is not None:
@@ -119,12 +125,54 @@ def evaluate(
         if photo.index in keep:
             kept[photo.index] = prediction
     summary = counts.summary(label_set.names[:scored], vocabulary, definitions, other=label_set.rivals > 0)
+    base_alone = alone.scores(vocabulary).base_iou if alone else float("nan")
+    summary = dataclasses.replace(summary, confusion=confusion, base_alone_iou=base_alone)
     if similarity is not None:
         summary = dataclasses.replace(summary, open=open_counts.scores(summary.groups))
     if tree is not None:
         in_means = [group not in ("background", "ignored") for group in summary.groups] + [False] * label_set.rivals
         summary = dataclasses.replace(summary, tree=tree.scores(in_means))
     return summary, kept
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseAlone:
+    """What the segmenter scores without its novel classes: they neither compete, nor do pixels labelled so count.
+
+    Attributes:
+      label_set: the classes of the evaluation.
+      novel: which of its columns are novel.
+      config: how photos are stitched.
+      counts: of the pixels so far.
+    """
+
+    label_set: LabelSet
+    novel: Bool[np.ndarray, " n"]
+    config: EvalConfig
+    counts: SegmentationCounts
+
+    @classmethod
+    def of(cls, label_set: LabelSet, vocabulary: Vocabulary, config: EvalConfig) -> BaseAlone | None:
+        """Counts before the first photo; None where not both base and novel classes compete."""
+        groups = vocabulary.groups(label_set.names)
+        if not {"base", "novel"} <= set(groups):
+            return None
+        novel = np.array(groups, dtype=str) == "novel"
+        return cls(label_set, novel, config, SegmentationCounts.zeros(len(label_set)))
+
+    def add(self, logits: Float32[np.ndarray, "n h w k"], photo: Photo, joint: Int32[np.ndarray, "H W"]) -> BaseAlone:
+        """The counts with one photo added, of whose pixels `joint` are the winners among all classes."""
+        prediction = joint
+        if self.novel[joint].any():
+            others = np.flatnonzero(~self.novel).astype(np.int32)
+            prediction = others[label_map(logits[..., others], photo.test_size, photo.label.shape, self.config)]
+        is_novel = self.novel[np.maximum(photo.label, 0)] & (photo.label != IGNORE_LABEL)
+        label = np.where(is_novel, np.int32(IGNORE_LABEL), photo.label)
+        return dataclasses.replace(self, counts=self.counts.add(prediction, label))
+
+    def scores(self, vocabulary: Vocabulary) -> Summary:
+        """The scores, in which novel classes are absent."""
+        return self.counts.summary(self.label_set.names, vocabulary)
 
 
 def label_map(

@@ -94,7 +94,17 @@ def predict_label_map(
     columns: Float32[np.ndarray, "W q"],
     class_block: int = 256,
 ) -> Int32[np.ndarray, "H W"]:
-    """argmax over classes of `stitched_logits`, in memory of about 16 MiB plus the label map.
+    """argmax over classes of `stitched_logits`, in memory of about 16 MiB plus the label map."""
+    return best_classes(patches, rows, columns, class_block)[0]
+
+
+def best_classes(
+    patches: Float32[np.ndarray, "p q k"],
+    rows: Float32[np.ndarray, "H p"],
+    columns: Float32[np.ndarray, "W q"],
+    class_block: int = 256,
+) -> tuple[Int32[np.ndarray, "H W"], Float32[np.ndarray, "H W"]]:
+    """The class of the highest of `stitched_logits`, and that logit.
 
     Walks bands of output rows and, within, blocks of classes with a running maximum. Equal logits: the
     lowest class wins.
@@ -104,7 +114,7 @@ def predict_label_map(
     block = min(class_block, num_classes)
     band = max(_BAND_ELEMENTS // (width * block), 1)
     blocks = [np.ascontiguousarray(patches[..., k : k + block]) for k in range(0, num_classes, block)]
-    labels = np.empty((height, width), np.int32)
+    labels, highest = np.empty((height, width), np.int32), np.empty((height, width), np.float32)
     for y in range(0, height, band):
         best = np.full((len(rows[y : y + band]), width), -np.inf, np.float32)
         winner = np.zeros(best.shape, np.int32)
@@ -115,8 +125,8 @@ def predict_label_map(
             better = value > best
             winner[better] = local[better] + i * block
             best[better] = value[better]
-        labels[y : y + band] = winner
-    return labels
+        labels[y : y + band], highest[y : y + band] = winner, best
+    return labels, highest
 
 
 def resize_label_map(labels: Int32[np.ndarray, "h w"], height: int, width: int) -> Int32[np.ndarray, "H W"]:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int32, Int64
 
+from larvseg_jax.evaluation.confusion import pairs_of
 from larvseg_jax.evaluation.metrics import CutScores, SegmentationCounts, TreeScores, mean, ratio
-from larvseg_jax.evaluation.open_scores import pairs_of
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
 from larvseg_jax.vocabulary.levels import ClassTree
 

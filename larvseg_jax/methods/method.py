@@ -125,6 +125,27 @@ def as_linear(scorer: Dense, label_set: LabelSet) -> Linear:
     return Linear(scorer.scores, vectors, scorer.scores, reads_memory=scorer.reads_memory)
 
 
+def with_offsets(scorer: Dense, offsets: Float32[np.ndarray, " n"]) -> Dense:
+    """The same scorer with a constant added to the scores of each class of its label set; `Linear` stays so."""
+
+    def scores(params: PyTree, memory: PyTree, images: Seen) -> Float[Array, "b h w n"]:
+        return scorer.scores(params, memory, images) + offsets[None, None, None]
+
+    if not isinstance(scorer, Linear):
+        return Dense(scores, reads_memory=scorer.reads_memory)
+
+    def vectors(params: PyTree, memory: PyTree) -> Vectors:
+        """One column more, for which every feature has a 1."""
+        own = scorer.vectors(params, memory)
+        return own._replace(vectors=jnp.concatenate([own.vectors, jnp.asarray(offsets)[:, None]], axis=1))
+
+    def scale(patches: Float[Array, "*batch d"], classes: Vectors) -> Float[Array, "*batch d_1"]:
+        features = scorer.scale(patches, classes._replace(vectors=classes.vectors[:, :-1]))
+        return jnp.concatenate([features, jnp.ones_like(features[..., :1])], axis=-1)
+
+    return Linear(scores, vectors, scorer.embed, scale, reads_memory=scorer.reads_memory)
+
+
 @runtime_checkable
 class Method(Protocol):
     """A way to learn to segment: its state, what a step minimises, how it scores classes."""

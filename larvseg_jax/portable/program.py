@@ -50,7 +50,7 @@ def photo_program(trained: Trained, classes: Sequence[str], size: tuple[int, int
     side, patches = windows.window, -(-windows.window // patch)
     rows, columns = (window_starts(length, side, windows.stride) for length in size)
     stitching = windows.stitching((patches, patches), size, size, patch)
-    scorer = trained.method.scorer(trained.vocabulary.label_set(tuple(classes)))
+    scorer = trained.scorer(trained.vocabulary.label_set(tuple(classes)))
 
     def label_map(photo: UInt8[Array, "H W 3"]) -> Int32[Array, "H W"]:
         mean, std = (values.astype(np.float32)[None, None] for values in (MEAN, STD))

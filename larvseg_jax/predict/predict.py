@@ -39,6 +39,7 @@ def predict(
     max_megapixels: int = MAX_MEGAPIXELS,
     scale: tuple[int, int] | None = None,
     whole: bool = False,
+    novel_offset: float | None = None,
     missing: Sequence[UserError] = (),
 ) -> list[UserError]:
     """Predicts photos, writes the files and prints a table for each; returns what is wrong with the others.
@@ -56,6 +57,7 @@ def predict(
       max_megapixels: the largest photo that is read, millions of pixels.
       scale: (long, short) limits of the resized photo's sides, if not as in the evaluation.
       whole: the whole photo at once instead of sliding windows.
+      novel_offset: added to the scores of novel classes, if not what the evaluation adds.
       missing: what is wrong with photos that were asked for and are not among these; counted and returned as well.
 
     Raises:
@@ -64,6 +66,7 @@ def predict(
     problems = list(missing)
     with stage("model"):
         trained = load_trained(model, step, pretrained=pretrained)
+        trained = trained if novel_offset is None else trained.with_novel_offset(novel_offset)
     windows = dataclasses.replace(trained.windows, scale=scale or trained.windows.scale)
     predictor = Predictor(trained, dataclasses.replace(windows, window=0) if whole else windows)
     vocabulary, lists = trained.vocabulary, trained.class_lists

@@ -205,7 +205,7 @@ class Predictor:
         check_several(chosen)
         if self._competition is None or self._competition.chosen != chosen:
             label_set = self.vocabulary.label_set(chosen)
-            own = self.trained.method.scorer(label_set)
+            own = self.trained.scorer(label_set)
             scorer = as_linear(own, label_set)
             vectors = jax.jit(scorer.vectors)(*self._state)
             if self._embed is None or not isinstance(

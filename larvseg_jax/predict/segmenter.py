@@ -35,7 +35,7 @@ from larvseg_jax.shipped.shipped import located
 from larvseg_jax.teach.join import with_name, without_class
 from larvseg_jax.teach.lesson import taught
 from larvseg_jax.teach.request import Points, check_lists, names_of, pixels_shown
-from larvseg_jax.trained import Trained
+from larvseg_jax.trained import Trained, load_trained
 from larvseg_jax.vocabulary import Vocabulary
 from larvseg_jax.weights.places import check_model
 from larvseg_jax.weights.safetensors_file import SUFFIX
@@ -145,6 +145,7 @@ class Segmenter:
         pretrained: str | Path | None = None,
         scale: tuple[int, int] | None = None,
         whole: bool = False,
+        novel_offset: float | None = None,
     ) -> Segmenter:
         """Reads a model; no data set is needed.
 
@@ -155,13 +156,15 @@ class Segmenter:
           pretrained: the weights that a file of `export --learnt` was learnt on.
           scale: (long, short) limits of the resized picture's sides, if not as in the evaluation.
           whole: the whole picture at once instead of sliding windows.
+          novel_offset: added to the scores of novel classes, if not what the evaluation adds.
 
         Raises:
           UserError: there is no such model, or it is damaged.
         """
         path, pretrained = located(model, None if pretrained is None else Path(pretrained).expanduser())
         check_model(path, step)
-        predictor = Predictor.load(path, step, pretrained=pretrained)
+        trained = load_trained(path, step, pretrained=pretrained)
+        predictor = Predictor(trained if novel_offset is None else trained.with_novel_offset(novel_offset))
         windows = dataclasses.replace(predictor.windows, scale=scale or predictor.windows.scale)
         predictor.windows = dataclasses.replace(windows, window=0) if whole else windows
         return cls(predictor)
