@@ -75,7 +75,7 @@ def _stream(kind: str, changes: dict) -> ml_collections.ConfigDict:
 
 
 def source(**changes) -> ml_collections.ConfigDict:
-    """Where examples come from: one of a prepared TFDS data set, a folder, a folder of class folders."""
+    """Where examples come from: one of a prepared TFDS data set, a folder, class folders, a list of tags."""
     return _changed(options.defaults(SourceConfig), changes)
 
 

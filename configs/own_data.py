@@ -5,9 +5,10 @@
     mydata/images/train/  mydata/images/val/     photos
     mydata/masks/train/   mydata/masks/val/      their masks, PNG
     mydata/classes.txt                           the classes of the masks (or classes.json)
-    mydata/tagged/<class name>/                  pictures of that class, without masks; may be missing
+    mydata/tagged/                               pictures without masks, and a tags.csv that says what each shows;
+                                                 or a folder for each class; may be missing
 
-The classes are read from there: those of the masks are the base classes, class folders of other names the novel
+The classes are read from there: those of the masks are the base classes, tags (class folders) of other names the novel
 ones. Some names mean something, in any spelling: "background" (none of the classes; every tagged picture has some of
 it), "unlabelled", "void", "ignore", ... (nobody knows: such pixels are left out everywhere).
 
@@ -27,6 +28,8 @@ from data_pipelines.class_folders import class_folders, class_name
 from data_pipelines.files import entries
 from data_pipelines.folder_classes import FolderClasses, read_classes
 from data_pipelines.special_names import meanings
+from data_pipelines.tag_lists import tag_list_of
+from data_pipelines.tagged_photos import TaggedListing, list_tagged
 from larvseg_jax.console import console
 from larvseg_jax.errors import UserError
 
@@ -77,12 +80,13 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
         max_labels=min(len(set(classes.names)), 96),  # a static shape: not more than can be
         weight=0.25,
     )
+    listing = tag_listing(data)
     config.streams.tagged = common.tag_stream(
         **photos,
-        source=common.source(class_folders="tagged"),
+        source=common.source(tagged="tagged") if listing else common.source(class_folders="tagged"),
         tags_from="image",
         always_tags=background,
-        max_labels=1 + len(background),
+        max_labels=(listing.most_tags if listing else 1) + len(background),
         weight=0.25,
     )
     if args.size == "small":  # novel classes must be learnt from the tags alone, without pretraining
@@ -112,9 +116,23 @@ def pretrained(config: ml_collections.ConfigDict, size: str) -> dict:
 
 
 def has_tags(data: Path) -> bool:
-    """Whether there are class folders: without them everything is learnt from the masks."""
+    """Whether there are tagged pictures: without them everything is learnt from the masks."""
     folder = data / "tagged"
     return folder.exists() and not (folder.is_dir() and not any(entries(folder)))
+
+
+def tag_listing(data: Path) -> TaggedListing | None:
+    """The tagged pictures, if a list says what they show; None if they lie in class folders."""
+    folder = data / "tagged"
+    return list_tagged(folder) if tag_list_of(folder) else None
+
+
+def tag_names(data: Path) -> list[str]:
+    """The classes that tagged pictures show."""
+    if not has_tags(data):
+        return []
+    listing = tag_listing(data)
+    return list(listing.names) if listing else [class_name(folder) for folder in class_folders(data / "tagged")]
 
 
 def special(classes: FolderClasses, background: str, ignored: tuple[str, ...], base: tuple[str, ...]) -> dict[str, str]:
@@ -144,15 +162,15 @@ def vocabulary(data: Path, classes: FolderClasses, groups: dict[str, str], learn
     """Base classes: those of the masks. Novel ones: class folders of other names, and `learnt_from_tags`."""
     masked = [name for name in dict.fromkeys(classes.names) if groups.get(name) != "ignored"]
     background = next((name for name, group in groups.items() if group == "background"), "")
-    folders = [class_name(folder) for folder in class_folders(data / "tagged")] if has_tags(data) else []
-    _refuse_near_misses(folders, [*masked, *groups], data, classes.file)
+    tags, tagged = tag_names(data), tag_list_of(data / "tagged") or data / "tagged"
+    _refuse_near_misses(tags, [*masked, *groups], tagged, classes.file)
     for name in learnt_from_tags:
         if name == background:
             raise UserError(f"config argument novel={name}: it stands for none of the classes and cannot be novel")
-        for where, names in ((data / "tagged", folders), (classes.file, masked)):
+        for where, names in ((tagged, tags), (classes.file, masked)):
             if name not in names:
                 raise UserError(
-                    f"config argument novel={name}: it needs a class folder, and masks to measure it on, but "
+                    f"config argument novel={name}: it needs tagged pictures, and masks to measure it on, but "
                     f"{where} has no {name!r}: it has {', '.join(names) or 'no classes'}"
                 )
     base = tuple(name for name in masked if name not in (background, *learnt_from_tags))
@@ -164,10 +182,10 @@ def vocabulary(data: Path, classes: FolderClasses, groups: dict[str, str], learn
             f"{classes.file}: {base[0]!r} alone is left to learn from masks, as {ignored[0]!r} is ignored: if that is "
             f"where no {base[0]} is, give the argument background={ignored[0]}"
         )
-    without_masks = [name for name in folders if name not in masked]
+    without_masks = [name for name in tags if name not in masked]
     for name in without_masks:
         if name in groups or meanings([name]):
-            raise UserError(f"{data / 'tagged' / name}: this name stands for no class: rename the folder")
+            raise UserError(f"{_place(tagged, name)}: this name stands for no class: rename it there")
     return dict(
         classes=(*masked, *without_masks),
         base=base,
@@ -186,23 +204,29 @@ def _say(data: Path, classes: FolderClasses, groups: dict[str, str]) -> None:
         remedy = "(other meanings: the arguments background=, ignore=, base=)"
         console.print(f"{classes.file}: {', '.join(special_names)} {remedy}")
     if not has_tags(data):
-        console.print(f"{data / 'tagged'} holds no class folder: all classes are learnt from the masks")
+        console.print(f"{data / 'tagged'} holds no tagged pictures: all classes are learnt from the masks")
 
 
 def _names(argument: str) -> tuple[str, ...]:
     return tuple(filter(None, argument.split("+")))
 
 
-def _refuse_near_misses(folders: list[str], masked: list[str], data: Path, classes_file: Path) -> None:
-    """A folder "Traffic_Light" beside the masks' "traffic light" is a slip, not a novel class."""
+def _refuse_near_misses(tags: list[str], masked: list[str], tagged: Path, classes_file: Path) -> None:
+    """A tag or folder "Traffic_Light" beside the masks' "traffic light" is a slip, not a novel class."""
     plain = {_plain(name): name for name in masked}
-    for folder in folders:
-        meant = plain.get(_plain(folder), folder)
-        if meant != folder and folder not in masked:
+    for tag in tags:
+        meant = plain.setdefault(_plain(tag), tag)
+        if meant != tag and tag not in masked:
+            where = classes_file if meant in masked else tagged
             raise UserError(
-                f"{data / 'tagged' / folder}: {classes_file} writes this class {meant!r}: rename the folder (or, if it "
-                "is another class, give it a name that differs in more than case, spaces, - and _)"
+                f"{_place(tagged, tag)}: {where} writes this class {meant!r}: rename it there (or, if it is "
+                "another class, give it a name that differs in more than case, spaces, - and _)"
             )
+
+
+def _place(tagged: Path, tag: str) -> str:
+    """Where a tag is written: its class folder, or the list."""
+    return str(tagged / tag) if tagged.is_dir() else f"{tagged}, tag {tag!r}"
 
 
 def _plain(name: str) -> str:

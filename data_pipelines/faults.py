@@ -66,6 +66,7 @@ KINDS = {
     "files": Kind("error", "files missing or out of place", "the run does not start: complete or correct the folder"),
     "features": Kind("error", "features missing in the prepared set", "the run does not start: prepare it anew"),
     "spare mask": Kind("warning", "masks without photo", "they are not used: is the photo missing?"),
+    "unlisted": Kind("warning", "pictures that the list of tags does not name", "they are not used: add them to it"),
     "unreadable": Kind(
         "error", "cannot be read", "the run stops at the first it draws (see data.on_error): replace or remove them"
     ),

@@ -10,6 +10,7 @@ from data_pipelines.class_folders import ClassFolderSource
 from data_pipelines.examples import Source
 from data_pipelines.folder import FolderSource
 from data_pipelines.picture_files import MAX_MEGAPIXELS
+from data_pipelines.tagged_photos import TaggedSource
 from data_pipelines.tfds_source import TfdsSource
 from larvseg_jax.errors import UserError
 from larvseg_jax.vocabulary import LabelSet
@@ -17,16 +18,17 @@ from larvseg_jax.vocabulary import LabelSet
 
 @dataclasses.dataclass(frozen=True)
 class SourceConfig:
-    """A section `source`: exactly one of `tfds`, `folder` and `class_folders` is set, relative to data_root."""
+    """A section `source`: one of `tfds`, `folder`, `class_folders` and `tagged` is set, relative to data_root."""
 
     tfds: str = ""  # directory of a prepared TFDS data set (ArrayRecord)
     folder: str = ""  # folder with images/, masks/, classes.txt or .json (docs/own_data.md)
     class_folders: str = ""  # folder with one folder of pictures per class (tags only)
+    tagged: str = ""  # folder of pictures and a tags.csv or tags.json (tags only; docs/own_data.md)
     split: str = "train"  # TFDS split, sub-folder of images/, or key of splits.json ("suggested.train_masks": nested)
 
     def location(self, data_root: str | os.PathLike[str]) -> Path:
         """The directory it names."""
-        return Path(data_root) / (self.tfds or self.folder or self.class_folders)
+        return Path(data_root) / (self.tfds or self.folder or self.class_folders or self.tagged)
 
 
 def open_source(
@@ -41,7 +43,7 @@ def open_source(
     """Open the split that `source` names, with labels as columns of `label_set`.
 
     Args:
-      source: one of `tfds`, `folder` and `class_folders`; and `split`.
+      source: one of `tfds`, `folder`, `class_folders` and `tagged`; and `split`.
       data_root: folder they are relative to; "" = environment variable LARVSEG_DATA, else the
         current folder.
       label_set: the classes the stream knows.
@@ -52,19 +54,18 @@ def open_source(
     Raises:
       UserError: nothing there, or it does not fit (file, value and remedy in the message).
     """
-    named = {"tfds": source.tfds, "folder": source.folder, "class_folders": source.class_folders}
+    named = {kind: getattr(source, kind) for kind in ("tfds", "folder", "class_folders", "tagged")}
     if sum(map(bool, named.values())) != 1:
         raise UserError(f"source has {', '.join(f'{k}={v!r}' for k, v in named.items())}: name one of them")
     root = Path(data_root or os.environ.get("LARVSEG_DATA", ""))
     if source.folder:
         folder = root / source.folder
         return FolderSource(folder, source.split, label_set, masks=masks, tags=tags, max_megapixels=max_megapixels)
-    if source.class_folders:
+    if source.class_folders or source.tagged:
         if masks:
-            raise UserError(
-                f"{root / source.class_folders}: class folders have no masks: use them in a tag_stream(...) with "
-                "tags_from='image'"
-            )
-        return ClassFolderSource(root / source.class_folders, source.split, label_set, max_megapixels)
+            what = "class folders have no masks" if source.class_folders else "a list of tags has no masks"
+            raise UserError(f"{source.location(root)}: {what}: use them in a tag_stream(...) with tags_from='image'")
+        of = ClassFolderSource if source.class_folders else TaggedSource
+        return of(source.location(root), source.split, label_set, max_megapixels)
     directory = root / source.tfds
     return TfdsSource(directory, source.split, label_set, masks=masks, tags=tags, max_megapixels=max_megapixels)

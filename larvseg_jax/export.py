@@ -176,7 +176,7 @@ def _facts(run: Path, to: Path, saved: SavedModel, frozen: Path) -> dict[str, st
 def _photos(section: Mapping[str, Any]) -> str:
     """What the photos of a stream or an evaluation are: "folder voc12_animals, split val, the first 100"."""
     source = section.get("source", {})
-    named = [f"{kind} {source[kind]}" for kind in ("tfds", "folder", "class_folders") if source.get(kind)]
+    named = [f"{kind} {source[kind]}" for kind in ("tfds", "folder", "class_folders", "tagged") if source.get(kind)]
     split = f", split {source['split']}" if source.get("split") else ""
     limit = f", the first {section['limit']}" if section.get("limit") else ""
     return f"{', '.join(named) or NOT_RECORDED}{split}{limit}"

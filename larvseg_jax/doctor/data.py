@@ -19,7 +19,7 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.vocabulary import IGNORE_LABEL
 from larvseg_jax.vocabulary.class_lists import class_list
 
-_OF_THE_SET = ("files", "features", "spare mask")  # kinds of fault that no photo has by itself
+_OF_THE_SET = ("files", "features", "spare mask", "unlisted")  # kinds of fault that no photo has by itself
 _OF_PHOTOS = tuple(kind for kind in KINDS if kind not in (*_OF_THE_SET, "meaning", "unreadable"))
 _NOTHING = (Finding("note", "data", "nothing to look at"),)
 
@@ -66,7 +66,7 @@ def _present(report: SetReport, photos: PhotoSet) -> list[Finding]:
     release = photos.metadata.get("release")
     origin = f", from {layout}" if layout else ""
     origin += f", release {release}" if release else ""
-    split = f", split {report.source.split!r}" if photos.kind != "class folders" else f", {len(photos.names)} classes"
+    split = f", split {report.source.split!r}" if photos.has_splits else f", {len(photos.names)} classes"
     text = f"{photos.directory}{split}: {photos.count:,} photos{origin}"
     expected = (photos.metadata.get("expected") or {}).get(plain_split(report.source.split))
     findings = []

@@ -22,6 +22,7 @@ from data_pipelines.mask_evidence import mask_faults
 from data_pipelines.picture_files import MAX_MEGAPIXELS
 from data_pipelines.prepared import IGNORE, open_prepared, read_metadata
 from data_pipelines.sources import SourceConfig
+from data_pipelines.tagged_photos import list_tagged, unknown_tags
 from larvseg_jax.vocabulary import LabelSet
 
 
@@ -30,7 +31,7 @@ class PhotoSet:
     """The photos of one split.
 
     Attributes:
-      kind: "prepared", "folder" or "class folders".
+      kind: "prepared", "folder", "class folders" or "tagged photos".
       directory: where they lie.
       names: class names of the data set, by class id.
       ignore: mask value without class.
@@ -55,6 +56,11 @@ class PhotoSet:
     classes: FolderClasses | None = None
     max_megapixels: int = MAX_MEGAPIXELS
 
+    @property
+    def has_splits(self) -> bool:
+        """Whether it is a part of a set with several splits."""
+        return self.kind in ("prepared", "folder")
+
     def decode_image(self, photo: RawPhoto) -> UInt8[np.ndarray, "h w 3"]:
         """The picture of a photo; DataError if it cannot be read."""
         return decode_image(photo.image, photo.image_name, self.max_megapixels)
@@ -77,7 +83,7 @@ def open_photo_set(source: SourceConfig, data_root: Path, label_set: LabelSet, *
         return _prepared(directory, source.split, masks)
     if source.folder:
         return _folder(directory, source.split, masks, tags)
-    return _class_folders(directory, label_set)
+    return _class_folders(directory, label_set) if source.class_folders else _tagged(directory, label_set)
 
 
 def plain_split(split: str) -> str:
@@ -120,3 +126,9 @@ def _class_folders(directory: Path, label_set: LabelSet) -> PhotoSet:
     names = tuple(class_name(folder) for folder in listing.folders)
     faults = (*listing.faults, *unknown_folders(directory, listing.folders, label_set))
     return PhotoSet("class folders", directory, names, None, len(listing), listing.read, faults)
+
+
+def _tagged(directory: Path, label_set: LabelSet) -> PhotoSet:
+    listing = list_tagged(directory)
+    faults = (*listing.faults, *unknown_tags(listing, label_set))
+    return PhotoSet("tagged photos", directory, listing.names, None, len(listing), listing.read, faults)

@@ -236,7 +236,7 @@ def test_without_tagged_pictures_the_masks_are_learnt(mydata, left, capsys):
     assert list(config.streams) == ["masks"]
     assert config.streams.masks.weight == 1.0
     assert (config.vocabulary.base, config.vocabulary.novel) == (("grass", "water"), ())
-    assert "mydata/tagged holds no class folder: all classes are learnt from the masks" in capsys.readouterr().out
+    assert "mydata/tagged holds no tagged pictures: all classes are learnt from the masks" in capsys.readouterr().out
     run_of = from_config(config)
     mesh = make_mesh(1, 1, jax.devices()[:1])
     assert "stablehlo" in lower_step(run_of, mesh, state_layout(run_of, mesh)).as_text()[:2000]
@@ -284,7 +284,7 @@ MISTAKES = {
     "another spelling": (
         "mydata",
         rename("zebra", "Gr-ass"),
-        r"mydata/tagged/Gr-ass: mydata/classes\.txt writes this class 'grass': rename the folder",
+        r"mydata/tagged/Gr-ass: mydata/classes\.txt writes this class 'grass': rename it there",
     ),
     "size": ("mydata,size=huge", lambda data: None, r"size=huge: use small, Ti, S, B, L"),
     "novel without masks": ("mydata,novel=zebra", lambda data: None, r"novel=zebra: .*classes\.txt has no 'zebra'"),
