@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "page": {*CORE, "vocabulary", "report", "predict", "shipped"},
     "oracle": RUN | {"cli", "start"},
     "compile_check": RUN | {"cli"},
-    "doctor": RUN | {"cli"},
+    "doctor": RUN | {"cli", "oracle", "start"},
     "grid": {*LIBRARY, "config", "cli"},
     "commands": RUN | {"cli", "show", "start", "train", "evaluate", "export", "import_original", "predict", "oracle"}
     | {"compile_check", "doctor", "diverged", "features", "grid", "shipped", "demo", "teach", "hub", "portable"}

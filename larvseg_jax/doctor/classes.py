@@ -12,8 +12,11 @@ from larvseg_jax.console import first_few
 from larvseg_jax.doctor.findings import Finding, Level, Section
 from larvseg_jax.doctor.set_report import SetReport
 from larvseg_jax.errors import UserError
-from larvseg_jax.vocabulary import OTHER
+from larvseg_jax.vocabulary import OTHER, Vocabulary
 from larvseg_jax.vocabulary.class_lists import class_list
+from larvseg_jax.vocabulary.hierarchy import wordnet
+
+_FEW = 300  # classes that are compared with each other by name
 
 
 def imagenet_section(reports: tuple[SetReport, ...]) -> Section:
@@ -67,12 +70,47 @@ def classes_section(run: Experiment) -> Section:
     text += f", {len(words.ignore_in_eval)} left out of the means" if words.ignore_in_eval else ""
     findings = [Finding("ok", "vocabulary", text)]
     facts: dict[str, Any] = {"classes": len(words.classes), "base": len(words.base), "novel": len(words.novel)}
+    findings += _named_twice(words, facts)
     findings += _union(run, facts)
     findings += _knowers(run, facts)
     facts["evals"] = {name: {} for name in run.evals}
     for name in run.evals:
         findings += _competitors(run, name, facts["evals"][name])
     return Section("shared and novel classes", tuple(findings), facts)
+
+
+def _named_twice(words: Vocabulary, facts: dict[str, Any]) -> list[Finding]:
+    """Classes whose names differ in spelling only, in a plural, or are two words for one thing."""
+    if len(words.classes) > _FEW:
+        return []
+    names = [name for name in words.classes if name not in (words.background, *words.ignore_in_eval)] or []
+    names += [name for name in words.ignore_in_eval if name in words.novel]
+    findings = []
+    facts["named_twice"] = pairs = []
+    for first, second in itertools.combinations(names, 2):
+        alike = _singular(first) == _singular(second)
+        if not alike and not _one_synset(first, second):
+            continue
+        pairs.append([first, second])
+        why = "are spelt alike" if alike else "are two words for one thing in WordNet"
+        remedy = "if they are one class, give them one name: each is taught that the other's pixels are not it"
+        findings.append(Finding("warning", "vocabulary", f"{first!r} and {second!r} {why}: {remedy}"))
+    return findings
+
+
+def _singular(name: str) -> str:
+    """A name without case, blanks, signs and the plural's ending."""
+    plain = "".join(c for c in name.casefold() if c.isalnum())
+    for ending, instead in (("ies", "y"), ("es", ""), ("s", "")):
+        if plain.endswith(ending) and len(plain) > len(ending) + 2:
+            return plain.removesuffix(ending) + instead
+    return plain
+
+
+def _one_synset(first: str, second: str) -> bool:
+    """Whether the most frequent meaning of both words is the same."""
+    senses = [wordnet().senses(name) for name in (first, second)]
+    return all(senses) and senses[0][0] == senses[1][0]
 
 
 def _competitors(run: Experiment, name: str, facts: dict[str, Any]) -> list[Finding]:

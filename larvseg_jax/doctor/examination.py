@@ -12,9 +12,10 @@ from jax.sharding import Mesh
 from larvseg_jax.assemble import state_layout
 from larvseg_jax.config import Experiment
 from larvseg_jax.devices.mesh import make_mesh, padded_batch_size
-from larvseg_jax.doctor import classes, data, machine, resources, sheet, speed
+from larvseg_jax.doctor import class_counts, classes, data, machine, resources, sheet, speed, tagged
 from larvseg_jax.doctor.compiled import StepReport, try_step
 from larvseg_jax.doctor.findings import Finding, Section, count
+from larvseg_jax.doctor.misfiled import with_misfiled
 from larvseg_jax.doctor.set_report import SetReport, inspect
 from larvseg_jax.doctor.show import show_section, show_summary, write_json
 from larvseg_jax.errors import UserError
@@ -56,13 +57,16 @@ def diagnose(run: Experiment, extent: Extent, json_file: Path | None = None) -> 
 
 def examine(run: Experiment, extent: Extent) -> Iterator[Section]:
     """The sections one after the other, each as soon as it is known; what is missing stops none of the others."""
-    reports = inspect(run, extent.photos)
+    reports = with_misfiled(run, inspect(run, extent.photos))
     yield data.found_section(run, reports)
     yield data.unreadable_section(reports)
     yield data.labels_section(reports)
+    counts = class_counts.class_counts(run, reports)
+    yield class_counts.counts_section(run, reports, counts)
+    yield tagged.tagged_section(run, reports)
     yield classes.imagenet_section(reports)
     yield classes.classes_section(run)
-    yield sheet.sheet_section(run, reports, extent.sheet)
+    yield sheet.sheet_section(run, reports, counts, extent.sheet)
     mesh = _mesh(run)
     layout = None if isinstance(mesh, UserError) else state_layout(run, mesh)
     yield resources.disk_section(run, reports, layout)

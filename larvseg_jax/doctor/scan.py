@@ -25,6 +25,8 @@ from larvseg_jax.vocabulary import IGNORE_LABEL
 
 T = TypeVar("T")
 
+_EXAMPLES = 64  # of a class
+
 
 @dataclasses.dataclass(frozen=True)
 class View:
@@ -49,18 +51,22 @@ class Look:
 
     Attributes:
       id: of the photo.
+      number: its place in the set.
       classes: class ids of the data set in its mask or among its tags.
       tags: number of its tags as the stream counts them.
       stored_bytes: of its files.
       compared: whether mask and tags could be compared.
+      pixels: of its mask, by the classes in `classes`; empty without a mask.
       faults: what is wrong with it.
     """
 
     id: str
+    number: int
     classes: tuple[int, ...]
     tags: int
     stored_bytes: int
     compared: bool
+    pixels: tuple[int, ...]
     faults: tuple[Fault, ...]
 
 
@@ -71,6 +77,8 @@ class Scan:
     Attributes:
       looked_at: number of photos, of so many in `total`.
       photos_per_class: by class id of the data set.
+      pixels_per_class: in the masks, likewise.
+      examples: numbers of some of the photos that show a class, spread over all of them, likewise.
       most_tags: largest number of tags of one photo, and its id.
       compared: photos whose mask and tags could be compared.
       faults: all that is wrong.
@@ -80,10 +88,13 @@ class Scan:
     total: int
     looked_at: int = 0
     photos_per_class: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+    pixels_per_class: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+    examples: dict[int, list[int]] = dataclasses.field(default_factory=dict)
     most_tags: tuple[int, str] = (0, "")
     compared: int = 0
     faults: list[Fault] = dataclasses.field(default_factory=list)
     stored_bytes: int = 0
+    _strides: dict[int, int] = dataclasses.field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -94,10 +105,23 @@ class Scan:
         """One more photo."""
         self.looked_at += 1
         self.photos_per_class.update(look.classes)
+        self.pixels_per_class.update(dict(zip(look.classes, look.pixels, strict=False)))
+        for class_id in look.classes:
+            self._keep(class_id, look.number)
         self.most_tags = max(self.most_tags, (look.tags, look.id), key=lambda pair: pair[0])
         self.compared += look.compared
         self.faults += look.faults
         self.stored_bytes += look.stored_bytes
+
+    def _keep(self, class_id: int, number: int) -> None:
+        """One more example of a class: of all its photos, of every second one, of every fourth, as they grow many."""
+        kept = self.examples.setdefault(class_id, [])
+        stride = self._strides.setdefault(class_id, 1)
+        if (self.photos_per_class[class_id] - 1) % stride == 0:
+            kept.append(number)
+        if len(kept) > _EXAMPLES:
+            del kept[1::2]
+            self._strides[class_id] = 2 * stride
 
 
 def scan(photos: PhotoSet, view: View, most: int | None, name: str) -> Scan:
@@ -138,9 +162,10 @@ def look_at(photos: PhotoSet, index: int, view: View) -> Look:
     try:
         photo = photos.read(index)
     except DataError as error:
-        return Look(f"number {index}", (), 0, 0, False, (Fault.of(error),))
+        return Look(f"number {index}", index, (), 0, 0, False, (), (Fault.of(error),))
     faults: list[Fault] = []
     classes: tuple[int, ...] = ()
+    pixels: tuple[int, ...] = ()
     mask = None
     if photo.mask is None:
         try:
@@ -154,7 +179,7 @@ def look_at(photos: PhotoSet, index: int, view: View) -> Look:
         mask, found = _checked_mask(photo, photos)
         faults += found
         if mask is not None:
-            classes, found = _classes_of(mask, photo, photos)
+            classes, pixels, found = _classes_of(mask, photo, photos)
             faults += found
     faults += _few_bits(photo)
     readable = not any(fault.kind in ("unreadable", "lossy") for fault in faults)
@@ -169,7 +194,7 @@ def look_at(photos: PhotoSet, index: int, view: View) -> Look:
     if compared:
         faults += _contradiction(photo, classes, photos)
     stored = len(photo.image) + len(photo.mask or b"")
-    return Look(photo.id, classes, tags, stored, compared, tuple(faults))
+    return Look(photo.id, index, classes, tags, stored, compared, pixels, tuple(faults))
 
 
 def _checked_tags(photo: RawPhoto, photos: PhotoSet) -> tuple[tuple[int, ...], list[Fault]]:
@@ -217,27 +242,26 @@ def _few_bits(photo: RawPhoto) -> list[Fault]:
 
 def _classes_of(
     mask: Integer[np.ndarray, "h w"], photo: RawPhoto, photos: PhotoSet
-) -> tuple[tuple[int, ...], list[Fault]]:
-    """Class ids in a mask, and every value that is none."""
+) -> tuple[tuple[int, ...], tuple[int, ...], list[Fault]]:
+    """Class ids in a mask with their pixels, and every value that is none."""
     values, pixels = np.unique(mask, return_counts=True) if mask.dtype.itemsize > 2 else _counted(mask)
-    classes, faults = [], []
+    is_class = (values >= 0) & (values < len(photos.names))
+    classes, of_classes = tuple(values[is_class].tolist()), tuple(pixels[is_class].tolist())
+    faults = []
     unknown = (values < 0) | (values >= len(photos.names))
     unknown &= values != (-1 if photos.ignore is None else photos.ignore)
     wrong = np.isin(mask, values[unknown])
     if smeared(mask, wrong):
         what = f"{np.count_nonzero(unknown)} values that are no class, strewn over {np.count_nonzero(wrong):,} pixels"
-        return tuple(values[~unknown & (values < len(photos.names))].tolist()), [
-            Fault("lossy", f"{photo.mask_name}: {what}, as JPEG or smooth resizing leaves them")
-        ]
+        what = f"{photo.mask_name}: {what}, as JPEG or smooth resizing leaves them"
+        return classes, of_classes, [Fault("lossy", what)]
     allowed = f"0..{len(photos.names) - 1}" + ("" if photos.ignore is None else f" nor {photos.ignore} (ignore)")
     for value, number in zip(values.tolist(), pixels.tolist(), strict=True):
-        if 0 <= value < len(photos.names):
-            classes.append(value)
-        elif value != photos.ignore:
+        if not 0 <= value < len(photos.names) and value != photos.ignore:
             row, column = np.argwhere(mask == value)[0]
             where = f"at row {row}, column {column} ({number:,} such pixels)"
             faults.append(Fault("value", f"{photo.mask_name}: value {value} {where} is not among {allowed}"))
-    return tuple(classes), faults
+    return classes, of_classes, faults
 
 
 def _counted(mask: Integer[np.ndarray, "h w"]) -> tuple[Integer[np.ndarray, " v"], Integer[np.ndarray, " v"]]:

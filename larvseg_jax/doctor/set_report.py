@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,14 @@ from larvseg_jax.doctor.photo_sets import PhotoSet, open_photo_set
 from larvseg_jax.doctor.scan import Scan, View, scan
 from larvseg_jax.errors import UserError
 from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
+
+
+class Misfiled(NamedTuple):
+    """A photo that is far from its class and nearer to another; class ids of its set."""
+
+    photo: int
+    tag: int
+    looks_like: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +39,7 @@ class SetReport:
       faults: all that is wrong where there is nothing to look at.
       view: how it sees the data set's classes.
       scan: what the photos looked at show.
+      misfiled: tagged photos that look like another class (misfiled.py).
     """
 
     where: str
@@ -41,6 +51,7 @@ class SetReport:
     faults: tuple[Fault, ...] = ()
     view: View | None = None
     scan: Scan | None = None
+    misfiled: tuple[Misfiled, ...] = ()
 
 
 def inspect(run: Experiment, most: int | None) -> tuple[SetReport, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -17,6 +17,8 @@ from data_pipelines.streams import HostBatch, step_batches
 from data_pipelines.transforms import MEAN, STD
 from larvseg_jax.config import Experiment
 from larvseg_jax.disk import write_text
+from larvseg_jax.doctor.class_counts import ClassCount
+from larvseg_jax.doctor.class_counts import shown as shown_counts
 from larvseg_jax.doctor.findings import Finding, Section
 from larvseg_jax.doctor.photo_sets import PhotoSet
 from larvseg_jax.doctor.scan import View, spread
@@ -26,7 +28,8 @@ from larvseg_jax.report import colours
 from larvseg_jax.report.html import jpeg_url, png_url, templates
 from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
 
-_PHOTOS = 4  # of each set
+_PHOTOS = 4  # of each set; of tagged photos one of each class besides
+_CLASSES = 120  # of which a photo is shown
 _CROPS = 3  # of each stream
 _TRIES = 16  # photos tried for these, as some may be broken
 _SIDE = 240  # longest side of a picture, pixels
@@ -53,26 +56,35 @@ class Card:
       pictures: captions and data URLs.
       legend: what the mask shows, the largest first.
       tags: class names; None where tags play no part.
+      remark: what else there is to say.
     """
 
     title: str
     pictures: tuple[tuple[str, str], ...]
     legend: tuple[Entry, ...] = ()
     tags: tuple[str, ...] | None = None
+    remark: str = ""
 
 
-def sheet_section(run: Experiment, reports: Sequence[SetReport], path: Path) -> Section:
+def sheet_section(run: Experiment, reports: Sequence[SetReport], counts: Sequence[ClassCount], path: Path) -> Section:
     """Writes the sheet; the section says where, or why there is none."""
     shown = [
-        (report, _photo_cards(report, report.photos, report.view), _crop_cards(run, report))
+        (
+            report,
+            _photo_cards(report, report.photos, report.view),
+            _misfiled_cards(report, report.photos, report.view),
+            _crop_cards(run, report),
+        )
         for report in reports
         if report.photos is not None and report.view is not None
     ]
-    if not any(photos for _, photos, _ in shown):
+    if not any(photos for _, photos, _, _ in shown):
         return Section("contact sheet", (Finding("note", "sheet", "none: there is no photo to show"),))
     template = templates(Path(__file__).parent).get_template("sheet.html.j2")
     written = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    page = template.render(title=run.name, sets=shown, written=written)
+    page = template.render(
+        title=run.name, sets=shown, written=written, counts=shown_counts(counts), of=[r.where for r in reports]
+    )
     write_text(path, page, "give another --out")
     text = f"{path.absolute()}: look for classes in the wrong place (shifted ids, 0 and 255 swapped)"
     return Section("contact sheet", (Finding("ok", "sheet", text),), {"path": str(path.absolute())})
@@ -106,13 +118,36 @@ def _stripes(shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
 
 
 def _photo_cards(report: SetReport, photos: PhotoSet, view: View) -> list[Card]:
-    cards: list[Card] = []
+    """Some photos, spread over the set; of tagged ones at least one of each class."""
     palette = colours_of_ids(view, photos.names, report.label_set)
-    for index in spread(photos.count, _TRIES):
-        if len(cards) == _PHOTOS:
-            break
-        with contextlib.suppress(UserError):  # broken ones are named in their own section
-            cards.append(_photo_card(photos, index, view, palette))
+    cards: dict[int, Card] = {}
+
+    def show_one(numbers: Iterable[int]) -> None:
+        """The first that can be read; broken ones are named in their own section."""
+        for number in numbers:
+            with contextlib.suppress(UserError):
+                cards[number] = _photo_card(photos, number, view, palette)
+                return
+
+    if not view.masks and report.scan is not None:
+        classes = sorted(report.scan.examples.items())[:_CLASSES]
+        for place, (class_id, numbers) in enumerate(classes):
+            if not any(photos.names[class_id] in (card.tags or ()) for card in cards.values()):
+                start = place * len(numbers) // len(classes)
+                show_one(numbers[start:] + numbers[:start])
+    others = (number for number in spread(photos.count, _TRIES) if number not in cards)
+    while len(cards) < _PHOTOS and (number := next(others, None)) is not None:
+        show_one([number])
+    return [cards[number] for number in sorted(cards)]
+
+
+def _misfiled_cards(report: SetReport, photos: PhotoSet, view: View) -> list[Card]:
+    """Photos that look like another class, the clearest first."""
+    palette = colours_of_ids(view, photos.names, report.label_set)
+    cards = []
+    for one in report.misfiled:
+        card = _photo_card(photos, one.photo, view, palette)
+        cards.append(dataclasses.replace(card, remark=f"looks more like {photos.names[one.looks_like]}"))
     return cards
 
 

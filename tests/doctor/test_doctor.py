@@ -168,7 +168,8 @@ def test_a_clean_set_passes(config, tmp_path, capsys):
     facts = json.loads((tmp_path / "facts.json").read_text())
     assert facts["counts"]["error"] == facts["counts"]["warning"] == 0
     assert list(facts["sections"]) == [
-        "data", "unreadable files", "masks and tags", "ImageNet-21K", "shared and novel classes", "contact sheet",
+        "data", "unreadable files", "masks and tags", "photos of each class", "tags of photos", "ImageNet-21K",
+        "shared and novel classes", "contact sheet",
         "disk", "memory", "speed", "machine",
     ]  # fmt: skip
     labels = facts["sections"]["masks and tags"]["facts"]

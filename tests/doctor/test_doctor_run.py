@@ -40,7 +40,7 @@ def test_every_paper_config_is_examined_without_data(name, tmp_path):
     run = from_config(paper_config(name, tmp_path))
     found = list(examine(run, Extent(200, 0.0, compile=False, step=False, sheet=tmp_path / "doctor.html")))
     by_title = {section.title: section for section in found}
-    assert len(by_title) == 10
+    assert len(by_title) == 12
     absent = [f.text for f in by_title["data"].findings]
     assert len(absent) == len(run.streams) + 1
     assert all("python -m data_pipelines.prepare " in text for text in absent)

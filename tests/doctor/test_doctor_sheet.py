@@ -27,7 +27,7 @@ def config(tmp_path):
 
 def page(config, tmp_path) -> str:
     run = from_config(config)
-    section = sheet.sheet_section(run, set_report.inspect(run, None), tmp_path / "sheet.html")
+    section = sheet.sheet_section(run, set_report.inspect(run, None), [], tmp_path / "sheet.html")
     assert section.facts["path"] == str(tmp_path / "sheet.html")
     return (tmp_path / "sheet.html").read_text()
 
@@ -128,6 +128,6 @@ def test_broken_photos_are_left_out_and_the_page_needs_nothing_else(config, tmp_
 def test_without_photos_there_is_no_sheet(config, tmp_path):
     config.data_root = str(tmp_path / "nowhere")
     run = from_config(config)
-    section = sheet.sheet_section(run, set_report.inspect(run, None), tmp_path / "sheet.html")
+    section = sheet.sheet_section(run, set_report.inspect(run, None), [], tmp_path / "sheet.html")
     assert [f.level for f in section.findings] == ["note"]
     assert not (tmp_path / "sheet.html").exists()
