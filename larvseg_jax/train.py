@@ -28,6 +28,7 @@ from larvseg_jax.provenance import versions
 from larvseg_jax.report.gallery import check_figures, choose_photos, make_gallery
 from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.report.report import EvaluationReport, machine_facts, write_report
+from larvseg_jax.report.symptoms import Training, symptoms
 from larvseg_jax.start import first_state
 from larvseg_jax.stored_features import check_weights
 from larvseg_jax.training.agreement import check_same_everywhere
@@ -42,6 +43,7 @@ from larvseg_jax.training.replaced import Replacements, TooManyUnusable, replace
 from larvseg_jax.training.state import TrainState
 from larvseg_jax.training.step import TrainStep
 from larvseg_jax.training.telemetry import Meter
+from larvseg_jax.training.warn import warn
 from larvseg_jax.weights.checkpoint import Checkpoints
 from larvseg_jax.weights.record import Record
 from larvseg_jax.weights.saves import Saves
@@ -188,6 +190,7 @@ def run_steps(
                     check_state(state, step)
                     try:
                         evaluations = evaluate_all(due, state, recorder)
+                        warn(run.workdir, step, run.total_steps, {name: e.summary for name, e in evaluations.items()})
                     except DataError as error:
                         fail_after_save(error, recorder, saves, state, step)
                     # Every evaluated state is saved, so that the best one is really kept.
@@ -260,6 +263,7 @@ def report_run(
     timings: Mapping[str, float],
 ) -> Path:
     """Writes report.html into the run's folder and returns its path; all processes compute, the first one writes."""
+    metrics, step = read_history(run.workdir), int(state.step)
     parts = [
         EvaluationReport(
             name,
@@ -267,12 +271,12 @@ def report_run(
             make_gallery(
                 method, mesh, state.params, state.memory, evaluators[name], evaluation.label_maps, run.vocabulary
             ),
+            symptoms(evaluation.summary, Training(name, step, run.total_steps, metrics)),
         )
         for name, evaluation in evaluations.items()
     ]
     if not is_first_process():
         return run.workdir
-    metrics = read_history(run.workdir)
     return write_report(
         run.workdir,
         title=run.name,

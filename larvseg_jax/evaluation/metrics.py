@@ -143,6 +143,7 @@ class Summary:
 
     Attributes:
       names, groups: class names and "base", "novel", "background", "ignored" or "" (neither).
+      novel: which classes are novel, those that are left out of the means, too.
       iou, acc, dice: per class I/(P+G-I), I/G, 2I/(P+G).
       labelled: labelled pixels per class.
       predicted: those of them that are predicted as the class.
@@ -161,6 +162,7 @@ class Summary:
 
     names: tuple[str, ...]
     groups: tuple[str, ...]
+    novel: Bool[np.ndarray, " n"]
     iou: Float64[np.ndarray, " n"]
     acc: Float64[np.ndarray, " n"]
     dice: Float64[np.ndarray, " n"]
@@ -183,16 +185,16 @@ class Summary:
     @property
     def base_as_novel(self) -> float:
         """Share of the pixels labelled as base classes that novel classes win; NaN where that was not counted."""
-        return self._taken("base", "novel")
+        return self.confusion.share(self._base, self.novel) if self.confusion else math.nan
 
     @property
     def novel_as_base(self) -> float:
         """Share of the pixels labelled as novel classes that base classes win; NaN where that was not counted."""
-        return self._taken("novel", "base")
+        return self.confusion.share(self.novel, self._base) if self.confusion else math.nan
 
-    def _taken(self, labelled: str, predicted: str) -> float:
-        group = np.array(self.groups, dtype=str)
-        return self.confusion.share(group == labelled, group == predicted) if self.confusion else math.nan
+    @property
+    def _base(self) -> Bool[np.ndarray, " n"]:
+        return np.array(self.groups, dtype=str) == "base"
 
     def scalars(self) -> dict[str, float]:
         """The means under the names of the metric log; those of some classes only where such classes compete."""
@@ -210,7 +212,7 @@ class Summary:
             values["IoU_background"] = self.background_iou
         if not math.isnan(self.base_alone_iou):
             values["mIoU_base_alone"] = self.base_alone_iou
-        if self.confusion and {"base", "novel"} <= set(self.groups):
+        if self.confusion and "base" in self.groups and self.novel.any():
             values |= {"base_as_novel": self.base_as_novel, "novel_as_base": self.novel_as_base}
         return values | (self.open.scalars() if self.open else {})
 
@@ -246,6 +248,7 @@ def summarise(
     return Summary(
         names=names,
         groups=groups,
+        novel=np.isin(names, vocabulary.novel),
         iou=iou,
         acc=acc,
         dice=ratio(2 * hit, predicted + labelled),

@@ -154,10 +154,9 @@ class BaseAlone:
     @classmethod
     def of(cls, label_set: LabelSet, vocabulary: Vocabulary, config: EvalConfig) -> BaseAlone | None:
         """Counts before the first photo; None where not both base and novel classes compete."""
-        groups = vocabulary.groups(label_set.names)
-        if not {"base", "novel"} <= set(groups):
+        novel = np.isin(label_set.names, vocabulary.novel)
+        if not novel.any() or "base" not in vocabulary.groups(label_set.names):
             return None
-        novel = np.array(groups, dtype=str) == "novel"
         return cls(label_set, novel, config, SegmentationCounts.zeros(len(label_set)))
 
     def add(self, logits: Float32[np.ndarray, "n h w k"], photo: Photo, joint: Int32[np.ndarray, "H W"]) -> BaseAlone:

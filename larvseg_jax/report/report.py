@@ -51,11 +51,12 @@ class GalleryItem:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationReport:
-    """One evaluation: its name in the config, its scores, and photos with what was predicted."""
+    """One evaluation: its name in the config, its scores, photos with what was predicted, and what goes wrong."""
 
     name: str
     summary: Summary
     gallery: Sequence[GalleryItem]
+    warnings: Sequence[str] = ()
 
 
 def write_report(
@@ -118,6 +119,7 @@ def _evaluation(part: EvaluationReport) -> dict[str, Any]:
     summary, palette = part.summary, colours.class_colours(part.summary.names)
     return dict(
         name=part.name,
+        warnings=part.warnings,
         scores=_scores(summary),
         photos=[_photo(item, summary, palette) for item in part.gallery],
         legend=_legend(part.gallery, summary, palette),
