@@ -185,7 +185,7 @@ def vocabulary(data: Path, classes: FolderClasses, groups: dict[str, str], learn
     without_masks = [name for name in tags if name not in masked]
     for name in without_masks:
         if name in groups or meanings([name]):
-            raise UserError(f"{_place(tagged, name)}: this name stands for no class: rename it there")
+            raise UserError(f"{_place(tagged, name)}: this name stands for no class: rename it there, or take it out")
     return dict(
         classes=(*masked, *without_masks),
         base=base,

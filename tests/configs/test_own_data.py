@@ -62,9 +62,10 @@ def make_pictures(root):
                 mask[:3, :3] = 255
                 Image.fromarray(photo).save(root / path / f"p{i}.jpg")
                 Image.fromarray(mask).save(root / "mydata" / "masks" / parts[2] / f"p{i}.png")
-            elif parts[1] == "tagged":
-                _, photo = scene(rng, (1, 3 if parts[2] == "zebra" else 4))
-                Image.fromarray(photo).save(root / path / f"{i}.webp")
+    for line in block("text", "mydata/tagged/tags.csv").splitlines()[1:]:
+        file, tags = line.split(",")
+        values = [{"grass": 1, "water": 2, "zebra": 3, "giraffe": 4}[tag] for tag in tags.split(";")]
+        Image.fromarray(scene(rng, values)[1]).save(root / "mydata" / "tagged" / file)
 
 
 @pytest.fixture
@@ -72,8 +73,20 @@ def mydata(tmp_path, monkeypatch):
     """The page's folder, with its classes.txt, below the current folder."""
     monkeypatch.chdir(tmp_path)
     make_pictures(tmp_path)
-    Path("mydata/classes.txt").write_text(block("text", "mydata/classes.txt"))
+    for file in ("mydata/classes.txt", "mydata/tagged/tags.csv"):
+        Path(file).write_text(block("text", file))
     return tmp_path / "mydata"
+
+
+@pytest.fixture
+def foldered(mydata):
+    """The same with a folder for each novel class in place of the list."""
+    (mydata / "tagged" / "tags.csv").unlink()
+    for i, path in enumerate(sorted((mydata / "tagged").glob("*.webp"))):
+        folder = mydata / "tagged" / ("zebra", "giraffe")[i % 2]
+        folder.mkdir(exist_ok=True)
+        path.rename(folder / path.name)
+    return mydata
 
 
 def commands():
@@ -95,13 +108,14 @@ def test_the_page_leads_from_pictures_to_a_report(mydata):
     for name in ("train.py", "evaluate.py", "configs", "larvseg_jax", "data_pipelines"):
         (root / name).symlink_to(REPOSITORY / name)  # as if the data lay in the repository, which stays clean
     assert SHORT in PAGE
-    assert [c.split()[1] for c in commands()] == ["-m", "train.py", "evaluate.py"]
+    assert [c.split()[1] for c in commands()] == ["-m", "train.py", "evaluate.py", "evaluate.py"]
     output = {}
-    for command in commands():
+    for command in commands()[:-1]:
         is_training = command.startswith("python train.py")
-        output[command.split()[1]] = run(f"{command} {SHORT}" if is_training else command, root)
+        output.setdefault(command.split()[1], run(f"{command} {SHORT}" if is_training else command, root))
+    assert re.search(r"val: novel_offset \S+ chosen", run(commands()[-1], root))
     assert "masks: 6 pictures, 3 classes" in output["train.py"]
-    assert "tagged: 12 pictures, 5 classes" in output["train.py"]
+    assert "tagged: 6 pictures, 5 classes" in output["train.py"]
     assert (root / "runs" / "mydata" / "doctor.html").stat().st_size > 0
     report = (root / "runs" / "mydata" / "report.html").read_text()
     assert all(name in report for name in ("grass", "water", "zebra", "giraffe"))
@@ -128,7 +142,15 @@ def test_the_tree_of_the_page_is_what_the_config_reads(mydata):
     assert config.name == "mydata"
     assert config.streams.masks.classes == ("background", "grass", "water")
     assert config.streams.tagged.always_tags == ("background",)
-    assert (config.streams.tagged.max_labels, config.streams.tags_of_masks.max_labels) == (2, 3)
+    assert (config.streams.tagged.max_labels, config.streams.tags_of_masks.max_labels) == (4, 3)
+    assert (config.streams.tagged.source.tagged, config.streams.tagged.source.class_folders) == ("tagged", "")
+
+
+def test_class_folders_do_without_a_list(foldered):
+    config = own_data.get_config("mydata")
+    assert config.vocabulary.novel == ("giraffe", "zebra")
+    assert (config.streams.tagged.source.tagged, config.streams.tagged.source.class_folders) == ("", "tagged")
+    assert config.streams.tagged.max_labels == 2
 
 
 def test_the_page_s_coloured_classes_are_read(mydata):
@@ -184,7 +206,7 @@ def test_without_a_background_class_nothing_is_added_to_the_tags(mydata):
     config = own_data.get_config("mydata/")
     assert config.vocabulary.background == ""
     assert config.streams.tagged.always_tags == ()
-    assert config.streams.tagged.max_labels == 1
+    assert config.streams.tagged.max_labels == 3
     assert config.name == "mydata"
 
 
@@ -221,8 +243,8 @@ SAID = {
 
 
 @pytest.mark.parametrize(("arguments", "expected"), SAID.items())
-def test_what_names_mean_can_be_said(mydata, arguments, expected):
-    (mydata / "classes.txt").write_text("void\ngrass\nother\nbackground\n")
+def test_what_names_mean_can_be_said(foldered, arguments, expected):
+    (foldered / "classes.txt").write_text("void\ngrass\nother\nbackground\n")
     words = own_data.get_config(f"mydata{arguments}").vocabulary
     assert (words.base, words.background) == expected
 
@@ -304,8 +326,23 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("arguments", "spoil", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_mistakes_are_named(mydata, arguments, spoil, message):
-    spoil(mydata)
+def test_mistakes_are_named(foldered, arguments, spoil, message):
+    spoil(foldered)
     with pytest.raises(UserError, match=message) as caught:
         own_data.get_config(arguments)
     assert "\n" not in str(caught.value)
+
+
+LIST_MISTAKES = {
+    "another spelling": ("Grass", r"tags\.csv, tag 'Grass': mydata/classes\.txt writes this class 'grass': rename it"),
+    "two spellings": ("Zebra", r"tags\.csv, tag 'zebra': mydata/tagged/tags\.csv writes this class 'Zebra': rename it"),
+    "no class": ("void", r"tags\.csv, tag 'void': this name stands for no class: rename it there, or take it out"),
+}
+
+
+@pytest.mark.parametrize(("tag", "message"), LIST_MISTAKES.values(), ids=LIST_MISTAKES)
+def test_mistakes_in_a_list_are_named(mydata, tag, message):
+    with (mydata / "tagged" / "tags.csv").open("a") as file:
+        file.write(f"0.webp,{tag}\n")
+    with pytest.raises(UserError, match=message):
+        own_data.get_config("mydata")
