@@ -3,9 +3,10 @@
     python -m benchmarks.attention_on_objects --run=runs/quickstart
 
 For every photo with a mask of the class: the mean attention inside the mask and outside of it (0 to 1; a map that knows
-nothing has the same inside and outside), and whether the most attended pixel lies on the object (pointing game; chance
-is the share of the photo that the object fills). Means over the photos of the class; of a photo's novel classes the two
-largest are looked at, as in report.html. For all checkpoints of a run, with what goes into the bank: bank_purity.py.
+nothing has the same inside and outside), whether the most attended pixel lies on the object (pointing game), and the
+share of the 5 % most attended ones that do; chance is the share of the photo that the object fills. Means over the
+photos of the class; of a photo's novel classes the two largest are looked at, as in report.html. For all checkpoints of
+a run, with what goes into the bank: bank_purity.py.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, Float, PyTree
+from jaxtyping import PyTree
 from rich.table import Table
 
 from larvseg_jax import assemble
@@ -29,13 +30,10 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.evaluator import Evaluator
 from larvseg_jax.evaluation.metrics import Summary
 from larvseg_jax.methods.method import Method, StreamTask, Task
-from larvseg_jax.models.resize import bilinear_matrix
+from larvseg_jax.report.attention import OnPhoto, by_class
+from larvseg_jax.report.cards import GalleryItem
 from larvseg_jax.report.gallery import make_gallery
-from larvseg_jax.report.report import GalleryItem
 from larvseg_jax.trained import load_trained
-
-ATTENTION = "attention: "
-"""How the caption of an attention map begins, before its class."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,30 +90,10 @@ def look_at(opened: Opened) -> Looked:
     return Looked(summary, frozenset(vocabulary.novel), gallery)
 
 
-def inside_outside_point(
-    attention: Float[np.ndarray, "p q"], shown: Bool[np.ndarray, "h w"]
-) -> tuple[float, float, float]:
-    """Mean attention on the object and off it, and 1 if the most attended pixel is on it, else 0.
-
-    The map is enlarged to the photo bilinearly; of equally attended pixels the first counts.
-    """
-    rows, columns = (bilinear_matrix(n, size) for n, size in zip(attention.shape, shown.shape, strict=True))
-    fine = rows @ attention.astype(np.float32) @ columns.T
-    return float(fine[shown].mean()), float(fine[~shown].mean()), float(shown.ravel()[fine.argmax()])
-
-
-def by_class(looked: Looked) -> dict[str, tuple[float, ...]]:
-    """Novel class -> photos, their mean attention inside and outside, share of points on the object, share of area."""
-    found: dict[str, list[tuple[float, ...]]] = {}
-    for item in looked.photos:
-        for caption, attention in item.figures:
-            name = caption.removeprefix(ATTENTION)
-            if item.truth is None or not caption.startswith(ATTENTION) or name not in looked.novel:
-                continue
-            shown = item.truth == looked.summary.names.index(name)
-            if not shown.all():
-                found.setdefault(name, []).append((*inside_outside_point(attention, shown), float(shown.mean())))
-    return {name: (len(rows), *np.mean(rows, 0).tolist()) for name, rows in sorted(found.items())}
+def cells_of(on: OnPhoto) -> tuple[str, ...]:
+    """Means as numbers of a table."""
+    shares = (f"{100 * x:.1f}" for x in (on.point, on.purity, on.area))
+    return f"{on.inside:.3f}", f"{on.outside:.3f}", *shares
 
 
 def main() -> None:
@@ -129,17 +107,16 @@ def main() -> None:
         looked = look(given.run, given.step, given.data_root)
     except UserError as error:
         fail(error)
-    classes = by_class(looked)
+    classes = by_class(looked.photos, looked.summary.names, looked.novel)
     if not classes:
         fail(f"{given.run} has no attention maps of novel classes: give a run of LarvSeg")
     console.print(looked.summary.text())
-    table = Table("novel class", "photos", "inside", "outside", "point on object %", "object's area %", "IoU %")
-    for name, (photos, inside, outside, point, area) in classes.items():
+    columns = "inside", "outside", "point on object %", "most attended on object %", "object's area %"
+    table = Table("novel class", "photos", *columns, "IoU %")
+    for name, (photos, on) in classes.items():
         iou = looked.summary.iou[looked.summary.names.index(name)]
-        cells = f"{photos:.0f}", f"{inside:.3f}", f"{outside:.3f}", *(f"{100 * x:.1f}" for x in (point, area, iou))
-        table.add_row(printable(name), *cells)
-    _, inside, outside, point, area = np.mean(list(classes.values()), 0)
-    table.add_row("mean", "", f"{inside:.3f}", f"{outside:.3f}", f"{100 * point:.1f}", f"{100 * area:.1f}", "")
+        table.add_row(printable(name), str(photos), *cells_of(on), f"{100 * iou:.1f}")
+    table.add_row("mean", "", *cells_of(OnPhoto(*np.mean([on for _, on in classes.values()], 0).tolist())), "")
     console.print(table)
 
 

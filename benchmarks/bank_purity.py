@@ -35,7 +35,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from benchmarks.attention_on_objects import Opened, by_class, look_at, open_checkpoint
+from benchmarks.attention_on_objects import Opened, look_at, open_checkpoint
 from data_pipelines.views import MaskView, TagView, tags_in
 from larvseg_jax.cli import fail
 from larvseg_jax.console import console, printable
@@ -45,6 +45,7 @@ from larvseg_jax.methods.larvseg.ca_classifier import tag_scores
 from larvseg_jax.methods.larvseg.memory_bank import region_features
 from larvseg_jax.methods.larvseg.method import LarvSeg
 from larvseg_jax.methods.larvseg.network import segment
+from larvseg_jax.report.attention import OnPhoto, by_class
 from larvseg_jax.report.curves import GROUP_COLOURS, finish_axes, plain_text
 from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
 from larvseg_jax.weights.places import check_model, find_run, steps_named
@@ -78,13 +79,13 @@ class Written:
 
 
 class Measured(NamedTuple):
-    """A novel class at one checkpoint, fractions of one; `looked` as `by_class` says it, None without attention."""
+    """A novel class at one checkpoint, fractions of one; `looked` is None without attention."""
 
     photos: int
     purity: float
     chance: float
     best: float
-    looked: tuple[float, ...] | None
+    looked: OnPhoto | None
     iou: float
 
 
@@ -189,7 +190,8 @@ def measure(folder: Path, step: int, data_root: str | None = None) -> dict[str, 
     opened = open_checkpoint(folder, step, data_root)
     written = what_is_written(opened)
     looked = look_at(opened)
-    attention, names = by_class(looked), looked.summary.names
+    names = looked.summary.names
+    attention = {name: on for name, (_, on) in by_class(looked.photos, names, looked.novel).items()}
     return {
         name: Measured(of.photos, *of.shares, attention.get(name), float(looked.summary.iou[names.index(name)]))
         for name, of in written.items()
@@ -200,7 +202,7 @@ def means(classes: Mapping[str, Measured]) -> Measured:
     """The means over the classes, those without a value left out."""
     purity, chance, best = (float(np.nanmean(x)) for x in zip(*(of[1:4] for of in classes.values()), strict=True))
     looked = [of.looked for of in classes.values() if of.looked is not None]
-    attention = tuple(np.mean(looked, 0).tolist()) if looked else None
+    attention = OnPhoto(*np.mean(looked, 0).tolist()) if looked else None
     iou = float(np.nanmean([of.iou for of in classes.values()]))
     return Measured(sum(of.photos for of in classes.values()), purity, chance, best, attention, iou)
 
@@ -216,8 +218,8 @@ def tables(steps: Mapping[int, Mapping[str, Measured]]) -> tuple[Table, Table]:
             written.add_row(*first, f"{of.photos}", *shares, end_section=last)
             cells = ["–"] * 4
             if of.looked is not None:
-                _, inside, outside, point, area = of.looked
-                cells = [f"{inside:.3f}", f"{outside:.3f}", f"{100 * point:.1f}", f"{100 * area:.1f}"]
+                on = of.looked
+                cells = [f"{on.inside:.3f}", f"{on.outside:.3f}", f"{100 * on.point:.1f}", f"{100 * on.area:.1f}"]
             looked.add_row(*first, *cells, end_section=last)
     return written, looked
 
@@ -237,9 +239,9 @@ def draw(steps: Mapping[int, Mapping[str, Measured]]) -> bytes:
         left.plot(over, values, style, color=GROUP_COLOURS[colour], markersize=3.5, label=value)
     finish_axes(left, "written pixels on the class, %")
     attended = {step: of.looked for step, of in mean.items() if of.looked is not None}
-    parts = (("inside", 1, "novel", "o-"), ("outside", 2, "all", "o-"), ("point", 3, "base", "-"))
-    for label, place, colour, style in (*parts, ("area", 4, "background", "--")):
-        values = [looked[place] for looked in attended.values()]
+    parts = (("inside", "novel", "o-"), ("outside", "all", "o-"), ("point", "base", "-"), ("area", "background", "--"))
+    for label, colour, style in parts:
+        values = [getattr(looked, label) for looked in attended.values()]
         right.plot(list(attended), values, style, color=GROUP_COLOURS[colour], markersize=3.5, label=label)
     right.set_ylim(0, 1)
     finish_axes(right, "attention")

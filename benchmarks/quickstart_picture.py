@@ -19,10 +19,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Patch
 
-from benchmarks.attention_on_objects import ATTENTION, Looked, look
+from benchmarks.attention_on_objects import Looked, look
 from larvseg_jax.cli import fail
 from larvseg_jax.errors import UserError
 from larvseg_jax.report import colours
+from larvseg_jax.report.attention import ATTENTION
 
 CLASSES = "fish,kite,cactus,bus,window,clock"
 SIDE = 192  # of a picture, before the figure is drawn

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
-import shlex
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import jax
-from jax.sharding import Mesh
 
 from data_pipelines.streams import HostBatch, Stream
 from larvseg_jax import assemble
@@ -23,12 +19,11 @@ from larvseg_jax.disk import write_text
 from larvseg_jax.diverged import explain
 from larvseg_jax.errors import DataError, Stopped, UserError
 from larvseg_jax.evaluation.evaluator import Evaluation, Evaluator
-from larvseg_jax.methods.method import Batch, Method
+from larvseg_jax.methods.method import Batch
 from larvseg_jax.provenance import versions
-from larvseg_jax.report.gallery import check_figures, choose_photos, make_gallery
-from larvseg_jax.report.metric_log import read_history
-from larvseg_jax.report.report import EvaluationReport, machine_facts, write_report
-from larvseg_jax.report.symptoms import Training, symptoms
+from larvseg_jax.report.gallery import check_figures, choose_photos
+from larvseg_jax.report.report import machine_facts
+from larvseg_jax.run_report import command, report_run, warn
 from larvseg_jax.start import first_state
 from larvseg_jax.stored_features import check_weights
 from larvseg_jax.training.agreement import check_same_everywhere
@@ -39,11 +34,10 @@ from larvseg_jax.training.lock import locked
 from larvseg_jax.training.lookahead import looked_ahead
 from larvseg_jax.training.optimizer import learning_rate
 from larvseg_jax.training.recorder import Recorder
-from larvseg_jax.training.replaced import Replacements, TooManyUnusable, replaced_facts
+from larvseg_jax.training.replaced import Replacements, TooManyUnusable
 from larvseg_jax.training.state import TrainState
 from larvseg_jax.training.step import TrainStep
 from larvseg_jax.training.telemetry import Meter
-from larvseg_jax.training.warn import warn
 from larvseg_jax.weights.checkpoint import Checkpoints
 from larvseg_jax.weights.record import Record
 from larvseg_jax.weights.saves import Saves
@@ -134,7 +128,8 @@ def _train(
         check_not_stopped(stopping, saved, lost, asked=True)
     with stage("report", timings):
         evaluations = evaluations or evaluate_all(evaluators, state)
-        path = report_run(run, method, mesh, state, evaluators, evaluations, timings)
+        counts = {name: len(stream.source) for name, stream in streams.items()}
+        path = report_run(run, method, mesh, state, evaluators, evaluations, timings, counts)
     console.print(f"report: {path.absolute()}")
     return state
 
@@ -246,49 +241,3 @@ def best_score(run: Experiment, evaluations: Evaluations) -> float | None:
     """The score that says which checkpoint is the best: of the first evaluation by name; None if that was not made."""
     first = next(iter(run.evals), None)
     return None if first not in evaluations else evaluations[first].summary.scalars()[run.checkpoint.best]
-
-
-def command() -> str:
-    """What was typed to start this program."""
-    return shlex.join(["python", *sys.argv])
-
-
-def report_run(
-    run: Experiment,
-    method: Method,
-    mesh: Mesh,
-    state: TrainState,
-    evaluators: Evaluators,
-    evaluations: Evaluations,
-    timings: Mapping[str, float],
-) -> Path:
-    """Writes report.html into the run's folder and returns its path; all processes compute, the first one writes."""
-    metrics, step = read_history(run.workdir), int(state.step)
-    parts = [
-        EvaluationReport(
-            name,
-            evaluation.summary,
-            make_gallery(
-                method, mesh, state.params, state.memory, evaluators[name], evaluation.label_maps, run.vocabulary
-            ),
-            symptoms(evaluation.summary, Training(name, step, run.total_steps, metrics)),
-        )
-        for name, evaluation in evaluations.items()
-    ]
-    if not is_first_process():
-        return run.workdir
-    return write_report(
-        run.workdir,
-        title=run.name,
-        evaluations=parts,
-        history=metrics,
-        facts={
-            "command": command(),
-            "steps": f"{int(state.step)} of {run.total_steps}",
-            "seed": str(run.seed),
-            "pictures per step": ", ".join(f"{s.batch_size} {name}" for name, s in run.streams.items()),
-            **replaced_facts(run.workdir, metrics),
-        },
-        config=run.settings,
-        timings=timings,
-    )

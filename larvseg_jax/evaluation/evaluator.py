@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Int32, PyTree
+from jaxtyping import Array, Int32, PyTree, UInt8
 
 from data_pipelines.examples import Source
 from data_pipelines.feature_files import FeatureRecords
@@ -19,7 +19,7 @@ from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.metrics import Summary
 from larvseg_jax.evaluation.novel_offset import choose_novel_offset
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
-from larvseg_jax.evaluation.scoring import evaluate, photo_values, photos_of
+from larvseg_jax.evaluation.scoring import Photo, evaluate, label_map, photo_values, photos_of
 from larvseg_jax.evaluation.search import SEARCHED_FROM, Search
 from larvseg_jax.evaluation.tree_scores import TreeCounts
 from larvseg_jax.methods.method import Dense, Linear, as_linear
@@ -97,6 +97,37 @@ class Evaluator:
             tree=self.tree,
         )
         return Evaluation(summary, label_maps)
+
+    def predict(
+        self, params: PyTree, memory: PyTree, images: Sequence[UInt8[np.ndarray, "_h _w 3"]]
+    ) -> list[Int32[np.ndarray, "_h _w"]]:
+        """The label maps of pictures as the evaluation makes them; columns of the label set, rivals as OTHER.
+
+        The pictures go through the whole network, also where the evaluation begins at stored tokens.
+        """
+        search, vectors = None, []
+        if self._vectors is not None:
+            vectors = [self._vectors(params, memory)]
+            search = Search(vectors[0], self.config)
+        photos = (
+            Photo(
+                i,
+                "",
+                np.zeros(image.shape[:2], np.int32),
+                self.config.windows.test_size(image.shape),
+                list(self.config.windows.cut(image)),
+            )
+            for i, image in enumerate(images)
+        )
+        values = photo_values(lambda w: self._patch_values(params, memory, *vectors, w), photos, self._batch)
+        columns = len(self.label_set)
+        maps = (
+            search(v, photo.test_size, photo.label.shape)
+            if search
+            else label_map(v[..., :columns], photo.test_size, photo.label.shape, self.config)
+            for photo, v in values
+        )
+        return [np.minimum(found, np.int32(self.label_set.scored - 1)) for found in maps]
 
     def chosen_novel_offset(self, params: PyTree, memory: PyTree) -> float:
         """The offset of novel scores that goes with the masks of the photos' base classes (novel_offset.py).

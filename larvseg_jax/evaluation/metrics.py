@@ -155,6 +155,9 @@ class Summary:
       pixel_acc: share of labelled pixels predicted right, background included, ignored classes left out.
       absent: classes neither labelled nor predicted, hence in no mean.
       confusion: which classes are taken for which; None where that was not counted.
+      photos: how many photos show each class; None where that was not counted.
+      photo_iou: of each photo the mean IoU of the classes that it shows, ignored ones left out; NaN where there is
+        none. In the order of the photos.
       base_alone_iou: base_iou if novel classes neither compete nor count; NaN where that was not measured.
       open: scores by WordNet's similarities, where these were asked for.
       tree: scores by the hierarchy of the classes, likewise.
@@ -178,6 +181,8 @@ class Summary:
     pixel_acc: float
     absent: tuple[str, ...]
     confusion: Confusion | None = None
+    photos: Int64[np.ndarray, " n"] | None = None
+    photo_iou: tuple[float, ...] = ()
     base_alone_iou: float = math.nan
     open: OpenScores | None = None
     tree: TreeScores | None = None
@@ -222,6 +227,12 @@ class Summary:
         if self.absent:
             lines.append(f"absent: {', '.join(map(printable, self.absent))}")
         return "\n".join(lines)
+
+
+def iou_of_photo(counts: SegmentationCounts, left_out: Bool[np.ndarray, " n"]) -> float:
+    """Mean IoU of the classes that a photo shows, by the counts of this photo alone; NaN where there is none."""
+    iou = ratio(counts.intersection, counts.predicted + counts.labelled - counts.intersection)
+    return mean(iou, (counts.labelled > 0) & ~left_out)
 
 
 def summarise(

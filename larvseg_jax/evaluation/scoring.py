@@ -20,7 +20,7 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation import sliding_window
 from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.confusion import Confusion
-from larvseg_jax.evaluation.metrics import SegmentationCounts, Summary
+from larvseg_jax.evaluation.metrics import SegmentationCounts, Summary, iou_of_photo
 from larvseg_jax.evaluation.open_scores import OpenCounts
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
 from larvseg_jax.evaluation.tree_scores import TreeCounts
@@ -105,7 +105,10 @@ def evaluate(
     total = min(config.limit or len(source), len(source))
     scored = label_set.scored
     counts, open_counts = SegmentationCounts.zeros(scored), OpenCounts.zeros(scored)
-    confusion = Confusion.zeros()
+    confusion, shown, photo_iou = Confusion.zeros(), np.zeros(scored, np.int64), []
+    ignored = np.zeros(scored, bool)  # with OTHER, if there are rivals
+    named = scored - (label_set.rivals > 0)
+    ignored[:named] = np.isin(vocabulary.groups(label_set.names[:named]), ["ignored"])
     kept: dict[int, np.ndarray] = {}
     photos = photo_values(patch_values, photos_of(source, range(total), config, stored), batch)
     for photo, values in track(photos, total, "evaluation"):
@@ -114,7 +117,9 @@ def evaluate(
         labels = label_map_of(values, photo.test_size, photo.label.shape)
         # Rivals are the last columns, after that of OTHER, and count as it.
         prediction = np.minimum(labels, np.int32(scored - 1))
-        counts = counts.add(prediction, photo.label)
+        of_photo = SegmentationCounts.zeros(scored).add(prediction, photo.label)
+        counts, shown = counts + of_photo, shown + (of_photo.labelled > 0)
+        photo_iou.append(iou_of_photo(of_photo, ignored))
         confusion = confusion.add(prediction, photo.label, scored)
         if alone is not None:
             alone = alone.add(values, photo, prediction)
@@ -126,7 +131,9 @@ def evaluate(
             kept[photo.index] = prediction
     summary = counts.summary(label_set.names[:scored], vocabulary, definitions, other=label_set.rivals > 0)
     base_alone = alone.scores(vocabulary).base_iou if alone else float("nan")
-    summary = dataclasses.replace(summary, confusion=confusion, base_alone_iou=base_alone)
+    summary = dataclasses.replace(
+        summary, confusion=confusion, photos=shown, photo_iou=tuple(photo_iou), base_alone_iou=base_alone
+    )
     if similarity is not None:
         summary = dataclasses.replace(summary, open=open_counts.scores(summary.groups))
     if tree is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -15,11 +15,12 @@ from larvseg_jax.devices.mesh import WHOLE
 from larvseg_jax.evaluation.evaluator import Evaluator
 from larvseg_jax.evaluation.sliding_window import mosaic, stitched_logits
 from larvseg_jax.methods.method import Method
-from larvseg_jax.report.report import GalleryItem
+from larvseg_jax.report.cards import GalleryItem
 from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet, Vocabulary
 
 MAPS_PER_PHOTO = 2
 MAX_TAGS = 16
+_LOOKED_AT = 64  # photos of a tagged source
 
 
 def choose_photos(source: Source, total: int, columns: Collection[int], count: int) -> list[int]:
@@ -28,6 +29,46 @@ def choose_photos(source: Source, total: int, columns: Collection[int], count: i
     spread = np.unique(np.linspace(0, total - 1, min(4 * wanted, total)).astype(int))
     without = [not np.isin(source[int(i)]["label"], list(columns)).any() for i in spread]
     return [int(spread[i]) for i in np.argsort(without, kind="stable")[:wanted]]
+
+
+def photos_by_score(photo_iou: Sequence[float], count: int) -> dict[str, list[int]]:
+    """Numbers of the best, middling and worst photos, `count` of each, no two of them near each other in the set.
+
+    Neighbours often are pictures of one scene. Photos without a score are left out.
+    """
+    scores = np.array(photo_iou, float)
+    order = [int(i) for i in np.argsort(-scores, kind="stable") if np.isfinite(scores[i])]
+    apart = max(len(scores) // 20, 1)
+    middle = sorted(range(len(order)), key=lambda place: abs(2 * place - len(order)))
+    ways = {"best": order, "middling": [order[place] for place in middle], "worst": order[::-1]}
+    chosen: dict[str, list[int]] = {}
+    taken: list[int] = []
+    for name in ("best", "worst", "middling"):
+        chosen[name] = []
+        for number in ways[name]:
+            if len(chosen[name]) < count and all(abs(number - other) > apart for other in taken):
+                chosen[name].append(number)
+                taken.append(number)
+    return {name: chosen[name] for name in ways}
+
+
+def tagged_photos(source: Source, columns: Collection[int], most: int) -> list[int]:
+    """Numbers of up to `most` photos of a tagged source that show one of the columns, each class as early as it can be.
+
+    Looks at some photos, spread over the source.
+    """
+    spread = np.unique(np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int))
+    seen: dict[int, int] = {}
+    chosen: list[int] = []
+    for i in spread:
+        of_columns = [int(c) for c in source[int(i)]["tags"] if c in columns]
+        fewest = min((seen.get(c, 0) for c in of_columns), default=most)
+        if of_columns and (fewest == 0 or len(chosen) < most // 2):
+            chosen.append(int(i))
+            seen |= {c: seen.get(c, 0) + 1 for c in of_columns}
+        if len(chosen) == most:
+            break
+    return chosen
 
 
 def check_figures(method: Method, params: PyTree, memory: PyTree, evaluator: Evaluator) -> None:
@@ -58,6 +99,33 @@ def make_gallery(
         tags = _tags_of(photo["label"], evaluator.label_set, vocabulary)
         maps = figures(photo["image"], tags)
         items.append(GalleryItem(photo["id"], photo["image"], prediction, photo["label"], maps))
+    return items
+
+
+def make_tagged_gallery(
+    method: Method,
+    mesh: Mesh,
+    params: PyTree,
+    memory: PyTree,
+    evaluator: Evaluator,
+    source: Source,
+    label_set: LabelSet,
+    numbers: Sequence[int],
+    vocabulary: Vocabulary,
+) -> list[GalleryItem]:
+    """Photos of a tagged source, whose columns are those of `label_set`, with prediction and the method's figures."""
+    figures = _Figures(method, mesh, params, memory, evaluator)
+    photos = [source[number] for number in numbers]
+    predictions = evaluator.predict(params, memory, [photo["image"] for photo in photos])
+    places = {name: place for place, name in enumerate(evaluator.label_set.names)}
+    items = []
+    for photo, prediction in zip(photos, predictions, strict=True):
+        names = [label_set.names[column] for column in photo["tags"]]
+        names.sort(key=lambda name: name not in vocabulary.novel)
+        tags = [places[name] for name in names if name in places][:MAX_TAGS]
+        maps = figures(photo["image"], tags)
+        note = f"tags: {', '.join(names)}"
+        items.append(GalleryItem(photo["id"], photo["image"], prediction, None, maps, note))
     return items
 
 

@@ -5,58 +5,48 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import math
 import os
 import pathlib
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import jax
 import numpy as np
-from jaxtyping import Float, Int32, UInt8
+from jaxtyping import UInt8
 
 from larvseg_jax.console import speed_facts
 from larvseg_jax.disk import write_text
 from larvseg_jax.evaluation.metrics import Summary
 from larvseg_jax.provenance import processor, versions
 from larvseg_jax.report import colours
+from larvseg_jax.report.attention import OnPhoto
+from larvseg_jax.report.cards import GalleryItem, legend, photo_card
 from larvseg_jax.report.curves import GROUP_COLOURS, History, draw_curves
-from larvseg_jax.report.html import data_url, jpeg_url, templates
+from larvseg_jax.report.html import data_url, templates
 from larvseg_jax.report.metric_log import typical_speed
-from larvseg_jax.vocabulary import IGNORE_LABEL
 
-_PICTURE_SIDE = 360  # longest side of a gallery picture, pixels
-_CHIPS = 10  # classes named under a photo
-
-
-@dataclasses.dataclass(frozen=True)
-class GalleryItem:
-    """One photo of the report.
-
-    Attributes:
-      id: of the photo.
-      image: RGB.
-      prediction: columns of the summary's names.
-      truth: the same, IGNORE_LABEL where unlabelled; None if the photo has no mask.
-      figures: caption and map in [0, 1], of any size.
-    """
-
-    id: str
-    image: UInt8[np.ndarray, "h w 3"]
-    prediction: Int32[np.ndarray, "h w"]
-    truth: Int32[np.ndarray, "h w"] | None = None
-    figures: tuple[tuple[str, Float[np.ndarray, "p q"]], ...] = ()
+_CONFUSED = 12  # pairs of classes
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationReport:
-    """One evaluation: its name in the config, its scores, photos with what was predicted, and what goes wrong."""
+    """One evaluation.
+
+    Attributes:
+      name: in the config.
+      summary: its scores.
+      galleries: photos with what was predicted, by what they are chosen for.
+      warnings: what goes wrong, a line each.
+      attention: of novel classes: how many photos there are of each, and where the attention lies on them.
+    """
 
     name: str
     summary: Summary
-    gallery: Sequence[GalleryItem]
+    galleries: Mapping[str, Sequence[GalleryItem]]
     warnings: Sequence[str] = ()
+    attention: Mapping[str, tuple[int, OnPhoto]] = dataclasses.field(default_factory=dict)
 
 
 def write_report(
@@ -121,8 +111,12 @@ def _evaluation(part: EvaluationReport) -> dict[str, Any]:
         name=part.name,
         warnings=part.warnings,
         scores=_scores(summary),
-        photos=[_photo(item, summary, palette) for item in part.gallery],
-        legend=_legend(part.gallery, summary, palette),
+        galleries={
+            title: [photo_card(item, summary, palette) for item in items] for title, items in part.galleries.items()
+        },
+        legend=legend([item for items in part.galleries.values() for item in items], summary, palette),
+        attention=part.attention,
+        confused=_confused(summary),
         classes=_class_rows(summary, palette),
         absent=summary.absent,
         has_background="background" in summary.groups,
@@ -155,9 +149,31 @@ def _scores(summary: Summary) -> list[dict[str, Any]]:
         tile("mAcc", summary.mean_acc, "mean accuracy of the classes"),
         tile("aAcc", summary.pixel_acc, "share of pixels right"),
     ]
+    if not math.isnan(summary.base_alone_iou):
+        tiles.insert(4, tile("mIoU base alone", summary.base_alone_iou, "if no novel class competed", "base"))
+    if not math.isnan(summary.base_as_novel):
+        tiles.append(tile("base as novel", summary.base_as_novel, "share of base pixels that novel classes win"))
+    if not math.isnan(summary.novel_as_base):
+        tiles.append(tile("novel as base", summary.novel_as_base, "share of novel pixels that base classes win"))
     if "background" in summary.groups:
         tiles.append(tile("background", summary.background_iou, "IoU, in no mean", "background"))
     return tiles
+
+
+def _confused(summary: Summary) -> list[dict[str, Any]]:
+    """The pairs of classes that are most often taken for each other, the largest first; of ignored labels none."""
+    if summary.confusion is None:
+        return []
+    ignored = [i for i, group in enumerate(summary.groups) if group == "ignored"]
+    return [
+        dict(
+            label=dict(name=summary.names[one.label], group=summary.groups[one.label]),
+            prediction=dict(name=summary.names[one.prediction], group=summary.groups[one.prediction]),
+            pixels=one.pixels,
+            share=one.pixels / max(int(summary.labelled[one.label]), 1),
+        )
+        for one in summary.confusion.worst(_CONFUSED, ignored)
+    ]
 
 
 def _class_rows(summary: Summary, palette: UInt8[np.ndarray, "n 3"]) -> list[dict[str, Any]]:
@@ -173,6 +189,7 @@ def _class_rows(summary: Summary, palette: UInt8[np.ndarray, "n 3"]) -> list[dic
             acc=float(summary.acc[i]),
             dice=float(summary.dice[i]),
             pixels=int(summary.labelled[i]),
+            photos=None if summary.photos is None else int(summary.photos[i]),
             share=float(summary.labelled[i]) / total,
         )
         for i in order
@@ -180,62 +197,6 @@ def _class_rows(summary: Summary, palette: UInt8[np.ndarray, "n 3"]) -> list[dic
     ]
 
 
-def _photo(item: GalleryItem, summary: Summary, palette: UInt8[np.ndarray, "n 3"]) -> dict[str, Any]:
-    """The pictures of one photo, and the classes it shows with their colours."""
-    shape = _shown_shape(item.image.shape[0], item.image.shape[1])
-    image = cv2.resize(item.image, shape[::-1], interpolation=cv2.INTER_AREA)
-    clear = summary.groups.index("background") if "background" in summary.groups else IGNORE_LABEL
-
-    def picture(caption: str, pixels: np.ndarray) -> dict[str, str]:
-        return dict(caption=caption, url=jpeg_url(pixels))
-
-    def painted(label: np.ndarray) -> np.ndarray:
-        small = cv2.resize(label, shape[::-1], interpolation=cv2.INTER_NEAREST)
-        return colours.overlay(image, small, palette, clear)
-
-    pictures = [picture("photo", image)]
-    right = None
-    if item.truth is not None:
-        pictures.append(picture("truth", painted(item.truth)))
-        labelled = item.truth != IGNORE_LABEL
-        right = float((item.prediction == item.truth)[labelled].mean()) if labelled.any() else None
-    pictures.append(picture("prediction", painted(item.prediction)))
-    for caption, figure in item.figures:
-        pictures.append(picture(caption, colours.heat_map(image, figure)))
-    shown = _classes_shown(item)[:_CHIPS]
-    return dict(
-        id=item.id,
-        right=right,
-        pictures=pictures,
-        chips=[dict(name=summary.names[i], group=summary.groups[i], colour=palette[i]) for i in shown if i != clear],
-    )
-
-
-def _classes_shown(item: GalleryItem) -> list[int]:
-    """Columns in the truth or the prediction of a photo, the largest first."""
-    maps = [item.prediction] if item.truth is None else [item.truth, item.prediction]
-    columns, pixels = np.unique(np.concatenate([m.ravel() for m in maps]), return_counts=True)
-    order = np.argsort(-pixels, kind="stable")
-    return [int(c) for c in columns[order] if c != IGNORE_LABEL]
-
-
-def _legend(
-    gallery: Sequence[GalleryItem], summary: Summary, palette: UInt8[np.ndarray, "n 3"]
-) -> list[dict[str, Any]]:
-    """Every class that the gallery shows, in the order of the label set."""
-    columns = sorted({i for item in gallery for i in _classes_shown(item)})
-    return [
-        dict(name=summary.names[i], group=summary.groups[i], colour=palette[i])
-        for i in columns
-        if summary.groups[i] != "background"
-    ]
-
-
 def _timings(timings: Mapping[str, float]) -> list[dict[str, Any]]:
     total = sum(timings.values()) or 1.0
     return [dict(name=name, seconds=s, share=s / total) for name, s in timings.items()]
-
-
-def _shown_shape(height: int, width: int) -> tuple[int, int]:
-    factor = min(_PICTURE_SIDE / max(height, width), 2.0)
-    return max(round(height * factor), 1), max(round(width * factor), 1)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from benchmarks import quickstart_picture
-from benchmarks.attention_on_objects import Looked, by_class, inside_outside_point, look
+from benchmarks.attention_on_objects import Looked, look
 from larvseg_jax.config import from_config
 from larvseg_jax.errors import UserError
-from larvseg_jax.report.report import GalleryItem
+from larvseg_jax.report.attention import by_class, on_photo
+from larvseg_jax.report.cards import GalleryItem
 from larvseg_jax.train import train
 from tests import tiny
 
@@ -38,7 +39,10 @@ def test_inside_and_outside_agree_with_another_enlargement():
     shown = np.zeros((16, 24), bool)
     shown[3:9, 5:20] = True
     fine = cv2.resize(attention, (24, 16), interpolation=cv2.INTER_LINEAR)
-    inside, outside, point = inside_outside_point(attention, shown)
+    inside, outside, point, purity, area = on_photo(attention, shown)
+    most = sorted(fine.ravel(), reverse=True)[: round(0.05 * fine.size)]
+    assert purity == pytest.approx(np.mean([shown[y, x] for y, x in np.argwhere(fine >= most[-1] - 1e-7)]), abs=0.06)
+    assert area == shown.mean()
     assert inside == pytest.approx(np.mean([fine[y, x] for y, x in np.argwhere(shown)]), abs=1e-5)
     assert outside == pytest.approx(np.mean([fine[y, x] for y, x in np.argwhere(~shown)]), abs=1e-5)
     assert point == shown[np.unravel_index(fine.argmax(), fine.shape)]
@@ -48,19 +52,19 @@ def test_a_map_that_knows_and_one_that_does_not():
     corner = np.zeros((2, 2))
     corner[0, 0] = 1.0
     flat = np.full((2, 2), 0.5)
-    found = by_class(
-        looked_at(photo("fish", TOP_LEFT, corner), photo("fish", BOTTOM, corner), photo("kite", BOTTOM, flat))
-    )
+    photos = [photo("fish", TOP_LEFT, corner), photo("fish", BOTTOM, corner), photo("kite", BOTTOM, flat)]
+    found = by_class(photos, NAMES, {"fish", "kite"})
     assert list(found) == ["fish", "kite"]  # water is no novel class
-    photos, inside, outside, point, area = found["fish"]
-    assert (photos, point, area) == (2, 0.5, 0.25)
+    count, (inside, outside, point, purity, area) = found["fish"]
+    assert (count, point, area) == (2, 0.5, 0.25)
+    assert purity == 0.5  # all of the most attended pixels of the first photo, none of the second
     # Enlarged, a row of [1, 0] is 1 for four pixels, then falls by an eighth a pixel: the box has a mean of (7 / 8)².
     ramp = np.array([1.0] * 4 + [1 - (i + 0.5) / 8 for i in range(8)] + [0.0] * 4)
     fine = np.outer(ramp, ramp)
     assert inside == pytest.approx(((7 / 8) ** 2 + 0) / 2)
     beside = (fine.sum() - fine[:8, :8].sum()) / 192
     assert outside == pytest.approx((beside + fine[:12].mean()) / 2)
-    assert found["kite"][1:3] == pytest.approx((0.5, 0.5))
+    assert found["kite"][1][:2] == pytest.approx((0.5, 0.5))
 
 
 def test_a_picture_is_drawn_of_the_first_photo_of_a_class(tmp_path):
@@ -82,7 +86,7 @@ def test_a_run_is_looked_at(tmp_path):
     train(from_config(config))
     looked = look(tmp_path / "run")
     assert len(looked.photos) == tiny.VALIDATION
-    found = by_class(looked)
+    found = by_class(looked.photos, looked.summary.names, looked.novel)
     assert found
     assert set(found) <= set(tiny.NOVEL)
-    assert all(0 < share < 1 for _, inside, outside, _, area in found.values() for share in (inside, outside, area))
+    assert all(0 < share < 1 for _, on in found.values() for share in (on.inside, on.outside, on.area))

@@ -18,6 +18,7 @@ from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
 from larvseg_jax.features.features import make_features
 from larvseg_jax.methods.larvseg.network import Network
+from larvseg_jax.report.attention import OnPhoto
 from larvseg_jax.train import train
 from tests import tiny
 
@@ -130,13 +131,13 @@ def test_sums_over_photos_and_their_shares():
 
 def test_the_means_leave_out_what_has_no_value():
     classes = {
-        "blue": Measured(3, 0.5, 0.2, 1.0, (3, 0.8, 0.4, 1.0, 0.2), 0.1),
+        "blue": Measured(3, 0.5, 0.2, 1.0, OnPhoto(0.8, 0.4, 1.0, 0.7, 0.2), 0.1),
         "grey": Measured(1, float("nan"), 0.4, 0.6, None, float("nan")),
     }
     mean = means(classes)
     assert mean.photos == 4
     assert mean[1:4] == pytest.approx((0.5, 0.3, 0.8))
-    assert mean.looked == (3, 0.8, 0.4, 1.0, 0.2)
+    assert mean.looked == OnPhoto(0.8, 0.4, 1.0, 0.7, 0.2)
     assert mean.iou == 0.1
 
 

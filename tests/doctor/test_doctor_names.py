@@ -9,7 +9,7 @@ import pytest
 from larvseg_jax.config import from_config
 from larvseg_jax.doctor.examination import Extent, diagnose
 from larvseg_jax.evaluation.metrics import SegmentationCounts
-from larvseg_jax.report import report
+from larvseg_jax.report import cards, report
 from larvseg_jax.vocabulary import Vocabulary
 from tests import tiny
 
@@ -86,11 +86,11 @@ def test_a_report_takes_any_name(tmp_path):
     counts = SegmentationCounts(*(np.array([5, 6, 7], np.int64) for _ in range(3)))
     summary = counts.summary(names, Vocabulary(names, base=names, novel=()))
     pixels = np.zeros((8, 8, 3), np.uint8)
-    item = report.GalleryItem(BYTES, pixels, np.zeros((8, 8), np.int32))
+    item = cards.GalleryItem(BYTES, pixels, np.zeros((8, 8), np.int32))
     path = report.write_report(
         tmp_path,
         title=f"run {BYTES}",
-        evaluations=[report.EvaluationReport("val", summary, [item])],
+        evaluations=[report.EvaluationReport("val", summary, {"Photos": [item]})],
         history=[],
         facts={"data": f"/x/{BYTES}"},
         config={"classes": names},

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from larvseg_jax.evaluation.metrics import SegmentationCounts
-from larvseg_jax.report import colours, curves, report
+from larvseg_jax.report import cards, colours, curves, report
 from larvseg_jax.report.metric_log import MetricLog, read_history
 from larvseg_jax.vocabulary import Vocabulary
 
@@ -27,7 +27,7 @@ class Page(html.parser.HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        if tag not in ("meta", "img", "br", "link"):
+        if tag not in ("meta", "img", "br", "link", "input"):
             self.open.append(tag)
         if tag == "img":
             self.pictures.append(dict(attrs)["src"])
@@ -62,7 +62,7 @@ def item():
     prediction = truth.clip(0)
     prediction[:, 50:] = 1
     attention = rng.random((4, 6)).astype(np.float32)
-    return report.GalleryItem("photo & one", image, prediction, truth, (("attention: cow", attention),))
+    return cards.GalleryItem("photo & one", image, prediction, truth, (("attention: cow", attention),))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def page(tmp_path_factory, summary, item):
     path = report.write_report(
         folder,
         title="pets <1>",
-        evaluations=[report.EvaluationReport("val", summary, [item])],
+        evaluations=[report.EvaluationReport("val", summary, {"Photos": [item]})],
         history=read_history(folder),
         facts={"seed": "7"},
         config={"seed": 7, "path": folder},
@@ -114,8 +114,8 @@ def test_pictures_can_be_decoded(page):
 def test_class_table_is_sorted_and_absent_classes_are_named(page):
     rows = [row for row in Page(page).rows if row]
     assert [row[0] for row in rows] == ["background", "cat", "cow", "<dog>"]
-    assert rows[1] == ["cat", "base", "50.0", "60.0", "66.7", "10", "8.85"]
-    assert rows[3] == ["<dog>", "base", "0.0", "–", "0.0", "0", "0.00"]
+    assert rows[1] == ["cat", "base", "50.0", "60.0", "66.7", "–", "10", "8.85"]
+    assert rows[3] == ["<dog>", "base", "0.0", "–", "0.0", "–", "0", "0.00"]
     assert re.search(r"1 absent classes.*?<p>unicorn</p>", page, re.DOTALL)
 
 
@@ -133,7 +133,7 @@ def test_means_are_shown(page, summary):
 
 
 def test_a_run_without_lines_or_photos_has_a_report(tmp_path, summary):
-    evaluations = [report.EvaluationReport("val", summary, [])]
+    evaluations = [report.EvaluationReport("val", summary, {})]
     path = report.write_report(
         tmp_path, title="x", evaluations=evaluations, history=[], facts={}, config={}, timings={}
     )
