@@ -35,6 +35,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 COMMANDS = {
     "train": "trains a config, or goes on where it was stopped",
     "evaluate": "scores a checkpoint on photos with masks",
+    "report": "puts runs side by side on one page",
     "demo": "a first look: segments photos by a model that comes with the program",
     "predict": "segments your photos",
     "page": "a page in the browser to play with: pictures, classes, two models",

@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "features": RUN | {"cli", "stored_features", "start"},
     "start": RUN,
     "run_report": RUN,
+    "compare": {*CORE, "report", "training"},
     "train": RUN | {"diverged", "start", "stored_features", "run_report"},
     "evaluate": RUN,
     "export": RUN | {"cli"},
@@ -64,7 +65,7 @@ MAY_IMPORT = {
     "grid": {*LIBRARY, "config", "cli"},
     "commands": RUN | {"cli", "show", "start", "train", "evaluate", "export", "import_original", "predict", "oracle"}
     | {"compile_check", "doctor", "diverged", "features", "grid", "shipped", "demo", "teach", "hub", "portable"}
-    | {"page"},
+    | {"page", "compare"},
     "__main__": {"cli"},
     "larvseg_jax": {"cli", "predict"},  # its one public name
     "configs": {*CORE, *DATA, *METHODS, "methods.larvseg", "training", "evaluation", "config", "grid"},
