@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import SupportsIndex
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int32, Int64
 
 from data_pipelines.class_listing import class_folder_names, class_name, list_class_folders
 from data_pipelines.decode import decode_image
@@ -47,6 +47,10 @@ class ClassFolderSource:
 
     def __len__(self) -> int:
         return len(self._listing)
+
+    def columns(self, index: SupportsIndex) -> Int32[np.ndarray, " one"]:
+        """The column of a photo's class; no file is opened."""
+        return np.array([self._columns[self._listing.class_of(index)]], np.int32)
 
     def __getitem__(self, index: SupportsIndex) -> Example:
         photo = self._listing.read(index)

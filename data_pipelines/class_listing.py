@@ -49,12 +49,16 @@ class ClassFolderListing:
         """Number of photos in each class folder."""
         return np.diff(self.class_ends, prepend=0)
 
+    def class_of(self, index: SupportsIndex) -> int:
+        """Class id of a photo."""
+        return int(np.searchsorted(self.class_ends, range(len(self))[index], side="right"))
+
     def read(self, index: SupportsIndex) -> RawPhoto:
         """Reads one photo; DataError if its file cannot be read. Safe to call from several threads."""
         i = range(len(self))[index]
         begin = self.ends[i - 1] if i else 0
         file = os.fsdecode(self.names[begin : self.ends[i]])
-        class_id = int(np.searchsorted(self.class_ends, i, side="right"))
+        class_id = self.class_of(i)
         path = str(self.folder / self.folders[class_id] / file)
         return RawPhoto(f"{self.folders[class_id]}/{file}", path, read_bytes(path), tags=(class_id,))
 

@@ -16,7 +16,9 @@ from typing import Any
 import cv2
 import grain
 import numpy as np
+from jaxtyping import Int64
 
+from data_pipelines.balance import balanced_order
 from data_pipelines.examples import Example, Source
 from data_pipelines.picture_files import MAX_MEGAPIXELS
 from data_pipelines.replacing import row_or_another
@@ -34,6 +36,9 @@ Where photos that cannot be used are replaced, also `unusable` (B,): a tuple of 
 """
 
 
+_NEWER = {"rare_below": 0.0}  # options of a stream that earlier versions did not have, with what they did
+
+
 @dataclasses.dataclass(frozen=True)
 class StreamConfig:
     """One of the section `streams`: where pictures come from, which classes they teach, how they are seen.
@@ -49,10 +54,14 @@ class StreamConfig:
     classes: tuple[str, ...] = ()  # names of the classes it knows, = its logit columns; () = the whole vocabulary
     class_list: str = ""  # instead of classes: one of class_lists.lists
     batch_size: Count = 8  # pictures of this stream in every step, over all devices
+    # Classes that a smaller share of the photos shows than this: these photos come several times an epoch (balance.py).
+    rare_below: float = 0.0  # 0: every photo once
 
     def __post_init__(self) -> None:
         if self.class_list and self.classes:
             raise UserError("a stream has classes and a class_list: keep one of the two")
+        if not 0 <= self.rare_below <= 1:
+            raise UserError(f"rare_below is {self.rare_below}: give a share of the photos, 0 to 1")
 
     @property
     def spec(self) -> dict[str, ArraySpec]:
@@ -69,12 +78,14 @@ class Stream:
       label_set: the classes it knows; labels and tags are its columns.
       view: how a photo becomes a row.
       batch_size: photos of a step, over all processes.
+      order: numbers of the photos of an epoch before they are shuffled; None: each once.
     """
 
     source: Source
     label_set: LabelSet
     view: View
     batch_size: int
+    order: Int64[np.ndarray, " places"] | None = None
 
     def augment(self, example: Example, rng: np.random.Generator) -> dict[str, Any]:
         """One row of the batch: pictures still as Crops, and their supervision."""
@@ -97,7 +108,19 @@ def open_stream(
     source = open_source(
         config.source, data_root, label_set, masks=masks, tags=not masks, max_megapixels=max_megapixels
     )
-    return Stream(source, label_set, config.view, config.batch_size)
+    order = balanced_order(source, label_set, config.rare_below, "balance") if config.rare_below else None
+    return Stream(source, label_set, config.view, config.batch_size, order)
+
+
+def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a stream or an evaluation as records have them: without those that are newer and not in use.
+
+    So a run of earlier code, or its features, is not taken for one of other data.
+    """
+    kept = {name: value for name, value in options.items() if name not in _NEWER or value != _NEWER[name]}
+    if isinstance(kept.get("source"), Mapping):
+        kept["source"] = {kind: value for kind, value in kept["source"].items() if kind != "tagged" or value}
+    return kept
 
 
 def step_batches(
@@ -126,7 +149,10 @@ def step_batches(
                 f"processes: use {-(-stream.batch_size // process_count) * process_count}"
             )
         count = len(stream.source)
-        photos = grain.MapDataset.range(count).seed(stream_seed(seed, name)).shuffle().repeat()
+        places = count if stream.order is None else len(stream.order)
+        photos = grain.MapDataset.range(places).seed(stream_seed(seed, name)).shuffle().repeat()
+        if stream.order is not None:
+            photos = photos.map(stream.order.tolist().__getitem__)
         # Random numbers go by the photo's place in the whole stream: draw them before dealing the blocks.
         rows = photos.random_map(functools.partial(row_or_another, stream.row, count) if replace else stream.row)
         blocks = rows.batch(stream.batch_size // process_count, drop_remainder=True, batch_fn=stack)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import SupportsIndex
 
 import numpy as np
+from jaxtyping import Int32
 
 from data_pipelines.decode import decode_image
 from data_pipelines.examples import Example, RawPhoto
@@ -138,14 +139,14 @@ class TaggedSource:
     def __len__(self) -> int:
         return len(self._listing)
 
+    def columns(self, index: SupportsIndex) -> Int32[np.ndarray, " k"]:
+        """Ascending columns of a photo's tags; no file is opened."""
+        return np.unique(self._columns[list(self._listing.tags[index])])
+
     def __getitem__(self, index: SupportsIndex) -> Example:
         photo = self._listing.read(index)
-        assert photo.tags is not None
-        return {
-            "id": photo.id,
-            "image": decode_image(photo.image, photo.image_name, self._max_megapixels),
-            "tags": np.unique(self._columns[list(photo.tags)]),
-        }
+        image = decode_image(photo.image, photo.image_name, self._max_megapixels)
+        return {"id": photo.id, "image": image, "tags": self.columns(index)}
 
 
 def unknown_tags(listing: TaggedListing, label_set: LabelSet) -> list[Fault]:

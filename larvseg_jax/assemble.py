@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 
 from data_pipelines.sources import open_source
-from data_pipelines.streams import HostBatch, Stream, iterate, open_stream, step_batches
+from data_pipelines.streams import HostBatch, Stream, iterate, open_stream, recorded, step_batches
 from larvseg_jax import stored_features
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import console
@@ -60,6 +60,7 @@ def data_settings(run: Experiment, streams: Mapping[str, Stream]) -> dict[str, A
     for name, stream in streams.items():
         options = run.settings["streams"][name]
         kept = {option: value for option, value in options.items() if option not in names(type(run.streams[name].loss))}
+        kept = recorded(kept)
         facts[f"streams.{name}"] = {**kept, "pictures": len(stream.source), **data_facts(run, name)}
     if run.vocabulary.aliases:  # older checkpoints have no such entry
         facts["vocabulary.aliases"] = run.vocabulary.aliases

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jaxtyping import PyTree
+import numpy as np
+from jaxtyping import Int64, PyTree
 
 from data_pipelines.feature_files import FeatureFacts, FeatureRecords, read_facts
 from data_pipelines.features import FeatureStream, FeatureView
-from data_pipelines.streams import Stream, StreamConfig
+from data_pipelines.streams import Stream, StreamConfig, open_stream, recorded
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import first_few
 from larvseg_jax.devices.sharding import path_name
@@ -25,6 +26,7 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.models.frozen import below_block, frozen_blocks
 from larvseg_jax.options import changes
+from larvseg_jax.vocabulary import LabelSet
 from larvseg_jax.weights.digest import digest
 
 # Of the backbone's options those that tokens do not depend on: they may be made in bfloat16 and trained on in float32.
@@ -67,8 +69,16 @@ def open_streams(run: Experiment) -> dict[str, Stream]:
         assert isinstance(config.view, FeatureView)
         records = FeatureRecords(run.features / name, config.view.facts)
         label_set = run.catalogue.label_set(run.streams[name])
-        opened[name] = FeatureStream(records, label_set, config.view, config.batch_size)
+        opened[name] = FeatureStream(records, label_set, config.view, config.batch_size, _order(run, name, label_set))
     return opened
+
+
+def _order(run: Experiment, name: str, label_set: LabelSet) -> Int64[np.ndarray, " places"] | None:
+    """The order of a stream's photos, as without features; the photos must be there if it is balanced."""
+    stream = run.streams[name]
+    if not stream.rare_below:
+        return None
+    return open_stream(stream, run.data_root, label_set, run.max_megapixels).order
 
 
 def evaluation_folder(name: str) -> str:
@@ -115,13 +125,13 @@ def stream_options(run: Experiment, name: str) -> dict[str, Any]:
     """The options of a stream that its features depend on."""
     stream: Any = run.streams[name]  # its view is a dataclass, of which its protocol says nothing
     aliases = {"aliases": run.vocabulary.aliases} if run.vocabulary.aliases else {}  # none: as older features have it
-    return _plain({"source": dataclasses.asdict(stream.source), **dataclasses.asdict(stream.view), **aliases})
+    return _plain(recorded({"source": dataclasses.asdict(stream.source), **dataclasses.asdict(stream.view), **aliases}))
 
 
 def evaluation_options(config: EvalConfig) -> dict[str, Any]:
     """The options of an evaluation that the tokens of its windows depend on."""
     windows = {"scale": config.scale, "window": config.window, "stride": config.stride}
-    return _plain({"source": dataclasses.asdict(config.source), **windows})
+    return _plain(recorded({"source": dataclasses.asdict(config.source), **windows}))
 
 
 def weights_below(params: PyTree, block: int) -> dict[str, int]:
