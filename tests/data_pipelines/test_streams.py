@@ -231,7 +231,7 @@ def test_wrong_options_are_named(option, value, message):
 @pytest.mark.parametrize(
     ("kind", "option", "there"),
     [
-        ("masks", "max_labels", "source, classes, class_list, batch_size, scale"),  # an option of tags
+        ("masks", "max_labels", "source, classes, class_list, batch_size, rare_below, scale"),  # an option of tags
         ("tags", "crop_sise", "crop_size, category_ratio, downsample_rate, tags_from"),
     ],
 )
