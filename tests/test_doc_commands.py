@@ -30,7 +30,8 @@ def checkout(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkout")
     (folder / "configs").symlink_to(REPOSITORY / "configs")
     make_pictures(folder)
-    (folder / "mydata" / "classes.txt").write_text(block("text", "mydata/classes.txt"))
+    for file in ("mydata/classes.txt", "mydata/tagged/tags.csv"):
+        (folder / file).write_text(block("text", file))
     return folder
 
 

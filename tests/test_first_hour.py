@@ -65,6 +65,8 @@ NOT_RUN = {  # beginning of a command -> why not
     "python evaluate.py --run=runs/mydata": "by tests/configs/test_own_data.py",
     "python -m larvseg_jax.oracle": "needs pretrained weights or a run, and photos; tests/oracle/ runs it",
     "python -m larvseg_jax grid": "named, not a whole command",
+    "larvseg report": "needs two runs; tests/test_compare.py",
+    "larvseg train --config=configs/own_data.py:mydata": "by tests/configs/test_own_data.py",
     "larvseg grid": "trains for hours; tests/grid/test_grid_command.py trains a small one",
     "train.py": "named, not a whole command",
     "evaluate.py": "named, not a whole command",

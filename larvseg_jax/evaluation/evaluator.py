@@ -19,7 +19,8 @@ from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.metrics import Summary
 from larvseg_jax.evaluation.novel_offset import choose_novel_offset
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
-from larvseg_jax.evaluation.scoring import Photo, evaluate, label_map, photo_values, photos_of
+from larvseg_jax.evaluation.photos import Photo, label_map, photo_values, photos_of
+from larvseg_jax.evaluation.scoring import evaluate
 from larvseg_jax.evaluation.search import SEARCHED_FROM, Search
 from larvseg_jax.evaluation.tree_scores import TreeCounts
 from larvseg_jax.methods.method import Dense, Linear, as_linear

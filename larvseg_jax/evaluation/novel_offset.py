@@ -13,7 +13,7 @@ from jaxtyping import Float32
 
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.config import EvalConfig
-from larvseg_jax.evaluation.scoring import Photo
+from larvseg_jax.evaluation.photos import Photo
 from larvseg_jax.evaluation.sliding_window import best_classes, mosaic
 from larvseg_jax.methods.method import Dense, with_offsets
 from larvseg_jax.vocabulary import LabelSet, Vocabulary

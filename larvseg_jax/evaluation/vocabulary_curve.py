@@ -25,7 +25,7 @@ from larvseg_jax.evaluation.evaluator import gathered, make_patch_values
 from larvseg_jax.evaluation.metrics import SegmentationCounts, Summary
 from larvseg_jax.evaluation.open_scores import OpenCounts
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
-from larvseg_jax.evaluation.scoring import photo_values, photos_of
+from larvseg_jax.evaluation.photos import photo_values, photos_of
 from larvseg_jax.evaluation.search import Search
 from larvseg_jax.methods.method import Linear, Method
 from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet, Vocabulary

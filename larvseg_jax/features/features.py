@@ -30,7 +30,7 @@ from larvseg_jax.config import Experiment
 from larvseg_jax.console import console, first_few, in_bytes, stage, track
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.evaluator import Evaluator
-from larvseg_jax.evaluation.scoring import photo_values, photos_of
+from larvseg_jax.evaluation.photos import photo_values, photos_of
 from larvseg_jax.features.encoder import Encoder, TokenDtype
 from larvseg_jax.models.frozen import frozen_blocks
 from larvseg_jax.options import changes

@@ -202,10 +202,12 @@ def test_synsets_of_a_class_list_go_before_those_guessed_from_names(described, m
 def test_the_command_passes_on_what_is_asked_for(tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(command, "check_model", lambda *_: None)
-    monkeypatch.setattr(evaluate, "evaluate_checkpoint", lambda *_, hierarchy: given.append(hierarchy))
-    monkeypatch.setattr(evaluate, "evaluate_curve", lambda *_, hierarchy, pretrained: given.append(hierarchy))
+    monkeypatch.setattr(evaluate, "evaluate_checkpoint", lambda *_, **options: given.append(options))
+    monkeypatch.setattr(evaluate, "evaluate_curve", lambda *_, pretrained, **options: given.append(options))
     line = [f"--run={tmp_path}", "--hierarchy"]
     cli.run("evaluate", line)
     cli.run("evaluate", [*line, f"--vocabulary_curve={tmp_path / 'curve.json'}"])
-    cli.run("evaluate", line[:1])
-    assert given == [True, True, False]
+    cli.run("evaluate", [line[0], "--novel_offset=-1.5"])
+    cli.run("evaluate", [line[0], "--novel_offset=choose"])
+    assert [of["hierarchy"] for of in given] == [True, True, False, False]
+    assert [of.get("novel_offset") for of in given] == [None, None, -1.5, "choose"]

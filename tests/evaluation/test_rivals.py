@@ -9,7 +9,7 @@ from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.evaluation import sliding_window
 from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.evaluator import Evaluator
-from larvseg_jax.evaluation.scoring import label_map
+from larvseg_jax.evaluation.photos import label_map
 from larvseg_jax.evaluation.search import SEARCHED_FROM, Search
 from larvseg_jax.evaluation.tiles import axis_tiles, rounded_up
 from larvseg_jax.methods.method import Dense, Linear, Vectors

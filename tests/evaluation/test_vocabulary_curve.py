@@ -12,7 +12,7 @@ from larvseg_jax.assemble import make_method
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
-from larvseg_jax.evaluation.scoring import label_map
+from larvseg_jax.evaluation.photos import label_map
 from larvseg_jax.evaluation.vocabulary_curve import nested_label_sets, vocabulary_curve
 from larvseg_jax.methods.method import Dense, Linear
 from larvseg_jax.trained import Trained
