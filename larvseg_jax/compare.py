@@ -32,7 +32,7 @@ class Run:
     """What a page says of one run.
 
     Attributes:
-      title: its name, or its folder where several have that name.
+      title: its name; where several have that name, its folder; where folders are called alike, too, their paths.
       step: of its scores.
       evals: `scores.scores_of`, by evaluation.
       history: lines of metrics.jsonl.
@@ -86,7 +86,9 @@ def _read(folders: Sequence[Path]) -> list[Run]:
         raise UserError("there are not two runs: give --compare for each, --compare=runs/a --compare=runs/b")
     settings = [_settings(folder) for folder in folders]
     names = [str(of.get("name", folder.name)) for of, folder in zip(settings, folders, strict=True)]
-    titles = [name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders, strict=True)]
+    titles = next(
+        (of for of in (names, [folder.name for folder in folders]) if len(set(of)) == len(of)), [*map(str, folders)]
+    )
     return [
         Run(printable(title), scores["step"], scores["evals"], read_history(folder), of, origin(folder))
         for title, scores, of, folder in zip(titles, map(read_scores, folders), settings, folders, strict=True)
