@@ -39,6 +39,7 @@ def draw_curves(history: History) -> list[tuple[str, bytes]]:
             )
             for name in names
         ),
+        ("How ready the memory is, and what is attended", _draw_ready),
         ("Learning rate and speed", _draw_rate),
     )
     drawn = []
@@ -129,6 +130,22 @@ def _draw_scores(figure: Figure, history: History, name: str) -> bool:
     axes.set_ylim(bottom=0)
     finish_axes(axes, "IoU, %")
     return drawn
+
+
+def _draw_ready(figure: Figure, history: History) -> bool:
+    """Shares: of what a method waits for ("ready/bank"), and of the tags that are attended ("<stream>/attended")."""
+    train = [line for line in history if line["kind"] == "train"]
+    names = dict.fromkeys(
+        name for line in train for name in line if name.startswith("ready/") or name.endswith("/attended")
+    )
+    axes = figure.subplots()
+    for i, name in enumerate(names):
+        steps, values = _series(history, "train", name)
+        label = name.removeprefix("ready/") if name.startswith("ready/") else f"{name.rpartition('/')[0]} attended"
+        axes.plot(steps, 100 * values, color=_LINE_COLOURS[i % len(_LINE_COLOURS)], label=plain_text(label))
+    axes.set_ylim(0, 105)
+    finish_axes(axes, "share, %")
+    return bool(names)
 
 
 def _draw_rate(figure: Figure, history: History) -> bool:

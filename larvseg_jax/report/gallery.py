@@ -53,22 +53,21 @@ def photos_by_score(photo_iou: Sequence[float], count: int) -> dict[str, list[in
 
 
 def tagged_photos(source: Source, columns: Collection[int], most: int) -> list[int]:
-    """Numbers of up to `most` photos of a tagged source that show one of the columns, each class as early as it can be.
+    """Numbers of up to `most` photos of a tagged source that show one of the columns: one of each first, then others.
 
     Looks at some photos, spread over the source.
     """
-    spread = np.unique(np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int))
-    seen: dict[int, int] = {}
-    chosen: list[int] = []
-    for i in spread:
-        of_columns = [int(c) for c in source[int(i)]["tags"] if c in columns]
-        fewest = min((seen.get(c, 0) for c in of_columns), default=most)
-        if of_columns and (fewest == 0 or len(chosen) < most // 2):
-            chosen.append(int(i))
-            seen |= {c: seen.get(c, 0) + 1 for c in of_columns}
-        if len(chosen) == most:
-            break
-    return chosen
+    spread = np.unique(np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int)).tolist()
+    showing = {i: {int(c) for c in source[i]["tags"]} & set(columns) for i in spread}
+    seen: set[int] = set()
+    first, others = [], []
+    for i, found in showing.items():
+        if found - seen:
+            first.append(i)
+            seen |= found
+        elif found:
+            others.append(i)
+    return sorted([*first, *others][:most])
 
 
 def check_figures(method: Method, params: PyTree, memory: PyTree, evaluator: Evaluator) -> None:

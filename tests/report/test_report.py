@@ -73,7 +73,8 @@ def page(tmp_path_factory, summary, item):
             log.write(
                 step,
                 "train",
-                {"a/L_seg": 1 / step, "b/L_cls": 2.0, "learning_rate": 0.1, "images_per_second": 9},
+                {"a/L_seg": 1 / step, "b/L_cls": 2.0, "b/attended": 0.5, "ready/bank": step / 3}
+                | {"learning_rate": 0.1, "images_per_second": 9},
             )
         log.write(3, "eval", summary.scalars(), "val")
     path = report.write_report(
@@ -105,9 +106,9 @@ def test_page_tells_the_speed(page):
 def test_pictures_can_be_decoded(page):
     parsed = Page(page)
     pictures = [Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))) for url in parsed.pictures]
-    assert [p.format for p in pictures] == ["PNG"] * 3 + ["JPEG"] * 4
-    assert [p.size for p in pictures[3:]] == [(120, 80)] * 4  # small photos are at most doubled
-    assert parsed.captions[3:] == ["photo", "truth", "prediction", "attention: cow"]
+    assert [p.format for p in pictures] == ["PNG"] * 4 + ["JPEG"] * 4
+    assert [p.size for p in pictures[4:]] == [(120, 80)] * 4  # small photos are at most doubled
+    assert parsed.captions[4:] == ["photo", "truth", "prediction", "attention: cow"]
     assert all(np.asarray(p).std() > 1 for p in pictures)
 
 
