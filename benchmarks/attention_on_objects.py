@@ -85,7 +85,7 @@ def look_at(opened: Opened) -> Looked:
     """Evaluates a checkpoint and keeps prediction and attention maps of every photo."""
     method, mesh, evaluator, vocabulary = opened.method, opened.mesh, opened.evaluator, opened.run.vocabulary
     evaluator.keep = range(evaluator.photos)
-    summary, label_maps = evaluator(opened.params, opened.memory)
+    summary, label_maps, _ = evaluator(opened.params, opened.memory)
     gallery = make_gallery(method, mesh, opened.params, opened.memory, evaluator, label_maps, vocabulary)
     return Looked(summary, frozenset(vocabulary.novel), gallery)
 

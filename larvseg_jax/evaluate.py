@@ -11,7 +11,6 @@ from typing import Literal
 
 import ml_collections
 import numpy as np
-from jax.sharding import Mesh
 from rich.table import Table
 
 from data_pipelines.sources import open_source
@@ -29,7 +28,7 @@ from larvseg_jax.evaluation.tree_scores import TreeCounts
 from larvseg_jax.evaluation.vocabulary_curve import Point, nested_label_sets, vocabulary_curve
 from larvseg_jax.provenance import versions
 from larvseg_jax.report.curves import draw_vocabularies
-from larvseg_jax.trained import Trained, load_trained
+from larvseg_jax.trained import load_trained
 from larvseg_jax.training.agreement import check_same_everywhere
 from larvseg_jax.vocabulary.choice import Names
 from larvseg_jax.vocabulary.hierarchy import wordnet
@@ -69,15 +68,19 @@ def evaluate_checkpoint(
     kept = {name: value for name, value in run.settings.items() if name != "data_root"}  # may differ between hosts
     check_same_everywhere("config", {**kept, "step": trained.step, "versions": versions()})
     if novel_offset is not None:
-        run = _with_novel_offset(run, mesh, trained, novel_offset)
+        run = _with_novel_offset(run, novel_offset)
     summaries = {}
     evaluators = assemble.make_evaluators(run, mesh, trained.method)
     if hierarchy:
         _use_hierarchy(run, evaluators, trained.class_lists)
     for name, evaluator in evaluators.items():
-        summaries[name] = summary = evaluator(trained.params, trained.memory).summary
+        evaluation = evaluator(trained.params, trained.memory)
+        summaries[name] = summary = evaluation.summary
         console.print(class_table(summary, "per class" if len(run.evals) == 1 else name))
-        console.print(summary.text())
+        console.print(evaluation.text())
+        if evaluation.novel_offset is not None:
+            chosen = f"{evaluation.novel_offset:.2f}"
+            console.print(f"{name}: novel_offset {chosen} chosen; --config.evals.{name}.novel_offset={chosen} keeps it")
         if summary.tree:
             console.print(tree_table(summary, name))
             console.print(f"mistakes between classes with synsets: {summary.tree.steps:.2f} steps on average")
@@ -88,20 +91,13 @@ def evaluate_checkpoint(
     return summaries
 
 
-def _with_novel_offset(run: Experiment, mesh: Mesh, trained: Trained, offset: float | Literal["choose"]) -> Experiment:
-    """The run whose evaluations add the offset, or each the one that is chosen for it, which is said."""
-    evals = {}
-    for name, config in run.evals.items():
-        evals[name] = dataclasses.replace(config, novel_offset=0.0 if offset == "choose" else offset)
-    run = dataclasses.replace(run, evals=evals)
-    if offset != "choose":
-        return run
-    for name, evaluator in assemble.make_evaluators(run, mesh, trained.method).items():
-        chosen = evaluator.chosen_novel_offset(trained.params, trained.memory)
-        console.print(
-            f"{name}: novel_offset {chosen:.2f} chosen; to keep it: --config.evals.{name}.novel_offset={chosen:.2f}"
-        )
-        evals[name] = dataclasses.replace(run.evals[name], novel_offset=chosen)
+def _with_novel_offset(run: Experiment, offset: float | Literal["choose"]) -> Experiment:
+    """The run whose evaluations add the offset, or choose one each."""
+    number = 0.0 if offset == "choose" else offset
+    evals = {
+        name: dataclasses.replace(config, choose_novel_offset=offset == "choose", novel_offset=number)
+        for name, config in run.evals.items()
+    }
     return dataclasses.replace(run, evals=evals)
 
 

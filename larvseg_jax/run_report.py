@@ -86,7 +86,10 @@ def report_run(
         )
     if not is_first_process():
         return run.workdir
-    scores = {name: scores_of(evaluation.summary) for name, evaluation in evaluations.items()}
+    scores = {
+        name: scores_of(evaluation.summary) | {"novel_offset": evaluation.novel_offset}
+        for name, evaluation in evaluations.items()
+    }
     write_text(run.workdir / FILE_NAME, json.dumps({"step": step, "evals": scores}, indent=1) + "\n")
     seconds = round(sum(timings.values()))
     return write_report(

@@ -231,9 +231,9 @@ def evaluate_all(evaluators: Evaluators, state: TrainState, recorder: Recorder |
     for name, evaluator in evaluators.items():
         evaluations[name] = evaluation = evaluator(state.params, state.memory)
         if recorder is not None:
-            recorder.scored(int(state.step), name, evaluation.summary.scalars())
+            recorder.scored(int(state.step), name, evaluation.scalars())
             title = f"{name}: " if len(evaluators) > 1 else ""
-            console.print(f"step {int(state.step)}: {title}{evaluation.summary.text()}")
+            console.print(f"step {int(state.step)}: {title}{evaluation.text()}")
     return evaluations
 
 

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PyTree
 
 from larvseg_jax.config import Experiment, from_config, network_sections
+from larvseg_jax.console import console
 from larvseg_jax.devices.mesh import WHOLE, make_mesh
 from larvseg_jax.devices.sharding import path_name
 from larvseg_jax.errors import UserError
@@ -24,6 +25,7 @@ from larvseg_jax.evaluation.windows import Windows
 from larvseg_jax.methods.method import Dense, Method, MethodConfig, Task
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.options import read
+from larvseg_jax.report.metric_log import FILE_NAME, read_history
 from larvseg_jax.vocabulary import LabelSet, Vocabulary
 from larvseg_jax.vocabulary.stated import aliases_in, lists_in
 from larvseg_jax.weights.learnt import all_weights, check_needs_none
@@ -77,7 +79,7 @@ class Trained:
         """The same model with another `novel_offset`; UserError if it is not finite."""
         evaluations = self.settings.get("evals", {})
         first = min(evaluations, default="val")
-        changed = {**evaluations.get(first, {}), "novel_offset": offset}
+        changed = {**evaluations.get(first, {}), "choose_novel_offset": False, "novel_offset": offset}
         trained = dataclasses.replace(self, settings={**self.settings, "evals": {**evaluations, first: changed}})
         _ = trained.novel_offset
         return trained
@@ -148,7 +150,7 @@ def load_trained(
             raise UserError(f"{path}: its settings give other classes than its record: it is damaged")
         method = _method(_network(path, record.settings, len(found.params)), vocabulary, mesh)
         params, stored = dict(found.params), {}
-        settings, step, versions = record.settings, found.step, record.versions
+        settings, step, versions = _with_chosen_offset(record.settings, path, found.step), found.step, record.versions
         if memory or method.scorer(vocabulary.label_set()).reads_memory:
             stored = dict(read_checkpoint(path, found.step, memory=True).memory)
     layout, memory_layout = jax.eval_shape(method.init, jax.random.key(0))
@@ -162,6 +164,27 @@ def load_trained(
         step,
         versions,
     )
+
+
+def _with_chosen_offset(settings: Mapping[str, Any], path: Path, step: int) -> Mapping[str, Any]:
+    """The settings of a run with the offset of novel scores that its first evaluation chose last, up to a step, if any.
+
+    `path`: folder of the run or of its checkpoint.
+    """
+    evaluations = settings.get("evals", {})
+    first = min(evaluations, default="")
+    if not first or not evaluations[first].get("choose_novel_offset", False):
+        return settings
+    run = next((folder for folder in (path, *path.parents[:2]) if (folder / FILE_NAME).exists()), path)
+    chosen = [
+        line["novel_offset"]
+        for line in read_history(run)
+        if line["kind"] == "eval" and line.get("name") == first and line["step"] <= step and "novel_offset" in line
+    ]
+    if not chosen:
+        console.print(f"{run} has chosen no novel_offset yet: nothing is added to the scores of novel classes")
+    fixed = {**evaluations[first], "choose_novel_offset": False, "novel_offset": chosen[-1] if chosen else 0.0}
+    return {**settings, "evals": {**evaluations, first: fixed}}
 
 
 def _network(path: Path, settings: Mapping[str, Any], arrays: int) -> tuple[MethodConfig, ViTConfig]:

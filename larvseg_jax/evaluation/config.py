@@ -29,6 +29,7 @@ class EvalConfig:
     limit: CountOrNone = 0  # only the first so many photos; 0 = all
     # Added to the scores of novel classes before the highest wins (calibrated stacking): below 0 they win less often.
     novel_offset: float = 0.0
+    choose_novel_offset: bool = False  # anew at every evaluation, by the photos' base masks (novel_offset.py)
     # What is resized to the photo's own size: logits (finer), or labels (Original: the published numbers).
     resize: Literal["logits", "labels"] = "logits"
     every: Count = 8000  # steps of training between two evaluations; the last step is always evaluated
@@ -36,6 +37,8 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if not math.isfinite(self.novel_offset):
             raise UserError(f"novel_offset is {self.novel_offset}: give a number, 0.0 to leave the scores as they are")
+        if self.choose_novel_offset and self.novel_offset:
+            raise UserError(f"novel_offset is {self.novel_offset}, and choose_novel_offset is set: keep one of the two")
         _ = self.windows
 
     @property

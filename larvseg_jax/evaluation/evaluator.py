@@ -17,9 +17,9 @@ from larvseg_jax.devices.mesh import WHOLE, batch_sharding
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.metrics import Summary
-from larvseg_jax.evaluation.novel_offset import choose_novel_offset
+from larvseg_jax.evaluation.novel_offset import check_choice, choose_novel_offset, novel_offsets
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
-from larvseg_jax.evaluation.photos import Photo, label_map, photo_values, photos_of
+from larvseg_jax.evaluation.photos import PatchValues, Photo, label_map, photo_values, photos_of
 from larvseg_jax.evaluation.scoring import evaluate
 from larvseg_jax.evaluation.search import SEARCHED_FROM, Search
 from larvseg_jax.evaluation.tree_scores import TreeCounts
@@ -30,10 +30,21 @@ from larvseg_jax.vocabulary.base_novel import BaseNovel
 
 
 class Evaluation(NamedTuple):
-    """The scores, and the label maps of the photos that were to be kept, by their numbers."""
+    """The scores, the label maps of the photos to be kept, by their numbers, and the offset that was chosen, if any."""
 
     summary: Summary
     label_maps: dict[int, Int32[np.ndarray, "_h _w"]]
+    novel_offset: float | None = None
+
+    def scalars(self) -> dict[str, float]:
+        """What the metric log has of it: the means, and the offset."""
+        return self.summary.scalars() | ({} if self.novel_offset is None else {"novel_offset": self.novel_offset})
+
+    def text(self) -> str:
+        """The same for the terminal."""
+        chosen = "" if self.novel_offset is None else f"  novel_offset {self.novel_offset:.2f} (chosen)"
+        head, *rest = self.summary.text().split("\n")
+        return "\n".join([f"{head}{chosen}", *rest])
 
 
 class Evaluator:
@@ -71,6 +82,9 @@ class Evaluator:
         self._vectors = gathered(self._linear.vectors, mesh) if self._linear else None
         self._patch_values = make_patch_values(self._linear.features if self._linear else scorer.scores, mesh)
         self._batch = config.batch_size + -config.batch_size % mesh.shape["data"]
+        self._chosen = 0.0
+        if config.choose_novel_offset:
+            self._check_choice()
 
     @property
     def photos(self) -> int:
@@ -79,12 +93,12 @@ class Evaluator:
 
     def __call__(self, params: PyTree, memory: PyTree) -> Evaluation:
         """Scores the parameters."""
-        search, vectors = None, []
-        if self._vectors is not None:
-            vectors = [self._vectors(params, memory)]
-            search = Search(vectors[0], self.config)
+        chosen = None
+        if self.config.choose_novel_offset:
+            self._chosen = chosen = self.chosen_novel_offset(params, memory)
+        values, search = self._values(params, memory)
         summary, label_maps = evaluate(
-            lambda windows: self._patch_values(params, memory, *vectors, windows),
+            values,
             self.source,
             self.label_set,
             self._vocabulary,
@@ -97,36 +111,42 @@ class Evaluator:
             similarity=self.similarity,
             tree=self.tree,
         )
-        return Evaluation(summary, label_maps)
+        return Evaluation(summary, label_maps, chosen)
+
+    def _values(self, params: PyTree, memory: PyTree, *, chosen: bool = True) -> tuple[PatchValues, Search | None]:
+        """What the network says of windows, with the offset that was `chosen`, and the search that it is for."""
+        if self._vectors is not None:
+            vectors = self._vectors(params, memory)
+            return lambda w: self._patch_values(params, memory, vectors, w), Search(vectors, self.config)
+        offsets = novel_offsets(self.label_set.names, self._vocabulary, self._chosen if chosen else 0.0)
+        if not offsets.any():
+            return lambda w: self._patch_values(params, memory, w), None
+        return lambda w: self._patch_values(params, memory, w) + offsets[None, None, None], None
 
     def predict(
         self, params: PyTree, memory: PyTree, images: Sequence[UInt8[np.ndarray, "_h _w 3"]]
     ) -> list[Int32[np.ndarray, "_h _w"]]:
-        """The label maps of pictures as the evaluation makes them; columns of the label set, rivals as OTHER.
+        """The label maps of pictures as the last evaluation made them; columns of the label set, rivals as OTHER.
 
         The pictures go through the whole network, also where the evaluation begins at stored tokens.
         """
-        search, vectors = None, []
-        if self._vectors is not None:
-            vectors = [self._vectors(params, memory)]
-            search = Search(vectors[0], self.config)
+        config, columns = self.config, len(self.label_set)
         photos = (
             Photo(
                 i,
                 "",
                 np.zeros(image.shape[:2], np.int32),
-                self.config.windows.test_size(image.shape),
-                list(self.config.windows.cut(image)),
+                config.windows.test_size(image.shape),
+                list(config.windows.cut(image)),
             )
             for i, image in enumerate(images)
         )
-        values = photo_values(lambda w: self._patch_values(params, memory, *vectors, w), photos, self._batch)
-        columns = len(self.label_set)
+        patch_values, search = self._values(params, memory)
         maps = (
             search(v, photo.test_size, photo.label.shape)
             if search
-            else label_map(v[..., :columns], photo.test_size, photo.label.shape, self.config)
-            for photo, v in values
+            else label_map(v[..., :columns], photo.test_size, photo.label.shape, config)
+            for photo, v in photo_values(patch_values, photos, self._batch)
         )
         return [np.minimum(found, np.int32(self.label_set.scored - 1)) for found in maps]
 
@@ -136,14 +156,19 @@ class Evaluator:
         Raises:
           UserError: too many classes, or not both base and novel ones.
         """
+        self._check_choice()
+        patch_values, _ = self._values(params, memory, chosen=False)
+        photos = photos_of(self.source, range(self.photos), self.config, self.stored)
+        values = track(photo_values(patch_values, photos, self._batch), self.photos, "offset")
+        return choose_novel_offset(values, self.label_set, self._vocabulary, self.config)
+
+    def _check_choice(self) -> None:
         if self._linear is not None:
             raise UserError(
                 f"a novel_offset is chosen among fewer than {SEARCHED_FROM} classes without rivals, and "
                 f"{len(self.label_set):,} compete here: give a number, or evaluate on a part of them"
             )
-        photos = photos_of(self.source, range(self.photos), self.config, self.stored)
-        values = photo_values(lambda windows: self._patch_values(params, memory, windows), photos, self._batch)
-        return choose_novel_offset(track(values, self.photos, "offset"), self.label_set, self._vocabulary, self.config)
+        check_choice(self.label_set, self._vocabulary)
 
 
 def gathered(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

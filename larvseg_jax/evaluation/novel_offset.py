@@ -27,8 +27,20 @@ _BINS = np.linspace(-100.0, 100.0, 20_001)  # of margins: an offset is found to 
 
 def with_novel_offset(scorer: Dense, names: Sequence[str], vocabulary: Vocabulary, offset: float) -> Dense:
     """The scorer of classes with these names, the offset added to the scores of those that are novel."""
-    novel = np.isin(names, vocabulary.novel)
-    return with_offsets(scorer, np.where(novel, offset, 0.0).astype(np.float32)) if offset and novel.any() else scorer
+    offsets = novel_offsets(names, vocabulary, offset)
+    return with_offsets(scorer, offsets) if offsets.any() else scorer
+
+
+def novel_offsets(names: Sequence[str], vocabulary: Vocabulary, offset: float) -> Float32[np.ndarray, " n"]:
+    """What is added to the score of each class: the offset to those that are novel."""
+    return np.where(np.isin(names, vocabulary.novel), offset, 0.0).astype(np.float32)
+
+
+def check_choice(label_set: LabelSet, vocabulary: Vocabulary) -> None:
+    """UserError where no offset can be chosen: not both base and novel classes compete."""
+    novel = np.isin(label_set.names, vocabulary.novel)
+    if not novel.any() or "base" not in vocabulary.groups(label_set.names):
+        raise UserError("an offset of novel scores is chosen where base and novel classes compete: here are not both")
 
 
 def choose_novel_offset(
@@ -37,7 +49,7 @@ def choose_novel_offset(
     vocabulary: Vocabulary,
     config: EvalConfig,
 ) -> float:
-    """The offset at which novel classes win BASE_LOST of what base classes get right alone.
+    """The offset at which novel classes win BASE_LOST of what base classes get right alone; 0 if that is nothing.
 
     No mask of a novel class is looked at: pixels labelled as one do not count.
 
@@ -48,12 +60,11 @@ def choose_novel_offset(
       config: how photos are stitched.
 
     Raises:
-      UserError: not both base and novel classes compete, or no pixel is right.
+      UserError: not both base and novel classes compete.
     """
+    check_choice(label_set, vocabulary)
     novel = np.isin(label_set.names, vocabulary.novel)
     others = np.flatnonzero(~novel)
-    if not novel.any() or not others.size:
-        raise UserError("an offset of novel scores is chosen where base and novel classes compete: here are not both")
     margins = np.zeros(len(_BINS) - 1, np.int64)
     for photo, logits in photos:
         stitching = config.windows.stitching(logits.shape[1:3], photo.test_size, photo.label.shape)
@@ -63,6 +74,6 @@ def choose_novel_offset(
         right = others[winner] == photo.label
         margins += np.histogram(np.clip((base - rival)[right], _BINS[0], _BINS[-1]), _BINS)[0]
     if not margins.any():
-        raise UserError("an offset of novel scores cannot be chosen: the base classes alone get no pixel right")
+        return 0.0
     lost = np.cumsum(margins) / margins.sum()
     return float(_BINS[1:][np.searchsorted(lost, BASE_LOST)].round(2))

@@ -174,6 +174,29 @@ def test_the_chosen_offset_leaves_novel_classes_their_share():
 
     assert lost(chosen - 0.02) <= BASE_LOST <= lost(chosen + 0.02)
     assert lost(0.0) > BASE_LOST  # it was needed
+    at_once = evaluator(choose_novel_offset=True)
+    evaluation = at_once({}, None)
+    assert evaluation.novel_offset == evaluation.scalars()["novel_offset"] == chosen
+    assert f"novel_offset {chosen:.2f} (chosen)" in evaluation.text().splitlines()[0]
+    joint = label_maps(with_novel_offset(scorer(), NAMES, VOCABULARY, chosen))
+    again = at_once.predict({}, None, [Photos()[i]["image"] for i in range(len(SIZES))])
+    for i in joint:
+        assert (evaluation.label_maps[i] == joint[i]).mean() > 0.995  # the rest: ties up to rounding
+        np.testing.assert_array_equal(again[i], evaluation.label_maps[i])
+    assert evaluator()({}, None).scalars().keys() == evaluation.scalars().keys() - {"novel_offset"}
     only_base = Vocabulary(NAMES, base=NAMES[1:], novel=(), background="background")
     with pytest.raises(UserError, match="here are not both"):
         evaluator(vocabulary=only_base).chosen_novel_offset({}, None)
+    with pytest.raises(UserError, match="here are not both"):
+        evaluator(vocabulary=only_base, choose_novel_offset=True)  # before anything is trained
+    with pytest.raises(UserError, match=r"novel_offset is 1\.0, and choose_novel_offset is set|is to be chosen"):
+        EvalConfig(novel_offset=1.0, choose_novel_offset=True)
+
+
+def test_without_a_pixel_that_is_right_nothing_is_added():
+    class Wrong(Photos):
+        def __getitem__(self, index):
+            return super().__getitem__(index) | {"label": np.full(SIZES[index], -1, np.int32)}
+
+    found = Evaluator(EvalConfig(**CONFIG), Wrong(), VOCABULARY.label_set(), VOCABULARY, (), scorer(), make_mesh(8, 1))
+    assert found.chosen_novel_offset({}, None) == 0.0

@@ -9,7 +9,11 @@ from PIL import Image
 
 import larvseg_jax
 from larvseg_jax import cli, evaluate
+from larvseg_jax.config import from_config
 from larvseg_jax.errors import UserError
+from larvseg_jax.report.metric_log import read_history
+from larvseg_jax.train import train
+from larvseg_jax.trained import load_trained
 from tests import tiny
 from tests.evaluation.untrained import untrained
 from tests.predict.models import write_model
@@ -66,11 +70,35 @@ def test_evaluate_takes_a_number_or_chooses_one(tmp_path, monkeypatch, capsys):
     assert never.base_as_novel == 0
     capsys.readouterr()
     summary = evaluate.evaluate_checkpoint(tmp_path, novel_offset="choose")["val"]
-    (chosen,) = re.findall(
-        r"val: novel_offset (\S+) chosen; to keep it: --config\.evals\.val\.", capsys.readouterr().out
-    )
+    (chosen,) = re.findall(r"val: novel_offset (\S+) chosen; --config\.evals\.val\.", capsys.readouterr().out)
     same = evaluate.evaluate_checkpoint(tmp_path, novel_offset=float(chosen))["val"]
     np.testing.assert_array_equal(summary.predicted, same.predicted)
+
+
+@pytest.mark.slow
+def test_a_run_predicts_with_the_offset_that_its_evaluation_chose(tmp_path, capsys):
+    tiny.write_data(tmp_path)
+    config = tiny.get_config()
+    config.data_root, config.workdir = str(tmp_path), str(tmp_path / "run")
+    config.evals.val.choose_novel_offset, config.checkpoint.keep_last = True, 9
+    train(from_config(config))
+    logged = {x["step"]: x["novel_offset"] for x in read_history(tmp_path / "run") if x["kind"] == "eval"}
+    assert logged.keys() == {6, 12}
+    for step, offset in logged.items():
+        for path, number in ((tmp_path / "run", step), (tmp_path / "run" / "checkpoints" / str(step), None)):
+            trained = load_trained(path, number)
+            assert trained.novel_offset == offset
+            assert not trained.settings["evals"]["val"]["choose_novel_offset"]
+    model = larvseg_jax.Segmenter.load(tmp_path / "run")
+    model.save(tmp_path / "m.safetensors")
+    assert larvseg_jax.Segmenter.load(tmp_path / "m.safetensors").trained.novel_offset == logged[12]
+    summary = evaluate.evaluate_checkpoint(tmp_path / "run")["val"]
+    last = [x for x in read_history(tmp_path / "run") if x["kind"] == "eval"][-1]
+    assert summary.mean_iou == pytest.approx(last["mIoU"], abs=1e-9)
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    capsys.readouterr()
+    assert load_trained(tmp_path / "run").novel_offset == 0.0
+    assert "has chosen no novel_offset yet" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
