@@ -8,6 +8,7 @@ import pytest
 
 from configs import common
 from data_pipelines.prepare import BUILDERS
+from data_pipelines.scenes import streets
 from larvseg_jax import cli
 from larvseg_jax.config import from_config
 from larvseg_jax.options import flat
@@ -30,6 +31,9 @@ def checkout(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkout")
     (folder / "configs").symlink_to(REPOSITORY / "configs")
     make_pictures(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streets, "VALIDATION", 1)
+        streets.write_streets(folder / "streets", 1, 8)
     for file in ("mydata/classes.txt", "mydata/tagged/tags.csv"):
         (folder / file).write_text(block("text", file))
     return folder

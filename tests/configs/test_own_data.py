@@ -90,7 +90,9 @@ def foldered(mydata):
 
 
 def commands():
-    return [line for kind, _, text in BLOCKS if kind == "bash" for line in text.splitlines() if line]
+    """Those of the page on mydata."""
+    lines = [line for kind, _, text in BLOCKS if kind == "bash" for line in text.splitlines()]
+    return [line for line in lines if "mydata" in line]
 
 
 def run(command, folder):
