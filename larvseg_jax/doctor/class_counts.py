@@ -55,7 +55,8 @@ def _by_row(report: SetReport) -> dict[int, Count]:
             continue
         row = int(report.label_set.rows[column])
         before = found.get(row, Count(0, None))
-        photos = before.photos + report.scan.photos_per_class[class_id]
+        # Of names that stand twice in a class list: a photo may show both.
+        photos = min(before.photos + report.scan.photos_per_class[class_id], report.scan.looked_at)
         share = report.scan.pixels_per_class[class_id] / total if total else None
         found[row] = Count(photos, share if before.pixels is None else before.pixels + (share or 0.0))
     return found

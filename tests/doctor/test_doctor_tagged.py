@@ -72,7 +72,7 @@ def with_list(folder):
         (folder / "tagged" / ("bicycle", "hydrant")[i % 2] / f"{i}.png").rename(folder / "tagged" / f"{i}.png")
     for name in ("bicycle", "hydrant"):
         (folder / "tagged" / name).rmdir()
-    rows = [f"{i}.png,{('bicycle', 'hydrant')[i % 2]};sky;building;road;car;tree" for i in range(24)]
+    rows = [f"{i}.png,{('bicycle', 'hydrant')[i % 2]};sky;building;road;car;tree" for i in range(8)]
     (folder / "tagged" / "tags.csv").write_text("\n".join(["file,tags", *rows]))
 
 
@@ -151,6 +151,28 @@ def test_photos_and_pixels_of_each_class_are_counted(folder):
     assert list(counts)[:2] == ["bicycle", "hydrant"]  # the rarest first
 
 
+def test_a_name_that_stands_twice_is_one_class(folder):
+    (folder / "classes.txt").write_text("sky\nbuilding\nroad\nroad\ntree\n")
+    run, reports = inspected(folder)
+    counts = {one.name: one for one in class_counts.class_counts(run, reports)}
+    found = counts["road"].counts[[report.where for report in reports].index("streams.masks")]
+    masks = [street(i)[0] for i in range(24)]
+    assert found.photos == 24
+    assert found.pixels == pytest.approx(np.mean([np.isin(mask, [2, 3]).mean() for mask in masks]))
+
+
+def test_photos_with_many_tags_are_not_shown_once_for_each(folder):
+    with_list(folder)
+    run, reports = inspected(folder)
+    sheet.sheet_section(run, reports, [], folder / "sheet.html")
+    page = (folder / "sheet.html").read_text()
+    part = page.partition("<h2>streams.tagged</h2>")[2].partition("<h3>as the network")[0]
+    shown = re.findall(r"<b>([^<]+)</b>", part)
+    assert len(shown) == len(set(shown)) == 4
+    assert "bicycle" in part
+    assert "hydrant" in part
+
+
 def test_the_sheet_shows_a_tagged_photo_of_every_class(folder):
     for i in range(36):
         save(street(200 + i)[1], folder / "tagged" / f"thing {i}" / "a.png")
@@ -189,6 +211,13 @@ def test_photos_far_from_their_class_are_found():
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     found = misfiled.misfiled(np.arange(100, 130), tags, vectors.astype(np.float32))
     assert found == [(103, 4, 9)]
+    # A photo does not count for its own class: this one is like none of its others, and a little like class 9.
+    axes = np.eye(4)
+    alone = np.concatenate(
+        [np.repeat(axes[:1], 9, 0), [0.9968 * axes[3] + 0.08 * axes[2]], np.repeat(axes[2:3], 10, 0)]
+    )
+    found = misfiled.misfiled(np.arange(20), np.repeat([4, 9], 10), alone.astype(np.float32))
+    assert found == [(9, 4, 9)]
     assert misfiled.misfiled(np.arange(10), tags[:10], vectors[:10].astype(np.float32)) == []
 
 

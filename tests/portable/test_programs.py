@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -86,3 +87,12 @@ def test_more_scores_than_fit_are_refused(model, monkeypatch):
     monkeypatch.setattr(program, "LARGEST", 100)
     with pytest.raises(UserError, match=r"2 classes at 8 x 8 pixels are more than 100 scores"):
         program.photo_program(trained, ("cat", "dog"), (8, 8))
+
+
+def test_a_program_adds_the_offset_of_novel_classes(tmp_path):
+    file = write_model(tmp_path / "m.safetensors", NAMES, ("dog", "sofa"), "background")
+    photo = np.random.default_rng(0).integers(0, 256, (40, 72, 3), dtype=np.uint8)
+    for offset, shown in ((1e4, {0, 1}), (-1e4, {2})):  # of sofa, dog, cat
+        trained = load_trained(file).with_novel_offset(offset)
+        labels = np.asarray(program.photo_program(trained, ["sofa", "dog", "cat"], (40, 72))(jnp.asarray(photo)))
+        assert set(np.unique(labels).tolist()) <= shown
