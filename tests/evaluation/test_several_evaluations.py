@@ -111,11 +111,14 @@ def test_both_are_in_the_report(folder, logged):
     page = (folder / "report.html").read_text()
     headings = [re.sub(r"<small>.*", "", h) for h in re.findall(r"<h2>(.*?)</h2>", page, re.DOTALL)]
     assert [h for h in headings if h in ("pairs", "val")] == ["pairs", "val"]
-    assert {"What it sees: pairs", "What it sees: val"} <= {*headings}
+    first = "Photos, those with novel classes first"
+    assert {f"{first}: pairs", f"{first}: val", "The best, by the mean IoU of what a photo shows: val"} <= {*headings}
     tiles = re.findall(r'<div class="name">aAcc</div>\s*<div class="value">([\d.]+)</div>', page)
     assert tiles == [f"{100 * logged[name, TOTAL][BEST]:.1f}" for name in ("pairs", "val")]
-    photos = re.findall(r"<header><b>(.*?)</b>", page)
-    assert [int(photo[1:]) < tiny.MASKED for photo in photos] == [True, False]  # a photo of each one's own split
+    for name, of_masked in (("pairs", True), ("val", False)):  # photos of each one's own split
+        part = page.partition(f"<h2>{first}: {name}")[2].partition("<h2>")[0]
+        photos = re.findall(r"<header><b>(.*?)</b>", part)
+        assert [int(photo[1:]) < tiny.MASKED for photo in photos] == [of_masked]
     for url in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page):
         assert base64.b64decode(url)[:2] == b"\xff\xd8"
 

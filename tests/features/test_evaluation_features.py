@@ -57,7 +57,7 @@ def test_label_maps_are_those_of_the_photos(data, one_view, one_device, capsys, 
     expected = evaluated(run)
     assert FROM_FEATURES not in capsys.readouterr().out
     photos_are_not_cut()
-    summary, label_maps = evaluated(dataclasses.replace(run, features=features))
+    summary, label_maps, _ = evaluated(dataclasses.replace(run, features=features))
     assert FROM_FEATURES in capsys.readouterr().out
     assert label_maps.keys() == expected.label_maps.keys() == set(range(tiny.VALIDATION))
     for index, labels in expected.label_maps.items():
@@ -74,7 +74,7 @@ def test_the_search_among_many_classes_begins_with_them_too(
     expected = evaluated(run)
     monkeypatch.setattr("larvseg_jax.evaluation.evaluator.SEARCHED_FROM", 2)
     photos_are_not_cut()
-    _, label_maps = evaluated(dataclasses.replace(run, features=one_view))
+    _, label_maps, _ = evaluated(dataclasses.replace(run, features=one_view))
     for index, labels in expected.label_maps.items():
         assert np.mean(label_maps[index] == labels) > 0.999
 
