@@ -68,6 +68,7 @@ NOT_RUN = {  # beginning of a command -> why not
     "python -m data_pipelines.scenes --streets": "by tests/data_pipelines/test_streets.py",
     "python -m larvseg_jax.doctor --config=configs/own_data.py:streets": "as on mydata",
     "python train.py --config=configs/own_data.py:streets": "as on mydata",
+    "python evaluate.py --run=DIR": "tests/predict/test_novel_offset.py",
     "larvseg report": "needs two runs; tests/test_compare.py",
     "larvseg train --config=configs/own_data.py:mydata": "by tests/configs/test_own_data.py",
     "larvseg grid": "trains for hours; tests/grid/test_grid_command.py trains a small one",
