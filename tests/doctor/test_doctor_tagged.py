@@ -1,5 +1,6 @@
 """The doctor on tagged photos: scenes with one tag, classes by two names, what looks misfiled, counts, the sheet."""
 
+import collections
 import dataclasses
 import re
 
@@ -159,6 +160,13 @@ def test_a_name_that_stands_twice_is_one_class(folder):
     masks = [street(i)[0] for i in range(24)]
     assert found.photos == 24
     assert found.pixels == pytest.approx(np.mean([np.isin(mask, [2, 3]).mean() for mask in masks]))
+    rarely = Scan(24, 24, collections.Counter({2: 5, 3: 4}))
+    (counts,) = [
+        one
+        for one in class_counts.class_counts(run, [dataclasses.replace(reports[0], scan=rarely)])
+        if one.name == "road"
+    ]
+    assert counts.counts[0].photos == 9
 
 
 def test_photos_with_many_tags_are_not_shown_once_for_each(folder):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from larvseg_jax.errors import UserError
-from larvseg_jax.evaluation.metrics import SegmentationCounts
+from larvseg_jax.evaluation.metrics import SegmentationCounts, iou_of_photo
 from larvseg_jax.vocabulary import Vocabulary
 from larvseg_jax.vocabulary.base_novel import BaseNovel
 
@@ -154,3 +154,11 @@ def test_the_value_that_is_no_class_is_named_among_those_that_are(values, culpri
     label = np.array([values], np.int32)
     with pytest.raises(UserError, match=f"{culprit} is none of the 3 classes"):
         SegmentationCounts.zeros(3).add(np.zeros_like(label), label)
+
+
+def test_the_score_of_a_photo_is_that_of_the_classes_it_shows():
+    counts = counts_of([4, 0, 2, 0], [5, 1, 2, 0], [6, 0, 2, 3])  # the second is predicted and not there
+    of_all = (4 / 7 + 2 / 2 + 0) / 3
+    assert iou_of_photo(counts, np.zeros(4, bool)) == pytest.approx(of_all)
+    assert iou_of_photo(counts, np.array([False, False, True, True])) == pytest.approx(4 / 7)
+    assert np.isnan(iou_of_photo(counts, np.ones(4, bool)))
