@@ -32,6 +32,7 @@ def said(config, capsys):
     return found
 
 
+@pytest.mark.slow
 def test_a_bank_that_can_never_warm_up(tmp_path, capsys):
     config = config_of(tmp_path)
     config.method.ca_classifier.warmup = 10**6
