@@ -79,10 +79,11 @@ def list_tagged(folder: Path) -> TaggedListing:
     listed = {unicodedata.normalize("NFC", photo): names for photo, names in tags.items()}
     missing = [photo for photo in listed if photo not in there]
     among = f"({len(missing)} of {len(listed)} files missing)"
-    faults += [
-        Fault("files", f"{folder / photo} does not exist, and {file.name} lists it", "add or unlist it", among)
-        for photo in missing
-    ]
+    by_name = {os.path.basename(photo): photo for photo in there}
+    for photo in missing:
+        meant = by_name.get(os.path.basename(photo))
+        remedy = f"files are given as seen from {folder}: write {meant!r}" if meant else "add or unlist it"
+        faults.append(Fault("files", f"{file}: there is no {folder / photo}", remedy, among))
     spare = [photo for photo in there if photo not in listed]
     among = f"({len(spare)} of {len(there)} pictures are not listed)"
     faults += [Fault("unlisted", f"{folder / photo} is not in {file.name}", "", among) for photo in spare]
@@ -101,15 +102,21 @@ def list_tagged(folder: Path) -> TaggedListing:
     )
 
 
-def _pictures(folder: Path, inside: str, found: dict[str, str]) -> list[Fault]:
-    """Adds the pictures in a folder and those below it, by their paths; returns what is wrong."""
-    faults = []
+def _pictures(folder: Path, inside: str, found: dict[str, str], above: tuple[str, ...] = ()) -> list[Fault]:
+    """Adds the pictures in a folder and those below it, by their paths; returns what is wrong.
+
+    A link that leads back to one of the folders `above` is not followed.
+    """
+    faults: list[Fault] = []
+    if os.path.realpath(folder) in above:
+        return faults
+    above = (*above, os.path.realpath(folder))
     for entry in sorted(entries(folder), key=lambda entry: entry.name):
         path = f"{inside}{entry.name}"
         if leads_nowhere(entry):
             faults.append(Fault("files", f"{entry.path} is a link that leads nowhere", "mend or remove it"))
         elif is_folder(entry):
-            faults += _pictures(Path(entry.path), f"{path}/", found)
+            faults += _pictures(Path(entry.path), f"{path}/", found, above)
         elif os.path.splitext(entry.name)[1].lower() in PICTURES:
             found[unicodedata.normalize("NFC", path)] = path
         elif path not in LISTS:

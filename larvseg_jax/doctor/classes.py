@@ -83,7 +83,7 @@ def _named_twice(words: Vocabulary, facts: dict[str, Any]) -> list[Finding]:
     """Classes whose names differ in spelling only, in a plural, or are two words for one thing."""
     if len(words.classes) > _FEW:
         return []
-    names = [name for name in words.classes if name not in (words.background, *words.ignore_in_eval)] or []
+    names = [name for name in words.classes if name not in (words.background, *words.ignore_in_eval)]
     names += [name for name in words.ignore_in_eval if name in words.novel]
     findings = []
     facts["named_twice"] = pairs = []

@@ -92,7 +92,7 @@ WRONG = {
     "missing": (
         "tags.csv",
         GOOD + "e.png,car\nf.png,car\n",
-        r"e\.png does not exist, and tags\.csv lists it \(2 of 5 ",
+        r"there is no .*/e\.png \(2 of 5 files missing\): add",
     ),
     "no tag": ("tags.csv", GOOD.replace("b/d.png,road", "b/d.png,"), r"'b/d\.png' has no tag: name what it shows"),
     "unknown": ("tags.csv", GOOD.replace("road", "raod"), r"'b/d\.png' has the tag 'raod', .* did you mean road\?"),
@@ -170,3 +170,17 @@ def test_the_order_of_lines_is_no_matter(tmp_path):
     folder = folder_with(tmp_path, "tags.csv", "\n".join([lines[0], *reversed(lines[1:])]))
     assert list_tagged(folder).photos == PHOTOS
     assert read_tag_list(folder / "tags.csv")[0]["b/d.png"] == ("road",)
+
+
+@pytest.mark.parametrize("written", ["c.png", "tagged/b/c.png", "/data/mine/b/c.png"])
+def test_a_path_from_elsewhere_is_told_how_to_be_written(written, tmp_path):
+    folder = folder_with(tmp_path, "tags.csv", GOOD.replace("b/c.png", written))
+    with pytest.raises(DataError, match=r"files are given as seen from .*tagged: write 'b/c\.png'"):
+        source(folder)
+
+
+def test_a_link_that_leads_back_is_not_followed(tmp_path):
+    folder = folder_with(tmp_path, "tags.csv", GOOD)
+    (folder / "b" / "again").symlink_to(folder)
+    (folder / "also").symlink_to(folder / "b")
+    assert len(source(folder)) == 3
