@@ -9,7 +9,7 @@ import pytest
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.config import EvalConfig
-from larvseg_jax.evaluation.confusion import Confusion
+from larvseg_jax.evaluation.confusion import Confusion, pairs_of
 from larvseg_jax.evaluation.evaluator import Evaluator
 from larvseg_jax.evaluation.novel_offset import BASE_LOST, with_novel_offset
 from larvseg_jax.evaluation.search import Search
@@ -200,3 +200,15 @@ def test_without_a_pixel_that_is_right_nothing_is_added():
 
     found = Evaluator(EvalConfig(**CONFIG), Wrong(), VOCABULARY.label_set(), VOCABULARY, (), scorer(), make_mesh(8, 1))
     assert found.chosen_novel_offset({}, None) == 0.0
+
+
+@pytest.mark.parametrize("columns", [6, 1024, 1025, 30_000])  # counted, and sorted
+def test_pairs_are_those_of_the_pixels(columns):
+    rng = np.random.default_rng(columns)
+    label = rng.integers(-1, 5, (9, 11)).astype(np.int32)
+    prediction = rng.integers(columns - 3, columns, (9, 11)).astype(np.int32)
+    expected = collections.Counter(zip(label.ravel().tolist(), prediction.ravel().tolist(), strict=True))
+    labels, predictions, pixels = pairs_of(prediction, label, columns)
+    found = dict(zip(zip(labels.tolist(), predictions.tolist(), strict=True), pixels.tolist(), strict=True))
+    assert found == {pair: count for pair, count in expected.items() if pair[0] >= 0}
+    assert [part.size for part in pairs_of(prediction, np.full_like(label, -1), columns)] == [0, 0, 0]
