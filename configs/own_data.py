@@ -13,6 +13,7 @@ ones. Some names mean something, in any spelling: "background" (none of the clas
 it), "unlabelled", "void", "ignore", ... (nobody knows: such pixels are left out everywhere).
 
     ...:mydata,size=B          ViT-B/16 on a GPU, from pretrained weights (size=S: ViT-S/16, and so on)
+    ...:mydata,size=dinov2     DINOv2's ViT-S/14 as it is, and a head that learns on it: on a CPU, too
     ...:mydata,novel=cat+dog   learn these from tags only although the masks show them, to measure what tags teach
     ...:mydata,method=baseline without the CA-Classifier
     ...:mydata,background=sky  this is "none of the classes"; ignore=mud+fog: these are left out; base=void+other:
@@ -39,12 +40,13 @@ AUGREG = {  # ImageNet-21K weights as published; docs/weights.md says where
     "B": "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0.npz",
     "L": "L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0.npz",
 }
-SIZES = ("small", *AUGREG)
+DINOV2 = "dinov2_vits14_pretrain.pth"  # docs/weights.md says where
+SIZES = ("small", "dinov2", *AUGREG)
 ARGUMENTS = dict(size="small", novel="", method="larvseg", background="", ignore="", base="")
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """The folder, then size=small|Ti|S|B|L, novel=, ignore=, base= (name+name), background=, method=."""
+    """The folder, then size=small|dinov2|Ti|S|B|L, novel=, ignore=, base= (name+name), background=, method=."""
     args = common.parse_arguments(arguments, first="data", data="", **ARGUMENTS)
     if not args.data:
         raise UserError("configs/own_data.py needs the folder of your data: --config=configs/own_data.py:mydata")
@@ -62,22 +64,39 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config.vocabulary = vocabulary(data, classes, groups, _names(args.novel))
     _say(data, classes, groups)
     background = (config.vocabulary.background,) if config.vocabulary.background else ()
-    photos = small(config) if args.size == "small" else pretrained(config, args.size)
-    masked = common.source(folder=".", split="train")
+    photos = small(config) if args.size in ("small", "dinov2") else pretrained(config, args.size)
     config.streams.masks = common.mask_stream(
-        **photos, source=masked, classes=(*background, *config.vocabulary.base), weight=0.5
+        **photos,
+        source=common.source(folder=".", split="train"),
+        classes=(*background, *config.vocabulary.base),
+        weight=0.5,
     )
     config.evals.val.source = common.source(folder=".", split="val")
-    if not has_tags(data):  # the supervised segmenter
+    if has_tags(data):
+        add_tags(config, data, photos, background, len(set(classes.names)))
+        if args.size not in AUGREG:  # novel classes must be learnt from few photos' tags, without fine-tuning
+            for stream in (config.streams.tags_of_masks, config.streams.tagged):
+                stream.update(lambda_cls=0.3, lambda_aux=0.3)
+        # Where photos have several tags nothing in the losses compares a novel class with those that stand beside it.
+        config.evals.val.choose_novel_offset = len(config.vocabulary.novel) > 0 and len(config.vocabulary.classes) < 500
+    else:  # the supervised segmenter
         config.streams.masks.weight = 1.0
-        common.set_method(config, args.method)
-        return config
+    if args.size == "dinov2":
+        frozen_dinov2(config)
+    common.set_method(config, args.method)
+    return config
+
+
+def add_tags(
+    config: ml_collections.ConfigDict, data: Path, photos: dict, background: tuple[str, ...], shown: int
+) -> None:
+    """The streams of tagged photos: those of tagged/, and the masked ones by what of `shown` classes they show."""
     # The tags of the masked photos as well: they show base classes without novel ones, which tells the two apart.
     config.streams.tags_of_masks = common.tag_stream(
         **photos,
-        source=masked,
+        source=common.source(folder=".", split="train"),
         tags_from="crop",
-        max_labels=min(len(set(classes.names)), 96),  # a static shape: not more than can be
+        max_labels=min(shown, 96),  # a static shape: not more than can be
         weight=0.25,
     )
     listing = tag_listing(data)
@@ -89,13 +108,6 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
         max_labels=(listing.most_tags if listing else 1) + len(background),
         weight=0.25,
     )
-    if args.size == "small":  # novel classes must be learnt from the tags alone, without pretraining
-        for stream in (config.streams.tags_of_masks, config.streams.tagged):
-            stream.update(lambda_cls=0.3, lambda_aux=0.3)
-    common.set_method(config, args.method)
-    # Where photos have several tags nothing in the losses compares a novel class with those that stand beside it.
-    config.evals.val.choose_novel_offset = len(config.vocabulary.novel) > 0 and len(config.vocabulary.classes) < 500
-    return config
 
 
 def small(config: ml_collections.ConfigDict) -> dict:
@@ -106,6 +118,14 @@ def small(config: ml_collections.ConfigDict) -> dict:
     config.evals.val.update(scale=(320, 80), window=64, stride=32, every=500)
     config.checkpoint.every = 500
     return dict(batch_size=8, scale=(256, 64), ratio_range=(1.0, 1.75), crop_size=64)
+
+
+def frozen_dinov2(config: ml_collections.ConfigDict) -> None:
+    """DINOv2's ViT-S/14 as it is, at 224 pixels, on the streams that are there: the head alone learns."""
+    common.use_dinov2_on_photos(config, learn=0, side=224)
+    config.pretrained = DINOV2
+    for stream in config.streams.values():
+        stream.batch_size = 8
 
 
 def pretrained(config: ml_collections.ConfigDict, size: str) -> dict:
