@@ -310,7 +310,7 @@ MISTAKES = {
         rename("zebra", "Gr-ass"),
         r"mydata/tagged/Gr-ass: mydata/classes\.txt writes this class 'grass': rename it there",
     ),
-    "size": ("mydata,size=huge", lambda data: None, r"size=huge: use small, Ti, S, B, L"),
+    "size": ("mydata,size=huge", lambda data: None, r"size=huge: use small, dinov2, Ti, S, B, L"),
     "novel without masks": ("mydata,novel=zebra", lambda data: None, r"novel=zebra: .*classes\.txt has no 'zebra'"),
     "novel without tags": ("mydata,novel=grass", lambda data: None, r"novel=grass: .*mydata/tagged has no 'grass'"),
     "no base class": (
