@@ -1,0 +1,1 @@
+"""Text as networks read it: tokenizers and prompts."""
