@@ -20,7 +20,7 @@ def words_in(text: str) -> list[str]:
 
 
 def frequent_words(texts: Iterable[str], least: int = 2) -> tuple[str, ...]:
-    """The words that are in the texts so often or oftener: the most frequent first, equal ones in alphabetical order."""
+    """The words that are in the texts so often or oftener: the most frequent first, equal ones by the alphabet."""
     counts = collections.Counter(word for text in texts for word in words_in(text))
     return tuple(sorted((word for word, n in counts.items() if n >= least), key=lambda word: (-counts[word], word)))
 
