@@ -71,7 +71,7 @@ def open_checkpoint(folder: Path, step: int | None = None, data_root: str | None
         for name, stream in run.streams.items()
     }
     classes = len(run.vocabulary.classes)
-    method = run.method.make(Task(classes, run.vit, streams, mesh, classes))
+    method = run.method.make(Task(classes, run.vit, streams, mesh))
     evaluator = next(iter(assemble.make_evaluators(run, mesh, method).values()))
     return Opened(run, mesh, method, trained.params, trained.memory, evaluator)
 

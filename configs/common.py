@@ -6,6 +6,7 @@ configs change some of them and add none. Defaults are those of the authors' cod
 (COCO-Stuff masks + tags).
 """
 
+import dataclasses
 import types
 
 import ml_collections
@@ -19,6 +20,7 @@ from larvseg_jax.config import CheckpointConfig, RunConfig
 from larvseg_jax.devices.sharding import MeshConfig
 from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.methods import larvseg
+from larvseg_jax.methods.method import MethodConfig
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.training.optimizer import OptimizerConfig
 from larvseg_jax.vocabulary import Vocabulary
@@ -100,6 +102,18 @@ def _changed(section: dict, changes: dict) -> ml_collections.ConfigDict:
     config.lock()  # a mistyped option is an error
     config.update(changes)
     return config
+
+
+def use_method(config: ml_collections.ConfigDict, method: MethodConfig) -> None:
+    """Another method on the same streams; of LarvSeg's options of a stream those stay that this method has, too."""
+    with config.unlocked():
+        config.method = dataclasses.asdict(method)  # type: ignore[call-overload]
+        config.mesh.rules = ()
+        for name, stream in config.streams.items():
+            view = VIEWS[stream.kind]
+            options_of = options.defaults(StreamConfig, view, method.loss_options(view))
+            kept = {option: value for option, value in stream.items() if option in options_of}
+            config.streams[name] = _changed(dict(kind=stream.kind, **options_of), kept)
 
 
 def small_photos(method: str) -> ml_collections.ConfigDict:
@@ -191,7 +205,7 @@ def set_method(config: ml_collections.ConfigDict, method: str) -> None:
                 stream.lambda_aux = 0.0
 
 
-def parse_arguments(text: str, *, first: str = "", **defaults: str | int | bool) -> types.SimpleNamespace:
+def parse_arguments(text: str, /, *, first: str = "", **defaults: str | int | bool) -> types.SimpleNamespace:
     """What stands behind the colon of --config=file.py:a=1,b: values of the types of `defaults`.
 
     A bare word switches on the argument of that name, or else is the value of the argument `first`.

@@ -5,6 +5,8 @@ The folder `voc12_animals` (images/, masks/, classes.json, splits.json) is looke
 
     LARVSEG_DATA=<folder with voc12_animals> python train.py --config=configs/voc_animals.py
     ... --config=configs/voc_animals.py:baseline        without the CA-Classifier
+    ... --config=configs/voc_animals.py:text=FILE.npz   classes are frozen text vectors (docs/lseg.md), by name;
+                                                        untagged=cow: never tagged, known by its name alone
 
 Measured: docs/results.md.
 """
@@ -20,8 +22,13 @@ RARE = ("aeroplane", "bicycle", "bird", "boat", "bus", "motorbike", "train")
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """Arguments: larvseg (default) or baseline (image-level loss, no attention); learn=K for DINOv2's ViT-S/14."""
-    given = common.parse_arguments(arguments, first="method", method="larvseg", learn=-1, side=224)
+    """Arguments: larvseg (default) or baseline (image-level loss, no attention); learn=K for DINOv2's ViT-S/14.
+
+    And text=FILE of vectors of `width` numbers; untagged=name+name.
+    """
+    given = common.parse_arguments(
+        arguments, first="method", method="larvseg", learn=-1, side=224, text="", width=512, untagged=""
+    )
     method = given.method
     config = common.small_photos(method)
     config.name = f"voc_animals_{method}"
@@ -46,4 +53,17 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     if given.learn >= 0:
         common.use_dinov2_on_photos(config, given.learn, given.side)
         config.name += f"_dinov2_learn{given.learn}_{given.side}"
+    if given.text:
+        use_text(config, given.text, given.width)
+    if given.untagged:
+        untagged = given.untagged.split("+")
+        config.streams.tags.classes = tuple(name for name in known if name not in untagged)
+        config.name += f"_untagged_{given.untagged}"
     return config
+
+
+def use_text(config: ml_collections.ConfigDict, file: str, width: int) -> None:
+    """Classifies by the text vectors of a file, which stay as they are, in place of learnt class embeddings."""
+    config.method.text = dict(vectors=file, width=width)
+    config.optimizer.frozen = "|".join(filter(None, (config.optimizer.frozen, "head/class_embeddings$")))
+    config.name += "_text"

@@ -39,9 +39,9 @@ def make_method(run: Experiment, mesh: Mesh) -> Method:
         name: StreamTask(run.catalogue.label_set(run.streams[name]), stream.view, stream.loss, stream.batch_size)
         for name, stream in streams_of(run).items()
     }
-    classes = len(run.vocabulary.classes)
-    rows = padded_rows(classes, mesh)
-    return run.method.make(Task(rows, run.vit, streams, mesh, classes, run.optimizer.frozen, first_block(run)))
+    names = run.vocabulary.classes
+    rows = padded_rows(len(names), mesh)
+    return run.method.make(Task(rows, run.vit, streams, mesh, names, run.optimizer.frozen, first_block(run)))
 
 
 def open_streams(run: Experiment) -> dict[str, Stream]:

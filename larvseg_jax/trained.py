@@ -214,7 +214,7 @@ def with_classes(trained: Trained, vocabulary: Vocabulary, params: PyTree, memor
 def _method(network: tuple[MethodConfig, ViTConfig], vocabulary: Vocabulary, mesh: Mesh) -> Method:
     """The method with one row per class, without streams: for inference."""
     config, vit = network
-    return config.make(Task(len(vocabulary.classes), vit, {}, mesh))
+    return config.make(Task(len(vocabulary.classes), vit, {}, mesh, vocabulary.classes))
 
 
 def _experiment(path: Path, settings: ml_collections.ConfigDict | Mapping[str, Any]) -> Experiment:

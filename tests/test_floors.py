@@ -30,7 +30,7 @@ MAY_IMPORT = {
     # Networks, and the methods that use them.
     "devices": {"errors", "console"},
     "models": {"errors", "options", "devices", "data_pipelines"},
-    "methods": {"errors", *DATA, "models"},
+    "methods": {"errors", *DATA, "devices", "models"},
     "methods.larvseg": {"errors", "options", *DATA, *METHODS},
     "methods.clip": {"errors", "options", *DATA, *METHODS},
     "methods.lseg": {"errors", "options", *DATA, *METHODS},

@@ -48,7 +48,7 @@ class Task:
       backbone: sizes of the vision transformer.
       streams: what it learns from; none where it only predicts.
       mesh: the devices, axes `data` and `model`.
-      classes: how many there are; 0: as many as rows.
+      names: of the classes, row by row; none where a method needs none.
       frozen: regular expression on the paths of parameters that do not move ("": all do). What is frozen from the
         first layer on does the same at every step: no drop path.
       first_block: the block of the backbone that batches begin at: instead of `image` they hold `leading` and
@@ -60,9 +60,14 @@ class Task:
     backbone: ViTConfig
     streams: Mapping[str, StreamTask]
     mesh: Mesh
-    classes: int = 0
+    names: tuple[str, ...] = ()
     frozen: str = ""
     first_block: int = 0
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, of the rows."""
+        return len(self.names) or self.rows
 
 
 class Vectors(NamedTuple):

@@ -35,29 +35,36 @@ class ClassTable(NamedTuple):
 
 
 class CosineHead(nn.Module):
-    """Parameters of the classifier: one embedding per class of the vocabulary and two projections."""
+    """Parameters of the classifier: one embedding per class of the vocabulary and two projections.
+
+    With a text width the embeddings are text vectors: patches are projected to their space, classes are not projected.
+    """
 
     num_classes: int
     width: int
     gamma_init: float = 1.0
+    text_width: int = 0
 
     def setup(self) -> None:
-        d = self.width
+        d, e = self.width, self.text_width or self.width
         projection = nn.initializers.normal(d**-0.5)
-        self.proj_patch = self.param("proj_patch", projection, (d, d))
-        self.proj_classes = self.param("proj_classes", projection, (d, d))
-        self.class_embeddings = self.param("class_embeddings", nn.initializers.normal(0.02), (self.num_classes, d))
+        self.proj_patch = self.param("proj_patch", projection, (d, e))
+        if not self.text_width:
+            self.proj_classes = self.param("proj_classes", projection, (d, d))
+        self.class_embeddings = self.param("class_embeddings", nn.initializers.normal(0.02), (self.num_classes, e))
         self.gamma = self.param("gamma", nn.initializers.constant(self.gamma_init), ())
         self.beta = self.param("beta", nn.initializers.zeros, ())
 
-    def patches(self, features: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
+    def patches(self, features: Float[Array, "b h w d"]) -> Float[Array, "b h w e"]:
         """Unit-norm projected patch features."""
         return unit(exact_einsum("bhwd,de->bhwe", features, self.proj_patch))
 
     def classes(self, rows: Int[Array, " n"] | None, multiplicity: Float[Array, " n"]) -> ClassTable:
         """The table of the classes whose embeddings lie in `rows`; None: all, in order, without moving any."""
         embeddings = self.class_embeddings if rows is None else self.class_embeddings[rows]
-        projected = exact_einsum("nd,de->ne", constrain(embeddings, "model", None), self.proj_classes)
+        projected = constrain(embeddings, "model", None)
+        if not self.text_width:
+            projected = exact_einsum("nd,de->ne", projected, self.proj_classes)
         return ClassTable(unit(projected), multiplicity, self.gamma, self.beta)
 
 

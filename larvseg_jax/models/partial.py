@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, PyTree
 
 from larvseg_jax.models.attention import CpuAttention
-from larvseg_jax.models.vit import Encoder, VisionTransformer
+from larvseg_jax.models.vit import Encoder, Tokens, VisionTransformer
 from larvseg_jax.models.vit_config import ViTConfig
 
 
@@ -95,3 +95,15 @@ class LastBlocks(nn.Module):
         x = jnp.concatenate([tokens.leading, flat], 1).astype(self.config.dtype)
         x = Encoder(self.config, self.attention, self.still, self.first, name="Transformer")(x, (h, w), train)
         return x[:, tokens.leading.shape[1] :].reshape(b, h, w, d).astype(jnp.float32)
+
+
+def backbone_from(first: int, config: ViTConfig, attention: CpuAttention, still: int) -> nn.Module:
+    """The backbone that begins with block `first`, from the tokens that enter it; 0: with pictures."""
+    if first:
+        return LastBlocks(config, attention, still, first)
+    return VisionTransformer(config, attention, still)
+
+
+def patches_of(found: Tokens | Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
+    """The patches of what either backbone has made."""
+    return found.patches if isinstance(found, Tokens) else found

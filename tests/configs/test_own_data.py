@@ -348,13 +348,3 @@ def test_mistakes_in_a_list_are_named(mydata, tag, message):
         file.write(f"0.webp,{tag}\n")
     with pytest.raises(UserError, match=message):
         own_data.get_config("mydata")
-
-
-def test_a_frozen_dinov2_learns_its_head_alone_on_all_streams(mydata):
-    config = own_data.get_config("mydata,size=dinov2")
-    assert (config.model.patch_size, config.model.width, config.optimizer.frozen) == (14, 384, "^backbone/")
-    assert config.pretrained == "dinov2_vits14_pretrain.pth"
-    assert sorted(config.streams) == ["masks", "tagged", "tags_of_masks"]
-    assert {stream.crop_size for stream in config.streams.values()} == {config.evals.val.window} == {224}
-    assert config.streams.tagged.lambda_aux == 0.3
-    assert config.evals.val.choose_novel_offset

@@ -10,6 +10,7 @@ import numpy as np
 
 from larvseg_jax.methods.larvseg import losses
 from larvseg_jax.methods.larvseg.loss_grid import everywhere
+from larvseg_jax.methods.pixel_loss import pixel_cross_entropy
 from larvseg_jax.models.cosine_head import cosine_scores, standardised_logits
 from larvseg_jax.models.resize import resize_bilinear
 from larvseg_jax.vocabulary import IGNORE_LABEL
@@ -65,7 +66,7 @@ def check_seg_loss(report: Report, golden: Golden) -> None:
     @jax.jit
     @jax.grad
     def loss_of_logits(logits):
-        return weight * losses.pixel_cross_entropy(logits, jnp.asarray(columns.multiplicity), *counted)
+        return weight * pixel_cross_entropy(logits, jnp.asarray(columns.multiplicity), *counted)
 
     (total, (raw, logits)), (params_grad, features_grad) = loss(params, channels_last(golden["features"]))
     report.array("masks", channels_first(logits[..., columns.of_label]), golden["masks"])

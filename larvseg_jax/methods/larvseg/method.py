@@ -36,7 +36,14 @@ class LarvSeg:
     def __init__(self, config: Options, task: Task) -> None:
         self.config, self.task = config, task
         still = frozen_blocks(task.backbone, task.frozen)
-        self.model = Network(task.backbone, task.rows, config.gamma_init, cpu_attention(task.mesh.size), still)
+        self.model = Network(
+            task.backbone,
+            task.rows,
+            config.gamma_init,
+            cpu_attention(task.mesh.size),
+            still,
+            text_width=config.text.width,
+        )
         self._of_tokens = self.model.clone(first=task.first_block)  # the same, of what enters its first block
         self.streams = streams_of(task)
         # Without the CA-Classifier on any stream the bank is neither read nor written.
@@ -52,8 +59,13 @@ class LarvSeg:
         side = self.task.backbone.image_size
         one_class = jnp.zeros(1, jnp.int32), jnp.ones(1)  # parameters do not depend on which classes take part
         params = self.model.init(key, jnp.zeros((1, side, side, 3)), *one_class)["params"]
+        if self.config.text.width and self.task.streams:  # a trained model brings its own
+            vectors = self.config.text.read(self.task.names)
+            embeddings = params["head"]["class_embeddings"].at[: len(vectors)].set(vectors)
+            params = {**params, "head": {**params["head"], "class_embeddings": embeddings}}
         ca = self.config.ca_classifier
-        bank = MemoryBank.empty(self.task.rows, ca.memory_bank_size, self.task.backbone.width, ca.bank_dtype)
+        width = self.config.text.width or self.task.backbone.width
+        bank = MemoryBank.empty(self.task.rows, ca.memory_bank_size, width, ca.bank_dtype)
         return params, bank
 
     def loss(
@@ -113,7 +125,9 @@ class LarvSeg:
         return self._of_tokens if isinstance(seen, StoredTokens) else self.model
 
     def flops(self, data: int = 1, model: int = 1) -> dict[str, int]:
-        """By the parts of flops.py."""
+        """By the parts of flops.py; unknown with text vectors, whose width is not the backbone's."""
+        if self.config.text.width:
+            return {}
         sizes = flops.stream_sizes(self.task, self.config, self.attends, data, model)
         return flops.step_flops(self.task.backbone, sizes, self.task.frozen, self.task.first_block)
 

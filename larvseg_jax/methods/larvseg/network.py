@@ -11,8 +11,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from larvseg_jax.models.attention import CpuAttention
 from larvseg_jax.models.cosine_head import ClassTable, CosineHead
-from larvseg_jax.models.partial import LastBlocks, StoredTokens
-from larvseg_jax.models.vit import VisionTransformer
+from larvseg_jax.models.partial import StoredTokens, backbone_from, patches_of
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.vocabulary import LabelSet
 
@@ -26,14 +25,11 @@ class Network(nn.Module):
     attention: CpuAttention = "all_heads"  # as in VisionTransformer
     still: int = 0  # likewise
     first: int = 0  # the block that it begins with, from tokens; 0: from pictures
+    text_width: int = 0  # of the text vectors that stand for the classes; 0: embeddings are learnt
 
     def setup(self) -> None:
-        self.backbone: nn.Module
-        if self.first:
-            self.backbone = LastBlocks(self.vit, self.attention, self.still, self.first)
-        else:
-            self.backbone = VisionTransformer(self.vit, self.attention, self.still)
-        self.head = CosineHead(self.num_classes, self.vit.width, self.gamma_init)
+        self.backbone = backbone_from(self.first, self.vit, self.attention, self.still)
+        self.head = CosineHead(self.num_classes, self.vit.width, self.gamma_init, self.text_width)
 
     def __call__(
         self,
@@ -42,16 +38,15 @@ class Network(nn.Module):
         multiplicity: Float[Array, " n"],
         *,
         train: bool = False,
-    ) -> tuple[Float[Array, "b h w d"], ClassTable]:
+    ) -> tuple[Float[Array, "b h w e"], ClassTable]:
         """Unit patch features of the pictures and the table of the classes in `rows` (None: all)."""
         return self.embed(images, train=train), self.classes(rows, multiplicity)
 
     def embed(
         self, images: Float[Array, "b height width 3"] | StoredTokens, *, train: bool = False
-    ) -> Float[Array, "b h w d"]:
+    ) -> Float[Array, "b h w e"]:
         """Unit patch features of the pictures (or of what the first blocks have made of them)."""
-        found = self.backbone(images, train=train)
-        return self.head.patches(found if self.first else found.patches)
+        return self.head.patches(patches_of(self.backbone(images, train=train)))
 
     def classes(self, rows: Int[Array, " n"] | None, multiplicity: Float[Array, " n"]) -> ClassTable:
         """The table of the classes in `rows` (None: all)."""
@@ -64,7 +59,7 @@ def segment(
     images: Float[Array, "b height width 3"] | StoredTokens,
     label_set: LabelSet,
     drop_path_key: Array | None = None,
-) -> tuple[Float[Array, "b h w d"], ClassTable]:
+) -> tuple[Float[Array, "b h w e"], ClassTable]:
     """Runs the model with the classes of a label set; as in training (drop path) if a random key is given."""
     patches, table = model.apply(
         {"params": params},

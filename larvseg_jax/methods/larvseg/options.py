@@ -9,6 +9,7 @@ from data_pipelines.views import VIEWS, MaskView, TagView
 from larvseg_jax.errors import UserError
 from larvseg_jax.methods.larvseg.ca_classifier import CAConfig
 from larvseg_jax.options import CountOrNone
+from larvseg_jax.text.vectors import TextClasses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,9 @@ class Options:
     gamma_init: float = 1.0  # start of the logit scale; from scratch 2 and more (|logits| <= gamma * sqrt(N - 1))
     seg_loss_mean: Literal["all", "valid"] = "all"  # L_seg divided by all pixels (Original) or by the labelled ones
     ca_classifier: CAConfig = dataclasses.field(default_factory=CAConfig)
+    # Text vectors in place of learnt class embeddings: classes nobody tagged are known by name. They learn, too, unless
+    # optimizer.frozen has "head/class_embeddings$".
+    text: TextClasses = dataclasses.field(default_factory=TextClasses)
 
     def loss_options(self, view: type) -> type[MaskLoss]:
         """Of a stream with such a view."""

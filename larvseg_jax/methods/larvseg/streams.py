@@ -65,7 +65,7 @@ def columns_on(task: Task, label_set: LabelSet) -> tuple[LabelSet, np.ndarray | 
     row instead, so that each is computed where its embedding is; those it does not know take part in nothing.
     """
     shards = task.mesh.shape["model"]
-    most = 2 * len(label_set) >= (task.classes or task.rows)
+    most = 2 * len(label_set) >= task.classes
     if shards > 1 and most and len(set(label_set.rows.tolist())) == len(label_set):
         return label_set.spread(task.rows), label_set.rows
     return label_set.padded(shards), None

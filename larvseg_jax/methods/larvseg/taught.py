@@ -29,7 +29,9 @@ def with_row(
         raise UserError("the pixels given have no common direction: choose others, on the object alone")
     head = params["head"]
     embeddings = np.asarray(head["class_embeddings"])
-    row = _embedding(np.asarray(head["proj_classes"], np.float64), vector / np.linalg.norm(vector))
+    row = vector / np.linalg.norm(vector)
+    if "proj_classes" in head:  # text vectors are not projected
+        row = _embedding(np.asarray(head["proj_classes"], np.float64), row)
     row *= np.median(np.linalg.norm(embeddings, axis=1)) / np.linalg.norm(row)
     grown = jnp.asarray(np.concatenate([embeddings, row[None].astype(np.float32)]))
     params = {**params, "head": {**head, "class_embeddings": grown}}

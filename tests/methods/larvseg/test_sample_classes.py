@@ -11,11 +11,12 @@ from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.devices.sharding import ShardingRules
 from larvseg_jax.methods.larvseg import Config
-from larvseg_jax.methods.larvseg.losses import image_label_losses, pixel_cross_entropy, pooled_classifier
+from larvseg_jax.methods.larvseg.losses import image_label_losses, pooled_classifier
 from larvseg_jax.methods.larvseg.method import LarvSeg
 from larvseg_jax.methods.larvseg.options import MaskLoss
 from larvseg_jax.methods.larvseg.streams import sample_classes
 from larvseg_jax.methods.method import StreamTask, Task
+from larvseg_jax.methods.pixel_loss import pixel_cross_entropy
 from larvseg_jax.models.cosine_head import ClassTable, standardised_logits
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.training.optimizer import OptimizerConfig, make_optimizer
