@@ -20,6 +20,7 @@ from tests.parity.clip_cases import CLIP_CASES
 from tests.parity.evaluation_cases import check_metrics, check_resize_shapes, check_slide
 from tests.parity.golden import Golden
 from tests.parity.head_cases import check_head_forward, check_image_loss, check_seg_loss
+from tests.parity.lseg_cases import check_lseg
 from tests.parity.table import Report
 from tests.parity.vit_cases import check_vit, check_vit_npz
 
@@ -37,6 +38,7 @@ CASES: dict[str, Callable[[Report, Golden], None]] = {
     "slide": check_slide,
     "resize_shapes": check_resize_shapes,
     **CLIP_CASES,
+    "lseg_head": check_lseg,
 }
 NOT_COVERED = (
     "cel",
