@@ -85,10 +85,10 @@ class CaptionView:
 
     def spec(self) -> dict[str, ArraySpec]:
         """What a row consists of."""
-        picture = ArraySpec((self.crop_size, self.crop_size, 3), "float32", 0)  # 0 is the mean colour
+        picture = ArraySpec((self.crop_size, self.crop_size, 3), "float32", 0, picture=True)  # 0 is the mean colour
         spec = {"image": picture, "tokens": ArraySpec((self.text.context,), "int32", 0)}
         if self.local_views:
-            spec["locals"] = ArraySpec((self.local_views, self.local_size, self.local_size, 3), "float32", 0)
+            spec["locals"] = picture._replace(shape=(self.local_views, self.local_size, self.local_size, 3))
         if self.recoloured:
             spec |= {"recoloured": picture, "flipped": ArraySpec((), "bool", 0)}
         return spec

@@ -28,6 +28,13 @@ DESCRIPTION = "features.json"
 TOKENS = ("leading", "patches")
 """Arrays of a record in place of the picture: tokens without a place (l, d), those of the patches (h, w, d)."""
 
+
+def token_names(picture: str) -> tuple[str, str]:
+    """The arrays of a record in place of a picture: TOKENS for `image`; for others of a row with their name in front."""
+    leading, patches = TOKENS
+    return TOKENS if picture == "image" else (f"{picture}_{leading}", f"{picture}_{patches}")
+
+
 _AGAIN = "the same command of larvseg features goes on with the shards that are missing"
 _SHARD_BYTES = 2**28
 _MOST_SHARDS = 100_000  # 25 TB: a description that asks for more is damaged

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.examples import Example, Reads
-from data_pipelines.feature_files import TOKENS, FeatureFacts, FeatureRecords
+from data_pipelines.feature_files import FeatureFacts, FeatureRecords, token_names
 from data_pipelines.rows import ArraySpec
 from data_pipelines.streams import Stream, stream_seed
 from data_pipelines.views import View
@@ -71,9 +71,11 @@ class FeatureView:
         return self.view.row(example, rng, label_set)
 
     def spec(self) -> Mapping[str, ArraySpec]:
-        """The tokens, and what the view has besides its picture."""
-        tokens = {name: self.facts.specs[name] for name in TOKENS}
-        return tokens | {name: spec for name, spec in self.view.spec().items() if name != "image"}
+        """The tokens, and what the view has besides its pictures."""
+        found: dict[str, ArraySpec] = {}
+        for name, spec in self.view.spec().items():
+            found |= {token: self.facts.specs[token] for token in token_names(name)} if spec.picture else {name: spec}
+        return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,11 +9,15 @@ from jaxtyping import Float32
 
 
 class ArraySpec(NamedTuple):
-    """One array of a row: shape and dtype, and the value that fills rows which are no example."""
+    """One array of a row: shape and dtype, and the value that fills rows which are no example.
+
+    Of pictures, normalised, the last three axes are height, width and colours.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     fill: int
+    picture: bool = False
 
 
 @runtime_checkable

@@ -88,7 +88,9 @@ class _CropView:
         return self.crop_size // self.downsample_rate
 
     def _image_spec(self) -> dict[str, ArraySpec]:
-        return {"image": ArraySpec((self.crop_size, self.crop_size, 3), "float32", 0)}  # 0 is the mean colour
+        return {
+            "image": ArraySpec((self.crop_size, self.crop_size, 3), "float32", 0, picture=True)
+        }  # 0 is the mean colour
 
     def _crop(self, example: Example, rng: np.random.Generator, *, label: bool) -> Crop:
         return train_transform(

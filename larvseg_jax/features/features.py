@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import grain
+import jax
 import numpy as np
 
 from data_pipelines.feature_files import (
@@ -20,6 +21,7 @@ from data_pipelines.feature_files import (
     id_array,
     read_facts,
     records_of_a_shard,
+    token_names,
     write_shard,
 )
 from data_pipelines.features import view_rng
@@ -105,9 +107,15 @@ def _blocks(run: Experiment, asked: int | None) -> int:
 
 
 def _facts(run: Experiment, name: str, stream: Stream, encoder: Encoder, views: int, blocks: int) -> FeatureFacts:
-    tokens = encoder.layout(stream.view.crop_size)
-    labels = {k: (spec.shape, spec.dtype) for k, spec in stream.view.spec().items() if k != "image"}
-    arrays = {**tokens, **labels}
+    arrays: dict[str, tuple[tuple[int, ...], str]] = {}
+    for array, spec in stream.view.spec().items():
+        if not spec.picture:
+            arrays[array] = spec.shape, spec.dtype
+            continue
+        layout = encoder.layout(spec.shape[-2])
+        for token, of in zip(token_names(array), TOKENS, strict=True):
+            shape, kind = layout[of]
+            arrays[token] = (*spec.shape[:-3], *shape), kind
     return FeatureFacts(
         weights=weights_below(encoder.params, blocks),
         model=model_options(run),
@@ -173,11 +181,32 @@ def _records(
     """The records of a stream with these numbers; while the host writes those of one batch, the device has the next."""
     batches = _batches(run, name, stream, facts, numbers, encoder.size)
     tracked = track(batches, -(-len(numbers) // encoder.size), name)
-    for batch, tokens in _one_ahead((batch, encoder(batch["image"])) for batch in tracked):
-        found = {name: np.asarray(x) for name, x in tokens.items()}
+    pictures = [array for array, spec in stream.view.spec().items() if spec.picture]
+    for batch, begun in _one_ahead((batch, _begun(encoder, batch, pictures)) for batch in tracked):
+        found = _tokens(batch, begun)
         for i, photo in enumerate(batch["id"]):
-            labels = {k: batch[k][i] for k in batch if k not in ("id", "valid", "image")}
-            yield _record(str(photo), {k: found[k][i] for k in TOKENS}) | labels
+            labels = {k: batch[k][i] for k in batch if k not in ("id", "valid", *pictures)}
+            yield _record(str(photo), {k: x[i] for k, x in found.items()}) | labels
+
+
+def _begun(encoder: Encoder, batch: HostBatch, pictures: list[str]) -> dict[str, list[dict[str, jax.Array]]]:
+    """What the encoder makes of all pictures of a batch, those of a row one after the other; not waited for."""
+    begun = {}
+    for name in pictures:
+        flat = batch[name].reshape(-1, *batch[name].shape[-3:])
+        begun[name] = [encoder(flat[i : i + encoder.size]) for i in range(0, len(flat), encoder.size)]
+    return begun
+
+
+def _tokens(batch: HostBatch, begun: Mapping[str, list[dict[str, jax.Array]]]) -> Record:
+    """The tokens of a batch, by the names they have in records."""
+    found = {}
+    for name, parts in begun.items():
+        rows = batch[name].shape[:-3]
+        for token, of in zip(token_names(name), TOKENS, strict=True):
+            flat = np.concatenate([np.asarray(part[of]) for part in parts])[: int(np.prod(rows))]
+            found[token] = flat.reshape(*rows, *flat.shape[1:])
+    return found
 
 
 def _evaluation_facts(run: Experiment, evaluator: Evaluator, encoder: Encoder, blocks: int) -> FeatureFacts:

@@ -17,9 +17,10 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from larvseg_jax.devices.sharding import path_name
 from larvseg_jax.models.attention import CpuAttention
+from larvseg_jax.models.partial import StoredTokens, backbone_from
 from larvseg_jax.models.precision import exact_einsum
 from larvseg_jax.models.text import TextConfig, TextMlp, TextTower, at_end
-from larvseg_jax.models.vit import VisionTransformer
+from larvseg_jax.models.vit import Tokens
 from larvseg_jax.models.vit_config import ViTConfig
 
 FIRST_LOGIT_SCALE = math.log(1 / 0.07)
@@ -49,6 +50,7 @@ class Clip(nn.Module):
       width: of the common space.
       vocabulary, context: as the tokenizer has them.
       attention, still: as in VisionTransformer.
+      first: the block of the image tower that it begins with, from tokens; 0: from pictures.
     """
 
     vit: ViTConfig
@@ -58,9 +60,10 @@ class Clip(nn.Module):
     context: int
     attention: CpuAttention = "all_heads"
     still: int = 0
+    first: int = 0
 
     def setup(self) -> None:
-        self.backbone = VisionTransformer(self.vit, self.attention, self.still)
+        self.backbone = backbone_from(self.first, self.vit, self.attention, self.still)
         mlp: TextMlp = "quick_gelu" if self.vit.mlp == "quick_gelu" else "gelu"
         self.text = TextTower(self.text_config, self.vocabulary, self.context, mlp)
         normal = nn.initializers.normal
@@ -74,9 +77,10 @@ class Clip(nn.Module):
         """Pictures and texts; train=True needs a "drop_path" random key if the backbone drops paths."""
         return self.images(images, train=train), self.texts(ids)
 
-    def images(self, images: Float[Array, "b height width 3"], *, train: bool = False) -> Embedded:
-        """Class token and patches of pictures of any size."""
-        tokens = self.backbone(images, train=train)
+    def images(self, images: Float[Array, "b height width 3"] | StoredTokens, *, train: bool = False) -> Embedded:
+        """Class token and patches of pictures of any size; of stored tokens the patches alone."""
+        found = self.backbone(images, train=train)
+        tokens = found if isinstance(found, Tokens) else Tokens(None, found)
         return Embedded(None if tokens.cls is None else self.projected(tokens.cls), self.projected(tokens.patches))
 
     def projected(self, tokens: Float[Array, "*batch e"]) -> Float[Array, "*batch d"]:
