@@ -30,7 +30,7 @@ TOKENS = ("leading", "patches")
 
 
 def token_names(picture: str) -> tuple[str, str]:
-    """The arrays of a record in place of a picture: TOKENS for `image`; for others of a row with their name in front."""
+    """The arrays of a record in place of a picture: TOKENS for `image`, with its name in front for another of a row."""
     leading, patches = TOKENS
     return TOKENS if picture == "image" else (f"{picture}_{leading}", f"{picture}_{patches}")
 
