@@ -15,10 +15,11 @@ from pathlib import Path
 import jax
 
 from tests.parity.attention_cases import check_attention
-from tests.parity.evaluation_cases import check_metrics, check_resize_shapes, check_slide
+from tests.parity.evaluation_cases import check_metrics, check_resize_shapes, check_scores, check_slide
 from tests.parity.golden import Golden
 from tests.parity.head_cases import check_head_forward, check_image_loss, check_seg_loss
 from tests.parity.table import Report
+from tests.parity.vilseg_cases import check_cluster_head, check_cross, check_iic, check_inference, check_vision
 from tests.parity.vit_cases import check_vit, check_vit_npz
 
 CASES: dict[str, Callable[[Report, Golden], None]] = {
@@ -34,6 +35,12 @@ CASES: dict[str, Callable[[Report, Golden], None]] = {
     "metrics": check_metrics,
     "slide": check_slide,
     "resize_shapes": check_resize_shapes,
+    "scores": check_scores,
+    "vilseg_vision": check_vision,
+    "vilseg_cross": check_cross,
+    "vilseg_iic": check_iic,
+    "vilseg_cluster_head": check_cluster_head,
+    "vilseg_inference": check_inference,
 }
 WEIGHTS = "vit_npz_*_weights"
 """Names of the files that another file refers to."""

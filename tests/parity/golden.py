@@ -37,7 +37,7 @@ class Golden:
         """Reads a file."""
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
-        return cls(path, json.loads(str(arrays.pop("meta"))), arrays)
+        return cls(path, json.loads(str(arrays.pop("meta", "{}"))), arrays)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
