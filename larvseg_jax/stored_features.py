@@ -118,7 +118,7 @@ def data_facts(run: Experiment, name: str) -> dict[str, Any]:
 
 def model_options(run: Experiment) -> dict[str, Any]:
     """The options of the backbone that tokens depend on."""
-    return _plain({name: value for name, value in dataclasses.asdict(run.vit).items() if name not in _ANY})
+    return _plain({name: value for name, value in run.vit.recorded().items() if name not in _ANY})
 
 
 def stream_options(run: Experiment, name: str) -> dict[str, Any]:

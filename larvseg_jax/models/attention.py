@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Iterator
 from typing import Literal
 
@@ -43,19 +44,33 @@ def same_on_all_devices() -> Iterator[None]:
 
 
 def dot_product_attention(
-    query: Float[Array, "b n k e"], key: Float[Array, "b n k e"], value: Float[Array, "b n k e"], on_cpu: CpuAttention
+    query: Float[Array, "b n k e"],
+    key: Float[Array, "b n k e"],
+    value: Float[Array, "b n k e"],
+    on_cpu: CpuAttention,
+    *,
+    causal: bool = False,
 ) -> Float[Array, "b n k e"]:
-    """softmax(q k^T / sqrt(e)) v per head, in the dtype of the value; `on_cpu` as `cpu_attention` says."""
+    """softmax(q k^T / sqrt(e)) v per head, in the dtype of the value; `on_cpu` as `cpu_attention` says.
+
+    Causal: a query sees no key behind it. Captions are short, so that a CPU then computes all heads at once.
+    """
+    library = functools.partial(attention_of_jax, causal=causal)
     if _same_on_all.get():
-        return attention_of_jax(query, key, value)
-    cpu = attention_head_by_head if on_cpu == "head_by_head" else attention_of_all_heads
-    return lax.platform_dependent(query, key, value, cpu=cpu, default=attention_of_jax)
+        return library(query, key, value)
+    of_all = functools.partial(attention_of_all_heads, causal=causal)
+    cpu = attention_head_by_head if on_cpu == "head_by_head" and not causal else of_all
+    return lax.platform_dependent(query, key, value, cpu=cpu, default=library)
 
 
 def attention_of_jax(
-    query: Float[Array, "b n k e"], key: Float[Array, "b n k e"], value: Float[Array, "b n k e"]
+    query: Float[Array, "b n k e"],
+    key: Float[Array, "b n k e"],
+    value: Float[Array, "b n k e"],
+    *,
+    causal: bool = False,
 ) -> Float[Array, "b n k e"]:
     """The library's, for GPU and TPU."""
     # It mixes bfloat16 and float32 inside, which strict promotion refuses.
     with jax.numpy_dtype_promotion("standard"):
-        return jax.nn.dot_product_attention(query, key, value)
+        return jax.nn.dot_product_attention(query, key, value, is_causal=causal)

@@ -14,10 +14,17 @@ from jaxtyping import Array, Float
 
 
 def attention_of_all_heads(
-    query: Float[Array, "b n k e"], key: Float[Array, "b n k e"], value: Float[Array, "b n k e"]
+    query: Float[Array, "b n k e"],
+    key: Float[Array, "b n k e"],
+    value: Float[Array, "b n k e"],
+    *,
+    causal: bool = False,
 ) -> Float[Array, "b n k e"]:
     """softmax(q k^T / sqrt(e)) v per head, all heads in one product: splits over devices by pictures."""
     scores = jnp.einsum("bqke,bske->bkqs", query, key).astype(jnp.float32) * query.shape[-1] ** -0.5
+    if causal:
+        seen = jnp.tril(jnp.ones(scores.shape[-2:], bool))
+        scores = jnp.where(seen[None, None], scores, -jnp.inf)
     return jnp.einsum("bkqs,bske->bqke", jax.nn.softmax(scores).astype(value.dtype), value)
 
 

@@ -21,6 +21,7 @@ class EncoderBlock(nn.Module):
     config: ViTConfig
     attention: CpuAttention
     drop_path: float
+    causal: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], train: bool) -> Float[Array, "b n d"]:
@@ -34,7 +35,7 @@ class EncoderBlock(nn.Module):
             return branch * scale.astype(branch.dtype)[None, None]
 
         y = layer_norm(x, cfg, "LayerNorm_0")
-        y = SelfAttention(cfg, self.attention, name="MultiHeadDotProductAttention_1")(y)
+        y = SelfAttention(cfg, self.attention, self.causal, name="MultiHeadDotProductAttention_1")(y)
         x = x + DropPath(self.drop_path)(scaled(y, "attention_scale"), train)
         y = layer_norm(x, cfg, "LayerNorm_2")
         y = Mlp(cfg, name="MlpBlock_3")(y)
@@ -42,10 +43,14 @@ class EncoderBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention; kernels (d, heads, head_dim) as in AugReg files."""
+    """Multi-head self-attention; kernels (d, heads, head_dim) as in AugReg files.
+
+    Causal: a token sees itself and those before it.
+    """
 
     config: ViTConfig
     attention: CpuAttention
+    causal: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
@@ -58,7 +63,8 @@ class SelfAttention(nn.Module):
                 x
             )
 
-        mixed = dot_product_attention(project("query"), project("key"), project("value"), self.attention)
+        projected = project("query"), project("key"), project("value")
+        mixed = dot_product_attention(*projected, self.attention, causal=self.causal)
         return nn.DenseGeneral(
             cfg.width,
             axis=(-2, -1),
@@ -69,7 +75,7 @@ class SelfAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two dense layers with the exact (erf) GELU between; or with SwiGLU, silu(a) * b of the halves of the first."""
+    """Two dense layers with the exact (erf) GELU between, or QuickGELU; or SwiGLU, silu(a) * b of the first's halves."""
 
     config: ViTConfig
 
@@ -85,7 +91,8 @@ class Mlp(nn.Module):
             gate, value = jnp.split(dense(2 * self.config.mlp_dim, name="Dense_0")(x), 2, -1)
             hidden = (nn.silu(gate.astype(jnp.float32)) * value.astype(jnp.float32)).astype(x.dtype)
         else:
-            hidden = gelu(dense(self.config.mlp_dim, name="Dense_0")(x))
+            activation = quick_gelu if self.config.mlp == "quick_gelu" else gelu
+            hidden = activation(dense(self.config.mlp_dim, name="Dense_0")(x))
         return dense(x.shape[-1], name="Dense_1")(hidden)
 
 
@@ -110,6 +117,12 @@ gelu.defvjp(lambda x: (gelu(x), x), _gelu_gradient)
 
 def _normal_cdf(x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
     return 0.5 + 0.5 * lax.erf(x * 2**-0.5)
+
+
+def quick_gelu(x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    """x sigmoid(1.702 x), CLIP's approximation of GELU, in float32."""
+    wide = x.astype(jnp.float32)
+    return (wide * jax.nn.sigmoid(1.702 * wide)).astype(x.dtype)
 
 
 class DropPath(nn.Module):

@@ -23,11 +23,14 @@ class Embedding(nn.Module):
             p = cfg.patch_size
             b, height, width, c = images.shape
             kernel = self.param("kernel", nn.initializers.lecun_normal(), (p, p, c, cfg.width))
-            bias = self.param("bias", nn.initializers.zeros, (cfg.width,))
             # A convolution whose stride is its size is a matrix product over unfolded patches.
             patches = images.reshape(b, height // p, p, width // p, p, c).transpose(0, 1, 3, 2, 4, 5)
             flat = patches.reshape(b, height // p, width // p, p * p * c)
-            return flat @ kernel.reshape(p * p * c, cfg.width).astype(dtype) + bias.astype(dtype)[None, None, None]
+            tokens = flat @ kernel.reshape(p * p * c, cfg.width).astype(dtype)
+            if not cfg.patch_bias:
+                return tokens
+            bias = self.param("bias", nn.initializers.zeros, (cfg.width,))
+            return tokens + bias.astype(dtype)[None, None, None]
         halvings = cfg.patch_size.bit_length() - 1
         x = images
         for i in range(halvings):

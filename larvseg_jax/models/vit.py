@@ -63,7 +63,7 @@ class VisionTransformer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Position embedding and registers, the blocks, the final norm.
+    """Position embedding and registers, a norm if norm_before is on, the blocks, the final norm.
 
     Of tokens that enter block `first` (registers among them), what follows from there.
     """
@@ -86,12 +86,12 @@ class Encoder(nn.Module):
     def _with_positions(self, tokens: Float[Array, "b n d"], grid: tuple[int, int]) -> Float[Array, "b m d"]:
         cfg = self.config
         x = PositionEmbedding(cfg, name="posembed_input")(tokens, grid)
-        if not cfg.registers:
-            return x
-        b, _, d = x.shape
-        registers = self.param("registers", nn.initializers.normal(0.02), (1, cfg.registers, d)).astype(x.dtype)
-        registers = jnp.broadcast_to(registers, (b, cfg.registers, d))
-        return jnp.concatenate([x[:, : cfg.class_token], registers, x[:, cfg.class_token :]], 1)
+        if cfg.registers:
+            b, _, d = x.shape
+            registers = self.param("registers", nn.initializers.normal(0.02), (1, cfg.registers, d)).astype(x.dtype)
+            registers = jnp.broadcast_to(registers, (b, cfg.registers, d))
+            x = jnp.concatenate([x[:, : cfg.class_token], registers, x[:, cfg.class_token :]], 1)
+        return layer_norm(x, cfg, "norm_before") if cfg.norm_before else x
 
 
 def _pad_to_patches(images: Float[Array, "b height width 3"], patch: int) -> Float[Array, "b H W 3"]:

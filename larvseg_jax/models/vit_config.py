@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from larvseg_jax.errors import UserError
 from larvseg_jax.models.pixels import Pixels
 from larvseg_jax.options import Count, CountOrNone
+
+_NEWER = {"norm_before": False, "patch_bias": True}  # options that earlier versions did not have, with what they did
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +31,15 @@ class ViTConfig:
     class_token: bool = True  # a token of no patch in front of the others
     registers: CountOrNone = 0  # further tokens of no patch behind the class token, without a position; 0: none
     layer_scale: bool = False  # what attention and MLP of a block add is multiplied by a learnt vector (DINOv2)
-    mlp: Literal["gelu", "swiglu"] = "gelu"  # swiglu: silu(a) * b of two hidden layers, each of mlp_dim (DINOv2's g)
+    # swiglu: silu(a) * b of two hidden layers, each of mlp_dim (DINOv2's g); quick_gelu: z sigmoid(1.702 z) (CLIP)
+    mlp: Literal["gelu", "swiglu", "quick_gelu"] = "gelu"
     # How the position embedding is resized: as the original does, or as Pillow does (DINOv2 with registers, timm).
     position_resize: Literal["bicubic", "antialiased"] = "bicubic"
     # How the network's pixels are normalised: by ImageNet's mean and std as those of the batches (the original, even
     # with AugReg weights), to -1 ... 1 (AugReg), or by CLIP's mean and std. It maps what it is given itself.
     pixels: Pixels = "imagenet"
+    norm_before: bool = False  # a norm of all tokens before the first block (CLIP)
+    patch_bias: bool = True  # the patch convolution adds a bias (not CLIP's)
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads:
@@ -45,6 +50,16 @@ class ViTConfig:
             raise UserError(
                 f"model.layer_norm_epsilon is {self.layer_norm_epsilon}: use a number above 0, such as 1e-6"
             )
+        if self.stem == "conv" and not self.patch_bias:
+            raise UserError("model.patch_bias=False is of the patch convolution: it does not go with the conv stem")
+
+    def recorded(self) -> dict[str, Any]:
+        """The options as records have them: without those that are newer and not in use.
+
+        So a run of earlier code, or its features, is not taken for one of another backbone.
+        """
+        options = dataclasses.asdict(self)
+        return {name: value for name, value in options.items() if name not in _NEWER or value != _NEWER[name]}
 
     @property
     def leading_tokens(self) -> int:
