@@ -7,6 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from larvseg_jax.methods.vilseg import clusters, cross, regions, vision
+from larvseg_jax.methods.vilseg.network import linear
+from larvseg_jax.models.clip import contrastive_logits
+from larvseg_jax.models.flip import flip_back
 from larvseg_jax.models.resize import resize_bilinear
 from tests.parity.golden import Golden
 from tests.parity.table import Report
@@ -20,9 +23,7 @@ def check_vision(report: Report, golden: Golden) -> None:
     weights = {name: jnp.asarray(golden[f"in/{name}"]) for name in ("projection", "bias", "locals", "global")}
     counted = jnp.ones(len(golden["in/global"]), bool)
     center = jnp.asarray(golden["in/center"])
-    of_teacher = clusters.cluster_logits(
-        *(jnp.asarray(golden[f"in/teacher_{name}"]) for name in ("global", "projection", "bias"))
-    )
+    of_teacher = linear(*(jnp.asarray(golden[f"in/teacher_{name}"]) for name in ("global", "projection", "bias")))
     kinds = {"literal": "literal", "stopgrad": "stopgrad", "sharpened": "centered", "teacher": "ema_teacher"}
     for name, kind in kinds.items():
         sharpens = name in ("sharpened", "teacher")
@@ -34,14 +35,14 @@ def check_vision(report: Report, golden: Golden) -> None:
             student, teacher = [
                 float(golden[f"in/{of}_temperature"]) if sharpens else 1.0 for of in ("student", "teacher")
             ]
-            own = clusters.cluster_logits(weights["global"], *head)
+            own = linear(weights["global"], *head)
             target = vision.targets(of_teacher if kind == "ema_teacher" else own, center, kind, teacher)
-            return vision.vision_loss(target, clusters.cluster_logits(weights["locals"], *head), counted, student)
+            return vision.vision_loss(target, linear(weights["locals"], *head), counted, student)
 
         value, gradients = loss(weights)
         report.loss(f"{name}_loss", value, golden[f"out/{name}_loss"], LOSS)
         _check_gradients(report, golden, name, gradients)
-    own = clusters.cluster_logits(weights["global"], weights["projection"], weights["bias"])
+    own = linear(weights["global"], weights["projection"], weights["bias"])
     for name, logits in (("teacher", of_teacher), ("student", own)):
         after = vision.next_center(center, logits, counted, 0.9)
         report.array(f"next_center_of_{name}", after, golden[f"out/next_center_of_{name}"])
@@ -56,8 +57,8 @@ def check_cross(report: Report, golden: Golden) -> None:
         @jax.jit
         @jax.value_and_grad
         def loss(features, symmetric=name == "symmetric"):
-            cosine = cross.cosines(features["image"], features["text"])
-            return cross.cross_loss(cosine, features["log_scale"], counted, symmetric=symmetric)
+            logits = contrastive_logits(features["image"], features["text"], jnp.exp(features["log_scale"]))
+            return cross.cross_loss(logits, counted, symmetric=symmetric)
 
         value, gradients = loss(features)
         report.loss(f"{name}_loss", value, golden[f"out/{name}_loss"], LOSS)
@@ -90,7 +91,7 @@ def check_iic(report: Report, golden: Golden) -> None:
     @jax.jit
     @jax.value_and_grad
     def of_maps(maps):
-        back = clusters.flipped_back(maps["logits_transformed"], jnp.asarray(golden["in/flipped"] != 0))
+        back = flip_back(maps["logits_transformed"], jnp.asarray(golden["in/flipped"] != 0))
         return clusters.cluster_loss(maps["logits"], back, jnp.ones(back.shape[:3]))[0]
 
     value, gradients = of_maps({name: jnp.asarray(golden[f"in/map_{name}"]) for name in pairs})
@@ -123,7 +124,7 @@ def check_cluster_head(report: Report, golden: Golden) -> None:
         def loss(given, stop=name == "detached"):
             pixels = given["pixels"], given["pixels_transformed"]
             pixels = jax.lax.stop_gradient(pixels) if stop else pixels
-            before, after = (clusters.cluster_logits(of, given["kernel"], given["bias"]) for of in pixels)
+            before, after = (linear(of, given["kernel"], given["bias"]) for of in pixels)
             return clusters.cluster_loss(before, after, jnp.ones(len(before)))[0]
 
         value, gradients = loss(given)
@@ -134,7 +135,7 @@ def check_cluster_head(report: Report, golden: Golden) -> None:
 def check_inference(report: Report, golden: Golden) -> None:
     """Clusters, regions, their classes; labels on the patch grid and at the picture's size."""
     pixels, texts = jnp.asarray(golden["in/pixels"])[None], jnp.asarray(golden["in/text"])
-    logits = clusters.cluster_logits(pixels, *(jnp.asarray(golden[f"in/{name}"]) for name in ("kernel", "bias")))
+    logits = linear(pixels, *(jnp.asarray(golden[f"in/{name}"]) for name in ("kernel", "bias")))
     found = regions.regions_of(pixels, logits)
     cosine = regions.region_cosines(found, texts)
     classes = regions.region_classes(found, cosine)

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from larvseg_jax.models.precision import exact_einsum
 
 _LEAST = 1e-12  # what pairs of clusters that never occur are taken to have; their term is 0 all the same
 _LEAST_PRODUCT = 1e-18  # of two marginals; its square is still a float32, as the gradient of a quotient needs
-
-
-def cluster_logits(
-    pixels: Float[Array, "*batch d"], kernel: Float[Array, "d c"], bias: Float[Array, " c"]
-) -> Float[Array, "*batch c"]:
-    """Phi_c before its softmax: a 1x1 convolution."""
-    return exact_einsum("...d,dc->...c", pixels, kernel) + bias.reshape((1,) * (pixels.ndim - 1) + (-1,))
-
-
-def flipped_back(maps: Float[Array, "b h w d"], flipped: Bool[Array, " b"]) -> Float[Array, "b h w d"]:
-    """g^-1: the maps of pictures that were mirrored, mirrored."""
-    return jnp.where(flipped[:, None, None, None], maps[:, :, ::-1], maps)
 
 
 def joint_distribution(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from larvseg_jax.methods.vilseg.cross import unit
+from larvseg_jax.models.clip import normalised
 from larvseg_jax.models.precision import exact_einsum
 
 NO_CLASS = -1
@@ -39,13 +39,13 @@ def regions_of(pixels: Float[Array, "b h w d"], logits: Float[Array, "b h w c"],
     clusters = jnp.argmax(logits, axis=-1)
     members = jax.nn.one_hot(clusters, logits.shape[-1], dtype=pixels.dtype)
     counts = jnp.sum(members, axis=(1, 2))
-    sums = exact_einsum("bhwc,bhwd->bcd", members, unit(pixels) if normalise else pixels)
+    sums = exact_einsum("bhwc,bhwd->bcd", members, normalised(pixels) if normalise else pixels)
     return Regions(clusters, counts, sums / jnp.maximum(counts, 1.0)[..., None])
 
 
 def region_cosines(regions: Regions, texts: Float[Array, "n d"]) -> Float[Array, "b c n"]:
     """cos(r_c, text_n); 0 for clusters without patches."""
-    return exact_einsum("bcd,nd->bcn", unit(regions.means), unit(texts))
+    return exact_einsum("bcd,nd->bcn", normalised(regions.means), normalised(texts))
 
 
 def region_classes(regions: Regions, cosines: Float[Array, "b c n"]) -> Int[Array, "b c"]:
