@@ -75,7 +75,7 @@ class SelfAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two dense layers with the exact (erf) GELU between, or QuickGELU; or SwiGLU, silu(a) * b of the first's halves."""
+    """Two dense layers with the exact (erf) GELU or QuickGELU between; or with SwiGLU, silu(a) * b of two halves."""
 
     config: ViTConfig
 
