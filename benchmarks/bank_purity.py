@@ -109,11 +109,11 @@ def tagged_photos(opened: Opened, view: TagView, label_set: LabelSet) -> Iterato
     always = [label_set.column(name) for name in view.always_tags]
     # Where tags are the photo's own the stream does not look at masks, so it does not redraw crops by them either.
     options = {field.name: getattr(view, field.name) for field in dataclasses.fields(MaskView)}
-    crops = MaskView(**options | ({} if view.reads_masks else {"category_ratio": 1.0}))
+    crops = MaskView(**options | ({} if view.reads == "masks" else {"category_ratio": 1.0}))
     for number in range(opened.evaluator.photos):
         photo = opened.evaluator.source[number]
         row = crops.row(photo, np.random.default_rng([opened.run.seed, number]), evaluation)
-        present = tags_in(row["label"] if view.reads_masks else photo["label"])
+        present = tags_in(row["label"] if view.reads == "masks" else photo["label"])
         tags = {stream_column[column] for column in present} | set(always)
         tags.discard(IGNORE_LABEL)
         if not any(label_set.names[column] in novel for column in tags):

@@ -117,7 +117,7 @@ def measure(
     evaluation = run.evals[min(run.evals)]
     label_set = run.catalogue.label_set(dataclasses.replace(evaluation, rivals=""), evaluation=True)
     location = dataclasses.replace(evaluation.source, split=split)
-    train = open_source(location, run.data_root, label_set, masks=True, tags=False)
+    train = open_source(location, run.data_root, label_set, "masks")
     if missing := [name for name in classes if name not in val.names]:
         raise UserError(f"{missing[0]!r} is no class of {val.called}: it has {', '.join(val.names)}")
     ignored = set(run.vocabulary.ignore_in_eval)

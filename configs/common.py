@@ -41,7 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict(options.defaults(RunConfig))  # larvseg_jax/config.py
     config.vocabulary = options.defaults(Vocabulary)  # vocabulary/vocabulary.py
     config.class_lists = options.defaults(ClassListsConfig)  # vocabulary/catalogue.py
-    config.streams = ml_collections.ConfigDict()  # name -> mask_stream(...) or tag_stream(...)
+    config.streams = ml_collections.ConfigDict()  # name -> mask_stream(...), tag_stream(...), caption_stream(...)
     config.model = options.defaults(ViTConfig) | dict(drop_path=0.1)  # models/vit.py
     config.method = options.defaults(larvseg.Config)  # methods/larvseg/options.py
     config.optimizer = options.defaults(OptimizerConfig)  # training/optimizer.py
@@ -59,19 +59,30 @@ def get_config() -> ml_collections.ConfigDict:
 
 def mask_stream(**changes) -> ml_collections.ConfigDict:
     """A stream of photos with masks: weight * L_seg."""
-    return _stream("masks", changes)
+    return _labelled_stream("masks", changes)
 
 
 def tag_stream(**changes) -> ml_collections.ConfigDict:
     """A stream of photos with image labels: weight * (lambda_cls * L_cls + lambda_aux * L_aux)."""
-    return _stream("tags", changes)
+    return _labelled_stream("tags", changes)
 
 
-def _stream(kind: str, changes: dict) -> ml_collections.ConfigDict:
-    """Options of data_pipelines/streams.py, of its view (views.py), and of LarvSeg (methods/larvseg/options.py)."""
-    view = VIEWS[kind]
-    loss = larvseg.Config().loss_options(view)
-    return _changed(dict(kind=kind, **options.defaults(StreamConfig, view, loss)), changes)
+def caption_stream(*loss: type, **changes) -> ml_collections.ConfigDict:
+    """A stream of photos with captions; `loss`: the dataclass of what its method makes of such a stream, if it has one.
+
+    LarvSeg cannot learn from captions: only the configs of other methods have such streams.
+    """
+    return _stream("captions", loss, changes)
+
+
+def _labelled_stream(kind: str, changes: dict) -> ml_collections.ConfigDict:
+    """With the options of LarvSeg (methods/larvseg/options.py)."""
+    return _stream(kind, (larvseg.Config().loss_options(VIEWS[kind]),), changes)
+
+
+def _stream(kind: str, loss: tuple[type, ...], changes: dict) -> ml_collections.ConfigDict:
+    """Options of data_pipelines/streams.py, of its view (views.py, caption_views.py), and of a method."""
+    return _changed(dict(kind=kind, **options.defaults(StreamConfig, VIEWS[kind], *loss)), changes)
 
 
 def source(**changes) -> ml_collections.ConfigDict:

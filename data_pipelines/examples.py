@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NotRequired, Protocol, SupportsIndex, TypedDict, runtime_checkable
+from typing import Any, Literal, NotRequired, Protocol, SupportsIndex, TypedDict, runtime_checkable
 
 import cv2
 import numpy as np
@@ -19,6 +19,10 @@ from larvseg_jax.errors import DataError, UserError
 from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
 
 _INVALID = -2  # in LabelMap.table: a value the data set gives no meaning to
+
+
+Reads = Literal["masks", "tags", "captions"]
+"""What a stream reads besides the photos, which its examples then have: `label`, `tags` or `captions`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Example(TypedDict):
     image: UInt8[np.ndarray, "h w 3"]  # RGB
     label: NotRequired[Int32[np.ndarray, "h w"]]  # columns or IGNORE_LABEL, if masks were asked for
     tags: NotRequired[Int32[np.ndarray, " k"]]  # ascending columns, if tags were asked for
+    captions: NotRequired[tuple[str, ...]]  # at least one, none of them empty, if captions were asked for
 
 
 @runtime_checkable

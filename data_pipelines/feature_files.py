@@ -20,7 +20,7 @@ import safetensors.numpy
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from data_pipelines.views import ArraySpec
+from data_pipelines.rows import ArraySpec
 from larvseg_jax.disk import write_text
 from larvseg_jax.errors import DataError, UserError
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.examples import Example
+from data_pipelines.examples import Example, Reads
 from data_pipelines.feature_files import TOKENS, FeatureFacts, FeatureRecords
+from data_pipelines.rows import ArraySpec
 from data_pipelines.streams import Stream, stream_seed
-from data_pipelines.views import ArraySpec, View
+from data_pipelines.views import View
 from larvseg_jax.vocabulary import LabelSet
 
 
@@ -38,13 +39,13 @@ class FeatureView:
 
     @property
     def loss_size(self) -> int:
-        """Side of the loss grid."""
+        """Side of the loss grid; 0: it has none."""
         return self.view.loss_size
 
     @property
-    def reads_masks(self) -> bool:
-        """Whether the photos needed a mask."""
-        return self.view.reads_masks
+    def reads(self) -> Reads:
+        """What the photos needed besides."""
+        return self.view.reads
 
     @property
     def labels_pixels(self) -> bool:

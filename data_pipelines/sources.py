@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from data_pipelines.class_folders import ClassFolderSource
-from data_pipelines.examples import Source
+from data_pipelines.examples import Reads, Source
 from data_pipelines.folder import FolderSource
 from data_pipelines.picture_files import MAX_MEGAPIXELS
 from data_pipelines.tagged_photos import TaggedSource
@@ -35,9 +35,7 @@ def open_source(
     source: SourceConfig,
     data_root: str | os.PathLike[str],
     label_set: LabelSet,
-    *,
-    masks: bool,
-    tags: bool,
+    reads: Reads,
     max_megapixels: int = MAX_MEGAPIXELS,
 ) -> Source:
     """Open the split that `source` names, with labels as columns of `label_set`.
@@ -47,8 +45,7 @@ def open_source(
       data_root: folder they are relative to; "" = environment variable LARVSEG_DATA, else the
         current folder.
       label_set: the classes the stream knows.
-      masks: read masks: every Example has `label`.
-      tags: read image labels: every Example has `tags`.
+      reads: what every Example has besides the photo.
       max_megapixels: the largest photo or mask that is decoded, millions of pixels.
 
     Raises:
@@ -57,6 +54,7 @@ def open_source(
     named = {kind: getattr(source, kind) for kind in ("tfds", "folder", "class_folders", "tagged")}
     if sum(map(bool, named.values())) != 1:
         raise UserError(f"source has {', '.join(f'{k}={v!r}' for k, v in named.items())}: name one of them")
+    masks, tags = reads == "masks", reads == "tags"
     root = Path(data_root or os.environ.get("LARVSEG_DATA", ""))
     if source.folder:
         folder = root / source.folder

@@ -22,9 +22,9 @@ from data_pipelines.balance import balanced_order
 from data_pipelines.examples import Example, Source
 from data_pipelines.picture_files import MAX_MEGAPIXELS
 from data_pipelines.replacing import row_or_another
+from data_pipelines.rows import ArraySpec, stacked
 from data_pipelines.sources import SourceConfig, open_source
-from data_pipelines.transforms import Crop
-from data_pipelines.views import ArraySpec, View
+from data_pipelines.views import View
 from larvseg_jax.errors import UserError
 from larvseg_jax.options import Count
 from larvseg_jax.vocabulary import LabelSet
@@ -74,7 +74,7 @@ class Stream:
     """A stream whose source is open.
 
     Attributes:
-      source: where the photos come from; gives `label` if the view reads masks, else `tags`.
+      source: where the photos come from; gives what the view reads: `label`, `tags` or `captions`.
       label_set: the classes it knows; labels and tags are its columns.
       view: how a photo becomes a row.
       batch_size: photos of a step, over all processes.
@@ -88,7 +88,7 @@ class Stream:
     order: Int64[np.ndarray, " places"] | None = None
 
     def augment(self, example: Example, rng: np.random.Generator) -> dict[str, Any]:
-        """One row of the batch: pictures still as Crops, and their supervision."""
+        """One row of the batch: pictures yet to be written, and their supervision."""
         return {"id": example["id"], "valid": True, **self.view.row(example, rng, self.label_set)}
 
     def row(self, number: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -104,10 +104,7 @@ def open_stream(
 ) -> Stream:
     """Opens and checks the source of a stream; UserError if it or the view does not go with its classes."""
     config.view.check(label_set)
-    masks = config.view.reads_masks
-    source = open_source(
-        config.source, data_root, label_set, masks=masks, tags=not masks, max_megapixels=max_megapixels
-    )
+    source = open_source(config.source, data_root, label_set, config.view.reads, max_megapixels)
     order = balanced_order(source, label_set, config.rare_below, "balance") if config.rare_below else None
     return Stream(source, label_set, config.view, config.batch_size, order)
 
@@ -167,19 +164,8 @@ def stream_seed(seed: int, name: str) -> int:
 
 
 def stack(rows: Sequence[dict[str, Any]]) -> HostBatch:
-    """Rows of `Stream.augment` as one batch; the pixels of each Crop are written right into it."""
-    return {key: _stacked([row[key] for row in rows]) for key in rows[0]}
-
-
-def _stacked(values: Sequence[Any]) -> np.ndarray:
-    if isinstance(values[0], tuple):  # of any length
-        return np.fromiter(values, object, len(values))
-    if not isinstance(values[0], Crop):
-        return np.stack(values)
-    images = np.empty((len(values), values[0].size, values[0].size, 3), np.float32)
-    for crop, pixels in zip(values, images, strict=True):
-        crop.write(pixels)
-    return images
+    """Rows of `Stream.augment` as one batch; the pixels of each picture are written right into it."""
+    return {key: stacked([row[key] for row in rows]) for key in rows[0]}
 
 
 def iterate(dataset: grain.MapDataset, start_step: int, threads: int) -> Iterator[dict[str, HostBatch]]:

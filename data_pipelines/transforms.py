@@ -28,7 +28,7 @@ Levels = UInt8[np.ndarray, "256"]
 _LEVELS = np.arange(256)
 _LEVELS_32 = _LEVELS.astype(np.float32)
 _SAME = _LEVELS.astype(np.uint8)
-_NORMALISED = ((_LEVELS[:, None] - MEAN) / STD).astype(np.float32)[None]
+NORMALISED = ((_LEVELS[:, None] - MEAN) / STD).astype(np.float32)[None]
 _THIN = 16  # every 16th row and column of a crop tells which class may fill it
 
 
@@ -69,10 +69,15 @@ class Crop:
     label: Int32[np.ndarray, "rows columns"] | None
     size: int
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of its pixels."""
+        return self.size, self.size, 3
+
     def write(self, pixels: Float32[np.ndarray, "s s 3"]) -> None:
         """The photo, normalised, into `pixels`; 0 at the bottom and right that it leaves open."""
         height, width = self.image.shape[:2]
-        cv2.LUT(self.image, _NORMALISED.take(self.levels, 1), pixels[:height, :width])
+        cv2.LUT(self.image, NORMALISED.take(self.levels, 1), pixels[:height, :width])
         pixels[height:] = 0
         pixels[:height, width:] = 0
 
@@ -194,7 +199,7 @@ def _hsv_table(image: Image, levels: Levels, channel: int, table: Levels) -> Ima
 
 def normalise(image: Image) -> Float32[np.ndarray, "h w 3"]:
     """(x - MEAN) / STD per channel."""
-    return cv2.LUT(image, _NORMALISED)
+    return cv2.LUT(image, NORMALISED)
 
 
 def train_transform(

@@ -7,24 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int32
 
-from data_pipelines.examples import Example
+from data_pipelines.caption_views import CaptionView
+from data_pipelines.examples import Example, Reads
+from data_pipelines.rows import ArraySpec
 from data_pipelines.transforms import Crop, train_transform
 from larvseg_jax.errors import DataError, UserError
 from larvseg_jax.options import Count
 from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
-
-
-class ArraySpec(NamedTuple):
-    """One array of a row: shape and dtype, and the value that fills rows which are no example."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    fill: int
 
 
 @runtime_checkable
@@ -38,12 +32,12 @@ class View(Protocol):
 
     @property
     def loss_size(self) -> int:
-        """Side of the loss grid."""
+        """Side of the loss grid; 0: it has none."""
         ...
 
     @property
-    def reads_masks(self) -> bool:
-        """Whether examples must have a `label`; else they must have `tags`."""
+    def reads(self) -> Reads:
+        """What examples must have besides the photo."""
         ...
 
     @property
@@ -66,7 +60,7 @@ class View(Protocol):
         ...
 
     def row(self, example: Example, rng: np.random.Generator, label_set: LabelSet) -> dict[str, Any]:
-        """The arrays of `spec`; pictures as Crops, whose pixels are written right into the batch."""
+        """The arrays of `spec`; pictures as `Written`, whose pixels are written right into the batch."""
         ...
 
     def spec(self) -> Mapping[str, ArraySpec]:
@@ -76,7 +70,7 @@ class View(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class _CropView:
-    """What both views do to a photo before they look at its labels."""
+    """What both views of labels do to a photo before they look at them."""
 
     scale: tuple[int, int] = (2048, 512)  # resize: (long side, short side) limits in pixels, times a random ratio
     ratio_range: tuple[float, float] = (0.5, 2.0)  # of that ratio
@@ -113,7 +107,7 @@ class _CropView:
 class MaskView(_CropView):
     """A random crop of a photo, and the class of every pixel of its loss grid."""
 
-    reads_masks: ClassVar[bool] = True
+    reads: ClassVar[Reads] = "masks"
     labels_pixels: ClassVar[bool] = True
     max_labels: ClassVar[None] = None
     always_tags: ClassVar[tuple[str, ...]] = ()
@@ -140,8 +134,8 @@ class TagView(_CropView):
     always_tags: tuple[str, ...] = ()  # tags that every photo has besides its own, e.g. ("background",)
 
     @property
-    def reads_masks(self) -> bool:
-        return self.tags_from == "crop"
+    def reads(self) -> Reads:
+        return "masks" if self.tags_from == "crop" else "tags"
 
     def check(self, label_set: LabelSet) -> None:
         unknown = [name for name in self.always_tags if name not in label_set.members]
@@ -149,7 +143,7 @@ class TagView(_CropView):
             raise UserError(f"always_tags has {unknown[0]!r}, which is not among the stream's classes: add it to them")
 
     def row(self, example: Example, rng: np.random.Generator, label_set: LabelSet) -> dict[str, Any]:
-        crop = self._crop(example, rng, label=self.reads_masks)
+        crop = self._crop(example, rng, label=self.reads == "masks")
         present = example["tags"] if crop.label is None else tags_in(crop.label)
         return {"image": crop, "tags": self._padded(present, label_set, example["id"])}
 
@@ -174,5 +168,9 @@ def tags_in(label: Int32[np.ndarray, "h w"]) -> Int32[np.ndarray, " k"]:
     return np.flatnonzero(pixels).astype(np.int32)
 
 
-VIEWS: dict[str, type[MaskView] | type[TagView]] = {"masks": MaskView, "tags": TagView}
+VIEWS: dict[str, type[MaskView] | type[TagView] | type[CaptionView]] = {
+    "masks": MaskView,
+    "tags": TagView,
+    "captions": CaptionView,
+}
 """The views by the word that a config has for them: a stream's `kind`."""

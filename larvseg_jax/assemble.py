@@ -136,9 +136,7 @@ def make_evaluators(run: Experiment, mesh: Mesh, method: Method | None = None) -
     evaluators = {}
     for name, config in run.evals.items():
         label_set = run.catalogue.label_set(config, evaluation=True)
-        source = open_source(
-            config.source, run.data_root, label_set, masks=True, tags=False, max_megapixels=run.max_megapixels
-        )
+        source = open_source(config.source, run.data_root, label_set, "masks", run.max_megapixels)
         definitions = run.catalogue.definitions(config.class_list, config.base_novel)
         scorer = with_novel_offset(method.scorer(label_set), label_set.names, run.vocabulary, config.novel_offset)
         evaluators[name] = Evaluator(config, source, label_set, run.vocabulary, definitions, scorer, mesh)

@@ -157,9 +157,7 @@ def evaluate_curve(
         raise UserError(f"{path}: no evaluation has rivals, of which a vocabulary could grow: give one by --config")
     evaluation = run.evals[name]
     whole = run.catalogue.label_set(evaluation, evaluation=True)
-    source = open_source(
-        evaluation.source, run.data_root, whole, masks=True, tags=False, max_megapixels=run.max_megapixels
-    )
+    source = open_source(evaluation.source, run.data_root, whole, "masks", run.max_megapixels)
     nested = nested_label_sets(whole, (*sizes, len(whole)), seed)
     found = _synsets(run, name, whole.names, trained.class_lists) if hierarchy else None
     alike = None

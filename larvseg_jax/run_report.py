@@ -131,14 +131,12 @@ def _galleries(
             *of_model, dict(zip(numbers, maps, strict=True)), run.vocabulary
         )
     for name, stream in run.streams.items():
-        if stream.view.reads_masks or not run.vocabulary.novel:
+        if stream.view.reads != "tags" or not run.vocabulary.novel:
             continue
         label_set = run.catalogue.label_set(stream)
         novel = {column for column, of in enumerate(label_set.names) if of in run.vocabulary.novel}
         with contextlib.suppress(UserError):  # the photos may be gone: of a run on stored features nobody needs them
-            source = open_source(
-                stream.source, run.data_root, label_set, masks=False, tags=True, max_megapixels=run.max_megapixels
-            )
+            source = open_source(stream.source, run.data_root, label_set, "tags", run.max_megapixels)
             numbers = tagged_photos(source, novel, run.gallery)
             items = make_tagged_gallery(*of_model, source, label_set, numbers, run.vocabulary)
             galleries[f"Tagged photos of novel classes, which it learnt from ({name})"] = items

@@ -144,7 +144,7 @@ def labels_section(reports: tuple[SetReport, ...]) -> Section:
         shown = [kind for kind in _OF_PHOTOS if kind != "value" or "meaning" not in by_kind]  # which says it of all
         faults = [f for kind in shown for f in _fault_finding(report, kind, by_kind.get(kind, []))]
         if not faults:
-            what = "masks" if report.view.masks else "tags"
+            what = report.view.reads
             faults = [Finding("ok", report.where, f"{_looked(report.scan)}: {what} fit photos and class list")]
         findings += faults
         classes, class_facts = _classes_shown(report)

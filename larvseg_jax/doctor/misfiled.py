@@ -41,7 +41,7 @@ def with_misfiled(run: Experiment, reports: Sequence[SetReport]) -> tuple[SetRep
 
 def _single_tags(report: SetReport) -> bool:
     """Whether it is a tagged set in which photos carry one tag each."""
-    if report.photos is None or report.view is None or report.scan is None or report.view.masks:
+    if report.photos is None or report.view is None or report.scan is None or report.view.reads != "tags":
         return False
     return report.scan.most_tags[0] <= 1 + len(report.view.always_tags)
 

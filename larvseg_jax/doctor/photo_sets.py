@@ -14,7 +14,7 @@ from jaxtyping import Integer, UInt8
 from data_pipelines.class_folders import unknown_folders
 from data_pipelines.class_listing import class_name, list_class_folders
 from data_pipelines.decode import decode_image, decode_mask
-from data_pipelines.examples import RawPhoto
+from data_pipelines.examples import RawPhoto, Reads
 from data_pipelines.faults import Fault
 from data_pipelines.folder_classes import FolderClasses
 from data_pipelines.listing import list_folder
@@ -72,13 +72,13 @@ class PhotoSet:
         return decode(photo.mask, photo.mask_name, self.max_megapixels)
 
 
-def open_photo_set(source: SourceConfig, data_root: Path, label_set: LabelSet, *, masks: bool, tags: bool) -> PhotoSet:
+def open_photo_set(source: SourceConfig, data_root: Path, label_set: LabelSet, reads: Reads) -> PhotoSet:
     """Opens what a source names, for a stream that knows the classes `label_set`.
 
     Raises:
       UserError: there is nothing to list.
     """
-    directory = source.location(data_root)
+    directory, masks, tags = source.location(data_root), reads == "masks", reads == "tags"
     if source.tfds:
         return _prepared(directory, source.split, masks)
     if source.folder:

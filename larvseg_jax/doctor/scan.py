@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int32, Integer
 
 from data_pipelines.decode import check_readable, deep_image, used_bits
-from data_pipelines.examples import RawPhoto, is_class_id, tag_faults
+from data_pipelines.examples import RawPhoto, Reads, is_class_id, tag_faults
 from data_pipelines.faults import Fault
 from data_pipelines.mask_evidence import smeared
 from data_pipelines.orientation import exif_remark, turned_mask
@@ -34,13 +34,13 @@ class View:
 
     Attributes:
       columns: column of every class id of the data set, IGNORE_LABEL for classes it does not know.
-      masks: whether it reads masks.
+      reads: what it reads besides the photos.
       max_labels: most tags of one photo; None where tags do not matter.
       always_tags: columns that every photo has as tags besides its own.
     """
 
     columns: Int32[np.ndarray, " classes"]
-    masks: bool
+    reads: Reads
     max_labels: int | None = None
     always_tags: tuple[int, ...] = ()
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipelines.examples import Reads
 from data_pipelines.faults import Fault
 from data_pipelines.sources import SourceConfig, open_source
 from data_pipelines.streams import Stream, open_stream
@@ -70,35 +71,35 @@ def _of_stream(run: Experiment, name: str, most: int | None) -> SetReport:
         report = dataclasses.replace(report, refusal=str(error))
     always = tuple(report.label_set.column(c) for c in stream.view.always_tags)
     always = tuple(c for c in always if c != IGNORE_LABEL)
-    return _looked_at(run, report, stream.view.reads_masks, stream.view.max_labels, always, most)
+    return _looked_at(run, report, stream.view.reads, stream.view.max_labels, always, most)
 
 
 def _of_evaluation(run: Experiment, name: str, most: int | None) -> SetReport:
     config = run.evals[name]
     report = SetReport(f"evals.{name}", config.source, run.catalogue.label_set(config, evaluation=True))
     try:
-        open_source(config.source, run.data_root, report.label_set, masks=True, tags=False)
+        open_source(config.source, run.data_root, report.label_set, "masks")
     except UserError as error:
         report = dataclasses.replace(report, refusal=str(error))
-    return _looked_at(run, report, True, None, (), most)
+    return _looked_at(run, report, "masks", None, (), most)
 
 
 def _looked_at(
     run: Experiment,
     report: SetReport,
-    masks: bool,
+    reads: Reads,
     max_labels: int | None,
     always: tuple[int, ...],
     most: int | None,
 ) -> SetReport:
     try:
-        photos = open_photo_set(report.source, run.data_root, report.label_set, masks=masks, tags=not masks)
+        photos = open_photo_set(report.source, run.data_root, report.label_set, reads)
         photos = dataclasses.replace(photos, max_megapixels=run.max_megapixels)
     except UserError as error:
         return dataclasses.replace(report, refusal=report.refusal or str(error))
     if not photos.count:
         return dataclasses.replace(report, refusal=report.refusal or "no photo to look at", faults=photos.faults)
     columns = np.array([report.label_set.column(name) for name in photos.names], np.int32)
-    view = View(columns, masks, max_labels, always)
+    view = View(columns, reads, max_labels, always)
     scanned = scan(photos, view, most, f"{report.where}: photos")
     return dataclasses.replace(report, photos=photos, view=view, scan=scanned)

@@ -129,7 +129,7 @@ def _photo_cards(report: SetReport, photos: PhotoSet, view: View) -> list[Card]:
                 cards[number] = _photo_card(photos, number, view, palette)
                 return
 
-    if not view.masks and report.scan is not None:
+    if view.reads == "tags" and report.scan is not None:
         classes = sorted(report.scan.examples.items())[:_CLASSES]
         for place, (class_id, numbers) in enumerate(classes):
             if not any(photos.names[class_id] in (card.tags or ()) for card in cards.values()):

@@ -23,8 +23,8 @@ _CLASSES = 3.0  # that a masked photo shows on average
 
 def tagged_section(run: Experiment, reports: tuple[SetReport, ...]) -> Section:
     """Whether tagged photos look like masked scenes and yet carry one tag each."""
-    masked = [r for r in reports if r.where.startswith("streams.") and r.view is not None and r.view.masks]
-    tagged = [r for r in reports if r.where.startswith("streams.") and r.view is not None and not r.view.masks]
+    masked = [r for r in reports if r.where.startswith("streams.") and r.view is not None and r.view.reads == "masks"]
+    tagged = [r for r in reports if r.where.startswith("streams.") and r.view is not None and r.view.reads == "tags"]
     findings, facts = [], {}
     scenes = next((r for r in masked if r.photos is not None and not _reads_tags(run, r)), None)
     for report in tagged if scenes is not None else ():

@@ -101,7 +101,7 @@ def of_data(photos: Photos, root: Path, limit: int) -> Labelled:
     ade = photos.class_list.startswith("ade20k")
     definitions = tuple(map(classes.base_novel, DEFINITIONS)) if ade else ()
     vocabulary = Vocabulary(classes.ids)
-    source = open_source(location, root, vocabulary.label_set(), masks=True, tags=False)
+    source = open_source(location, root, vocabulary.label_set(), "masks")
     return Labelled(source, classes.ids, vocabulary, definitions, classes.key, _total(source, limit))
 
 
@@ -112,9 +112,7 @@ def of_evaluation(run: Experiment, limit: int) -> Labelled:
     name = min(run.evals)
     evaluation = dataclasses.replace(run.evals[name], rivals="")
     label_set = run.catalogue.label_set(evaluation, evaluation=True)
-    source = open_source(
-        evaluation.source, run.data_root, label_set, masks=True, tags=False, max_megapixels=run.max_megapixels
-    )
+    source = open_source(evaluation.source, run.data_root, label_set, "masks", run.max_megapixels)
     definitions = run.catalogue.definitions(evaluation.class_list, evaluation.base_novel)
     total = _total(source, limit or evaluation.limit)
     return Labelled(source, label_set.names, run.vocabulary, definitions, f"evals.{name}", total)

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from data_pipelines.rows import ArraySpec
 from data_pipelines.streams import StreamConfig
-from data_pipelines.views import ArraySpec
 from larvseg_jax.devices.mesh import batch_sharding, padded_batch_size
 
 HostBatches = Mapping[str, Mapping[str, np.ndarray]]

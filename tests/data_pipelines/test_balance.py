@@ -108,7 +108,7 @@ def test_classes_are_known_without_opening_a_picture(folder):
         (folder / "classes" / name).mkdir(parents=True)
         for i in range(count):
             (folder / "classes" / name / f"{i}.png").write_bytes(b"not read")
-    source = open_source(SourceConfig(class_folders="classes"), folder, WORDS.label_set(), masks=False, tags=True)
+    source = open_source(SourceConfig(class_folders="classes"), folder, WORDS.label_set(), "tags")
     assert [source.columns(i).tolist() for i in (0, 8, 9)] == [[1], [1], [2]]
     order = balanced_order(source, WORDS.label_set(), 0.4, "x")
     assert collections.Counter(order.tolist()) == dict.fromkeys(range(9), 1) | {9: 2}

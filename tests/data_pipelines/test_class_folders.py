@@ -93,12 +93,12 @@ def where(**changes):
 
 
 def test_open_source_opens_class_folders(folder):
-    source = open_source(where(), folder.parent, LABELS, masks=False, tags=True)
+    source = open_source(where(), folder.parent, LABELS, "tags")
     assert [source[i]["id"] for i in range(len(source))] == FILES
     with pytest.raises(UserError, match=r"tagged: class folders have no masks: .*tags_from='image'"):
-        open_source(where(), folder.parent, LABELS, masks=True, tags=False)
+        open_source(where(), folder.parent, LABELS, "masks")
     with pytest.raises(UserError, match=r"split 'val': class folders have no splits: leave `split` at 'train'"):
-        open_source(where(split="val"), folder.parent, LABELS, masks=False, tags=True)
+        open_source(where(split="val"), folder.parent, LABELS, "tags")
 
 
 def empty(folder):

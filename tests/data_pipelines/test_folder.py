@@ -111,18 +111,17 @@ def where(**changes):
 
 
 def test_open_source_finds_the_data_root(folder, monkeypatch):
-    options = dict(masks=True, tags=False)
-    assert len(open_source(where(folder=folder.name), str(folder.parent), LABELS, **options)) == 3
+    assert len(open_source(where(folder=folder.name), str(folder.parent), LABELS, "masks")) == 3
     monkeypatch.setenv("LARVSEG_DATA", str(folder.parent))
-    assert len(open_source(where(folder=folder.name), "", LABELS, **options)) == 3
+    assert len(open_source(where(folder=folder.name), "", LABELS, "masks")) == 3
     monkeypatch.delenv("LARVSEG_DATA")
     monkeypatch.chdir(folder.parent)
-    assert len(open_source(where(folder=folder.name), "", LABELS, **options)) == 3
+    assert len(open_source(where(folder=folder.name), "", LABELS, "masks")) == 3
     with pytest.raises(UserError, match=r"no-such does not exist: .*--config\.data_root=.* LARVSEG_DATA"):
-        open_source(where(folder="no-such"), "", LABELS, **options)
+        open_source(where(folder="no-such"), "", LABELS, "masks")
     for both_or_none in (where(), where(folder="a", tfds="b"), where(folder="a", class_folders="b")):
         with pytest.raises(UserError, match="name one of them"):
-            open_source(both_or_none, "", LABELS, **options)
+            open_source(both_or_none, "", LABELS, "masks")
 
 
 def edit_mask(folder, value, shape=(12, 17)):

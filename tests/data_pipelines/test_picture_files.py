@@ -139,10 +139,10 @@ def test_the_limit_of_a_run_reaches_its_sources(tmp_path, source):
         (tmp_path / file).write_bytes(one_bit_png(2_000, 1_000))
     where = sources.SourceConfig(**{source: "." if source == "folder" else "tagged"})
     labels = Vocabulary(("a", "b"), ("a",), ("b",)).label_set()
-    options = dict(masks=source == "folder", tags=source != "folder")
-    assert sources.open_source(where, tmp_path, labels, **options)[0]["image"].shape == (1_000, 2_000, 3)
+    reads = "masks" if source == "folder" else "tags"
+    assert sources.open_source(where, tmp_path, labels, reads)[0]["image"].shape == (1_000, 2_000, 3)
     with pytest.raises(DataError, match="max_megapixels=1"):
-        sources.open_source(where, tmp_path, labels, **options, max_megapixels=1)[0]
+        sources.open_source(where, tmp_path, labels, reads, max_megapixels=1)[0]
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM"])

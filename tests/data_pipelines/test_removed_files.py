@@ -47,7 +47,7 @@ def mended(stream, broken):
 def test_of_a_folder(tmp_path, part, damage):
     folder = tiny.write_data(tmp_path)
     label_set = Vocabulary(tiny.NAMES, (), ()).label_set()
-    source = open_source(SourceConfig(folder="tiny"), tmp_path, label_set, masks=True, tags=False)
+    source = open_source(SourceConfig(folder="tiny"), tmp_path, label_set, "masks")
     damage(folder / part / "p03.png")
     with pytest.raises(DataError, match=rf"{part}/p03\.png: ") as caught:
         source[3]
@@ -63,7 +63,7 @@ def test_of_class_folders(tmp_path, damage):
         (tmp_path / "tagged" / name).mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / "images" / f"p{i:02}.png", tmp_path / "tagged" / name)
     label_set = Vocabulary(tiny.NAMES, (), ()).label_set()
-    source = open_source(SourceConfig(class_folders="tagged"), tmp_path, label_set, masks=False, tags=True)
+    source = open_source(SourceConfig(class_folders="tagged"), tmp_path, label_set, "tags")
     damage(tmp_path / "tagged/blue/p02.png")
     with pytest.raises(DataError, match=r"tagged/blue/p02\.png: "):
         source[0]

@@ -28,7 +28,7 @@ def folder_with(tmp_path, name, text):
 
 def source(folder, **changes):
     config = SourceConfig(tagged=folder.name, **changes)
-    return open_source(config, folder.parent, WORDS.label_set(), masks=False, tags=True)
+    return open_source(config, folder.parent, WORDS.label_set(), "tags")
 
 
 EXPECTED = {"a.png": {"car", "bicycle"}, "b/c.png": {"bicycle", "person"}, "b/d.png": {"person"}}
@@ -78,7 +78,7 @@ def test_accents_are_one_letter_however_they_are_stored(tmp_path):
     lines = "".join(f"{photo},café\n" for photo in (*PHOTOS, "é.png"))
     (folder / "tags.csv").write_text(unicodedata.normalize("NFD", f"file,tags\n{lines}"), encoding="utf-8")
     words = Vocabulary(("café", "b"), base=("b",), novel=("café",))
-    found = open_source(SourceConfig(tagged="tagged"), tmp_path, words.label_set(), masks=False, tags=True)
+    found = open_source(SourceConfig(tagged="tagged"), tmp_path, words.label_set(), "tags")
     assert [found[i]["tags"].tolist() for i in range(len(found))] == [[0]] * 4
 
 
@@ -148,7 +148,7 @@ def test_it_has_neither_splits_nor_masks(tmp_path):
     with pytest.raises(UserError, match="a list of tags has no splits: leave `split` at 'train'"):
         source(folder, split="val")
     with pytest.raises(UserError, match=r"tagged: a list of tags has no masks: use them in a tag_stream"):
-        open_source(SourceConfig(tagged="tagged"), tmp_path, WORDS.label_set(), masks=True, tags=False)
+        open_source(SourceConfig(tagged="tagged"), tmp_path, WORDS.label_set(), "masks")
     (folder / "tags.csv").unlink()
     with pytest.raises(DataError, match=r"tagged has no tags\.json or tags\.csv: write one: file,tags and a line"):
         source(folder)
@@ -161,7 +161,7 @@ def test_classes_that_several_columns_stand_for_are_one_tag(tmp_path):
     merged = LabelSet(
         ("car", "road"), np.arange(2, dtype=np.int32), np.ones(2, np.float32), {"car": 0, "auto": 0, "road": 1}
     )
-    found = open_source(SourceConfig(tagged="tagged"), tmp_path, merged, masks=False, tags=True)
+    found = open_source(SourceConfig(tagged="tagged"), tmp_path, merged, "tags")
     assert found[0]["tags"].tolist() == [0]
 
 

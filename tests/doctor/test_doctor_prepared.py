@@ -224,9 +224,9 @@ def test_a_set_without_masks_is_named_and_looked_at_all_the_same(config, root, t
 
 def test_tags_of_a_record_that_are_no_class_are_named(root):
     label_set = Vocabulary(tiny.NAMES, (), ()).label_set()
-    photos = open_photo_set(SourceConfig("toy/1.0.0", "", "", "train"), root, label_set, masks=False, tags=True)
+    photos = open_photo_set(SourceConfig("toy/1.0.0", "", "", "train"), root, label_set, "tags")
     photos = dataclasses.replace(photos, names=photos.names[:2])
-    looks = [look_at(photos, i, View(np.arange(2, dtype=np.int32), masks=False)) for i in range(photos.count)]
+    looks = [look_at(photos, i, View(np.arange(2, dtype=np.int32), "tags")) for i in range(photos.count)]
     (look,) = [look for look in looks if look.id == "p1"]
     assert look.classes == (0,)
     directory = f"{root}/toy/1.0.0"
@@ -254,7 +254,7 @@ def test_a_missing_set_says_how_to_prepare_it(config, tmp_path):
 
 def test_the_release_of_imagenet_and_its_missing_synsets(root):
     label_set = Vocabulary(tiny.NAMES, (), ()).label_set()
-    photos = open_photo_set(SourceConfig("toy/1.0.0", "", "", "train"), root, label_set, masks=False, tags=True)
+    photos = open_photo_set(SourceConfig("toy/1.0.0", "", "", "train"), root, label_set, "tags")
     key = "imagenet21k_subset_124"
     lost = class_list(key).ids[3]
     missing = dict(release="partial", closest_release="winter-2021", missing_synsets=[lost])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from data_pipelines.views import MaskView, TagView
+from data_pipelines.views import VIEWS, MaskView, TagView
 from larvseg_jax.errors import UserError
 from larvseg_jax.methods.larvseg.ca_classifier import CAConfig
 from larvseg_jax.options import CountOrNone
@@ -42,4 +42,8 @@ class Options:
             return MaskLoss
         if issubclass(view, TagView):
             return TagLoss
-        raise UserError(f"LarvSeg learns from masks and tags; a stream with {view.__name__} teaches it nothing")
+        kinds = {kind: of for kind, of in VIEWS.items() if issubclass(view, of)}
+        raise UserError(
+            f"LarvSeg learns from masks and tags: a stream of {', '.join(kinds) or view.__name__} teaches it nothing, "
+            "take it out or choose a method that learns from it"
+        )
