@@ -102,11 +102,13 @@ class Linear(Dense):
       vectors: (params, memory) -> the competing classes.
       embed: (params, memory, windows) -> what the network makes of the patches, whichever classes compete.
       scale: (patches, classes) -> their features, where these depend on the classes.
+      costly: the classes' vectors take long: an evaluation makes them once, not for every batch of windows.
     """
 
     vectors: Callable[[PyTree, PyTree], Vectors]
     embed: Callable[[PyTree, PyTree, Seen], Float[Array, "b h w d"]]
     scale: Callable[[Float[Array, "*batch d"], Vectors], Float[Array, "*batch d"]] = lambda patches, _classes: patches
+    costly: bool = dataclasses.field(default=False, kw_only=True)
 
     def features(self, params: PyTree, memory: PyTree, classes: Vectors, images: Seen) -> Float[Array, "b h w d"]:
         """Features of the patches, whose products with the classes' vectors are the scores but for the offset."""
@@ -143,7 +145,7 @@ def with_offsets(scorer: Dense, offsets: Float32[np.ndarray, " n"]) -> Dense:
         features = scorer.scale(patches, classes._replace(vectors=classes.vectors[:, :-1]))
         return jnp.concatenate([features, jnp.ones_like(features[..., :1])], axis=-1)
 
-    return Linear(scores, vectors, scorer.embed, scale, reads_memory=scorer.reads_memory)
+    return Linear(scores, vectors, scorer.embed, scale, reads_memory=scorer.reads_memory, costly=scorer.costly)
 
 
 @runtime_checkable

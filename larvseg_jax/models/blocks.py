@@ -75,12 +75,12 @@ class SelfAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two dense layers with the exact (erf) GELU between, or QuickGELU; or SwiGLU, silu(a) * b of the first's halves."""
+    """Two dense layers with the exact (erf) GELU or QuickGELU between; or with SwiGLU, silu(a) * b of two halves."""
 
     config: ViTConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+    def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         dense = functools.partial(
             nn.Dense,
             dtype=jnp.dtype(self.config.dtype),

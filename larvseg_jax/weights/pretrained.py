@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,66 +21,18 @@ from larvseg_jax.models.position import resize_position_embedding
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.weights.augreg import augreg_weights, read_npz
 from larvseg_jax.weights.backbones import is_backbone, read_backbone
+from larvseg_jax.weights.clip_files import is_clip, read_clip
+from larvseg_jax.weights.load_report import SHOWN, LoadReport, about_activation, about_pixels
 from larvseg_jax.weights.original import TORCH_SUFFIXES, OriginalCheckpoint, union_classes
 from larvseg_jax.weights.places import find_run
 from larvseg_jax.weights.safetensors_file import read_arrays, read_safetensors
 from larvseg_jax.weights.stored_checkpoint import read_checkpoint
 from larvseg_jax.weights.stored_weights import CLASS_EMBEDDINGS, POSITIONS, StoredWeights, describe_size, options_of
 from larvseg_jax.weights.torch_file import read_state_dict
+from larvseg_jax.weights.torch_layout import ATTENTION
 
 POSITION_EMBEDDING = POSITIONS.removeprefix("backbone/")
 """Its name in a backbone, and in AugReg files."""
-
-_SHOWN = 6  # names of each kind in a message
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadReport:
-    """What was done with a file.
-
-    Attributes:
-      source: the file and its kind.
-      size: the size of its backbone.
-      loaded: names of the parameters taken.
-      missing: names of those the file does not have, which stay as initialised: the head of a backbone file.
-      extra: names in the file that were left out.
-      resized: "24x24 -> 32x32" where the position embedding was resized, else "".
-      dtypes: dtypes found in the file; the parameters are float32.
-      pixels: in words, whether the model's pixels are normalised as those that the weights were trained with.
-      rows_found: how many classes found their row in the file by name; None for files without a head.
-      rows_fresh: names of the classes that did not; their rows stay as initialised.
-      rows_unused: how many rows of the file belong to no class here.
-    """
-
-    source: str
-    size: str
-    loaded: tuple[str, ...]
-    missing: tuple[str, ...]
-    extra: tuple[str, ...]
-    resized: str
-    dtypes: tuple[str, ...]
-    pixels: str
-    rows_found: int | None = None
-    rows_fresh: tuple[str, ...] = ()
-    rows_unused: int = 0
-
-    def __str__(self) -> str:
-        converted = "" if self.dtypes == ("float32",) else ", converted to float32"
-        lines = [
-            f"{self.source}: {self.size}",
-            f"loaded: {len(self.loaded)} arrays ({', '.join(self.dtypes)}{converted})",
-            f"missing, left as initialised: {first_few(self.missing, _SHOWN)}",
-            f"extra, left out: {first_few(self.extra, _SHOWN)}",
-            f"resized: {f'position embedding {self.resized}' if self.resized else 'none'}",
-            f"pixels: {self.pixels}",
-        ]
-        if self.rows_found is not None:
-            of = self.rows_found + len(self.rows_fresh)
-            lines += [
-                f"class embeddings: {self.rows_found} of {of} taken by name; {self.rows_unused} of the file unused",
-                f"classes left as initialised: {first_few(self.rows_fresh, _SHOWN)}",
-            ]
-        return "\n    ".join(lines)
 
 
 def load_pretrained(
@@ -94,8 +46,8 @@ def load_pretrained(
 
     Args:
       path: an AugReg .npz; a run of ours, its newest checkpoint, or one checkpoint (runs/x/checkpoints/800);
-        a .safetensors file of ours; a .pth file of the original; a backbone of timm, facebook or Hugging Face in any
-        of these kinds of files.
+        a .safetensors file of ours; a .pth file of the original; a backbone of timm, facebook or Hugging Face, or a
+        CLIP, in any of these kinds of files.
       params: fresh parameters of the Network, placed; the result is placed in the same way.
       vit: options of the backbone.
       classes: names of the rows of the class embeddings, in order; rows beyond them stay fresh.
@@ -164,32 +116,38 @@ def read_weights(path: Path, vit: ViTConfig) -> StoredWeights:
 
     UserError if it cannot be read, or is no kind of weights known here.
     """
-    model = vit.width, vit.num_heads
     if path.is_dir():
         return read_checkpoint(path).weights
     if path.suffix == ".npz":
         found = read_npz(path)
-        return _as_backbone(found, model, path) if is_backbone(found) else augreg_weights(path, found)
+        return _foreign(_readers(found), vit, path) or augreg_weights(path, found)
     if path.suffix == ".safetensors":
         found, _ = read_arrays(path)
-        return _as_backbone(found, model, path) if is_backbone(found) else read_safetensors(path)
+        return _foreign(_readers(found), vit, path) or read_safetensors(path)
     if path.suffix in TORCH_SUFFIXES:
-        tensors = read_state_dict(path)
-        if is_backbone(tensors):
-            return read_backbone({name: tensor.read for name, tensor in tensors.items()}, model, path)
+        foreign = _foreign({name: tensor.read for name, tensor in read_state_dict(path).items()}, vit, path)
+        if foreign is not None:
+            return foreign
         original = OriginalCheckpoint.open(path)
         classes = union_classes(original.class_rows, None, path)
         return original.weights(classes, vit.num_heads if original.width == vit.width else None)
     problem = "is no kind of weights known here" if path.exists() else "does not exist"
     raise UserError(
         f"pretrained={path} {problem}: give an AugReg .npz, the folder of a run or of one of its checkpoints, "
-        "a .safetensors file of larvseg_jax, a .pth file of the original, or a backbone in such a file "
+        "a .safetensors file of larvseg_jax, a .pth file of the original, or a backbone or a CLIP in such a file "
         "(docs/weights.md)"
     )
 
 
-def _as_backbone(found: Mapping[str, np.ndarray], model: tuple[int, int], path: Path) -> StoredWeights:
-    return read_backbone({name: functools.partial(found.__getitem__, name) for name in found}, model, path)
+def _readers(found: Mapping[str, np.ndarray]) -> dict[str, Callable[[], np.ndarray]]:
+    return {name: functools.partial(found.__getitem__, name) for name in found}
+
+
+def _foreign(arrays: Mapping[str, Callable[[], np.ndarray]], vit: ViTConfig, path: Path) -> StoredWeights | None:
+    """The weights of another implementation; None if the names are none of those that are read here."""
+    if is_clip(arrays):
+        return read_clip(arrays, path, vit)
+    return read_backbone(arrays, (vit.width, vit.num_heads), path) if is_backbone(arrays) else None
 
 
 def fit(
@@ -197,13 +155,17 @@ def fit(
 ) -> tuple[dict[str, np.ndarray], LoadReport]:
     """The arrays of a file as float32 in the shapes `wanted`; only the class embeddings keep their own rows.
 
-    UserError if any is missing (but all beyond the backbone may be), unknown, of another shape, of integers, or
-    not finite.
+    UserError if any is missing (but whole parts of the model beside the backbone may be), unknown (but of another
+    implementation whole parts may be), of another shape, of integers, or not finite; or a CLIP's activation is another.
     """
-    arrays = dict(stored.arrays)
+    here, there = ({name.partition("/")[0] for name in names} for names in (wanted, stored.arrays))
+    unused = there - here if stored.whose else set()
+    arrays = {name: value for name, value in stored.arrays.items() if name.partition("/")[0] not in unused}
+    if stored.whose:
+        arrays = {name: _split_into_heads(name, value, wanted) for name, value in arrays.items()}
+    _check_activation(stored, vit, path)
     resized = _resize_position_embedding(arrays, wanted, vit)
-    beyond_backbone = {name for name in wanted if not name.startswith("backbone/")}
-    left_fresh = beyond_backbone if not beyond_backbone & arrays.keys() else set()
+    left_fresh = {name for name in wanted if name.partition("/")[0] in here - there - {"backbone"}}
     problems = _differences(arrays, wanted, left_fresh)
     if problems:
         theirs, ours = describe_size(stored.shapes), describe_size(wanted)
@@ -215,27 +177,35 @@ def fit(
     bad = sorted(name for name, value in params.items() if not np.isfinite(value).all())
     if bad:
         raise UserError(
-            f"{path} has values that are no float32 numbers in {first_few(bad, _SHOWN)}: it is damaged or diverged"
+            f"{path} has values that are no float32 numbers in {first_few(bad, SHOWN)}: it is damaged or diverged"
         )
     report = LoadReport(
         source=stored.source,
         size=describe_size(stored.shapes),
         loaded=tuple(sorted(params)),
         missing=tuple(sorted(left_fresh)),
-        extra=tuple(sorted(stored.left_out)),
+        extra=tuple(sorted({*stored.left_out, *(stored.arrays.keys() - arrays.keys())})),
         resized=resized,
-        dtypes=tuple(sorted({str(value.dtype) for value in stored.arrays.values()})),
-        pixels=_about_pixels(stored.pixels, vit.pixels),
+        dtypes=tuple(sorted({str(value.dtype) for value in arrays.values()})),
+        pixels=about_pixels(stored.pixels, vit.pixels),
+        activation=about_activation(stored, vit),
     )
     return params, report
 
 
-def _about_pixels(theirs: str, ours: str) -> str:
-    if not theirs:
-        return f"the file does not say how they were normalised, the model has {ours!r} (docs/weights.md)"
-    if theirs == ours:
-        return f"normalised as those that the weights were trained with ({ours!r})"
-    return f"the weights were trained with {theirs!r}, the model has {ours!r}: --config.model.pixels={theirs} is theirs"
+def _split_into_heads(name: str, value: np.ndarray, wanted: Mapping[str, tuple[int, ...]]) -> np.ndarray:
+    """An array of a text tower's attention: how many heads it has, is the model's to say."""
+    shape = wanted.get(name, ())
+    text = name.startswith("text/") and f"/{ATTENTION}/" in name
+    return value.reshape(shape) if text and value.size == math.prod(shape) else value
+
+
+def _check_activation(stored: StoredWeights, vit: ViTConfig, path: Path) -> None:
+    if stored.activation and stored.activation != vit.mlp:
+        raise UserError(
+            f"{path} does not fit the model: it holds {stored.whose}, trained with {stored.activation}; set "
+            f"--config.model.mlp={stored.activation}"
+        )
 
 
 def _remedy(stored: StoredWeights, wanted: Mapping[str, tuple[int, ...]]) -> str:
@@ -282,7 +252,7 @@ def _differences(
         "wrong shape": shapes,
         "wrong dtype (no floating-point numbers)": dtypes,
     }
-    return [f"{kind}: {first_few(names, _SHOWN)}" for kind, names in kinds.items() if names]
+    return [f"{kind}: {first_few(names, SHOWN)}" for kind, names in kinds.items() if names]
 
 
 def _is_float(value: np.ndarray) -> bool:

@@ -19,6 +19,7 @@ BLOCK = "backbone/Transformer/encoderblock_"
 _QUERY = f"{BLOCK}0/MultiHeadDotProductAttention_1/query/bias"
 _MLP_IN, _MLP_OUT = (f"{BLOCK}0/MlpBlock_3/Dense_{i}/kernel" for i in range(2))
 _PATCHES = "backbone/embedding/kernel"
+_NORM_BEFORE = "backbone/Transformer/norm_before"
 _SIZES = {
     (192, 12, 3, 768): "Ti",
     (384, 12, 6, 1536): "S",
@@ -40,6 +41,7 @@ class StoredWeights:
       left_out: names in the file that have no use here, such as the classifier of an AugReg file.
       pixels: how the pictures were normalised that it was trained with, as `model.pixels`; "" where nothing tells.
       whose: whose names its arrays have, for people; "" for ours.
+      activation: of a CLIP's MLPs, as `model.mlp`; "" where nothing tells, and of others.
     """
 
     source: str
@@ -48,6 +50,7 @@ class StoredWeights:
     left_out: tuple[str, ...] = ()
     pixels: str = ""
     whose: str = ""
+    activation: str = ""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -84,6 +87,9 @@ def options_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         "registers": _size(shapes, REGISTERS, 1),
         "layer_scale": f"{BLOCK}0/attention_scale" in shapes,
         "mlp": "swiglu" if mlp_dim and hidden == 2 * mlp_dim else "gelu",
+        "norm_before": (norm_before := f"{_NORM_BEFORE}/scale" in shapes),
+        # Other damaged files lack it, too.
+        "patch_bias": not norm_before or "backbone/embedding/bias" in shapes,
     }
 
 
@@ -107,6 +113,7 @@ def describe_size(shapes: Mapping[str, tuple[int, ...]]) -> str:
         f"{registers} register{'s' if registers > 1 else ''}": registers > 0,
         "layer scale": found["layer_scale"],
         "SwiGLU": found["mlp"] == "swiglu",
+        "a norm before the blocks": found["norm_before"],
     }
     listed = ", ".join(what for what, there in beyond.items() if there)
     return f"{name}{grid}{' with ' if listed else ''}{listed}"

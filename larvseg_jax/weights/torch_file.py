@@ -1,7 +1,8 @@
 """Reads the tensors of a PyTorch file (.pth) without PyTorch, and without running anything the file asks for.
 
 Such a file is a zip archive with a pickle and one entry per storage. A pickle can call any function;
-here it gets four, which only describe tensors. Everything else becomes an inert object without content.
+here it gets four, which only describe tensors, and classes of modules (TorchScript archives, which `torch.jit.save`
+writes), which hold what they are given. Everything else becomes an inert object without content.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ class StoredTensor:
 
 
 def read_state_dict(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of {"state_dict": ...}, {"model": ...} or a plain state dict; a prefix "module." is dropped.
+    """The tensors of {"state_dict": ...}, {"model": ...}, a plain state dict or a TorchScript module.
+
+    A prefix "module." is dropped. Tensors of a TorchScript module's parts have the parts' names in front, with dots.
 
     Raises:
       UserError: there is no such file, it has the format of PyTorch before 1.6, it cannot be read, or its tensors
@@ -100,6 +103,10 @@ def read_state_dict(path: Path) -> dict[str, StoredTensor]:
             f"python -c \"import torch; torch.save(torch.load('{path}', map_location='cpu'), 'new.pth')\""
         )
     content = _unpickle(path)
+    try:
+        content = _joined(content) if isinstance(content, _Module) else content
+    except ValueError as error:
+        raise UserError(f"{path} is damaged or of another kind ({error}): copy it anew") from error
     state = content if isinstance(content, Mapping) else {}
     state = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), Mapping)), state)
     tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, StoredTensor)}
@@ -186,6 +193,8 @@ class _Unpickler(pickle.Unpickler):
         if module == "torch" and name in _DTYPES:
             return _StorageType(np.dtype(_DTYPES[name]))
         # A new class each time: whatever the pickle sets on it reaches nothing else.
+        if module == "__torch__" or module.startswith("__torch__."):
+            return type("Module", (_Module,), {})
         return type("Inert", (_Inert,), {})
 
     def persistent_load(self, pid: Any) -> Any:
@@ -231,6 +240,26 @@ class _Callable:
         pass
 
 
+def _joined(module: _Module) -> dict[str, StoredTensor]:
+    """The tensors of a module and of the modules in it, by their names joined with dots.
+
+    ValueError if a module is in more than one place: a file could name so many tensors that way, or end in itself.
+    """
+    found: dict[str, StoredTensor] = {}
+    seen, waiting = {id(module)}, [("", module)]
+    while waiting:
+        prefix, of = waiting.pop()
+        for name, value in of.state.items():
+            if isinstance(value, StoredTensor):
+                found[f"{prefix}{name}"] = value
+            elif isinstance(value, _Module):
+                if id(value) in seen:
+                    raise ValueError(f"the module {name!r} is in two places")
+                seen.add(id(value))
+                waiting.append((f"{prefix}{name}.", value))
+    return found
+
+
 class _Inert:
     """Stands for an object that is not read; takes everything a pickle can do to one."""
 
@@ -254,3 +283,17 @@ class _Inert:
 
     def add(self, _item: Any) -> None:
         """Set items of a pickle."""
+
+
+class _Module(_Inert):
+    """A module of a TorchScript archive: the attributes it was saved with, submodules among them."""
+
+    state: Mapping[Any, Any]
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> _Module:
+        module = object.__new__(cls)
+        module.state = {}  # a pickle makes objects without __init__
+        return module
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state if isinstance(state, Mapping) else {}

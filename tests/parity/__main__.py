@@ -1,7 +1,8 @@
 """Runs golden files through this code: python -m tests.parity DIR
 
-Every .npz file in DIR is recomputed by the functions that train and evaluate, and compared with what was
-recorded from the original. Exit status 0 only if every quantity of every file is within its tolerance.
+Every .npz and .pt file in DIR is recomputed by the functions that train and evaluate, and compared with what was
+recorded from the original. Exit status 0 only if every quantity of every file is within its tolerance; 3 if nothing
+failed, but there are files of kinds that this code does not have yet.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import jax
 
 from tests.parity.attention_cases import check_attention
+from tests.parity.clip_cases import CLIP_CASES
 from tests.parity.evaluation_cases import check_metrics, check_resize_shapes, check_scores, check_slide
 from tests.parity.golden import Golden
 from tests.parity.head_cases import check_head_forward, check_image_loss, check_seg_loss
 from tests.parity.table import Report
-from tests.parity.vilseg_cases import check_cluster_head, check_cross, check_iic, check_inference, check_vision
+from tests.parity.vilseg_cases import VILSEG_CASES
 from tests.parity.vit_cases import check_vit, check_vit_npz
 
 CASES: dict[str, Callable[[Report, Golden], None]] = {
@@ -36,19 +38,27 @@ CASES: dict[str, Callable[[Report, Golden], None]] = {
     "slide": check_slide,
     "resize_shapes": check_resize_shapes,
     "scores": check_scores,
-    "vilseg_vision": check_vision,
-    "vilseg_cross": check_cross,
-    "vilseg_iic": check_iic,
-    "vilseg_cluster_head": check_cluster_head,
-    "vilseg_inference": check_inference,
+    **CLIP_CASES,
+    **VILSEG_CASES,
 }
+NOT_COVERED = (
+    "cel",
+    "deformable_attention",
+    "mask2former",
+    "masked_decoder",
+    "pixel_decoder",
+    "resnet",
+    "sine_position",
+)
+"""Kinds that nothing here computes yet."""
+
 WEIGHTS = "vit_npz_*_weights"
 """Names of the files that another file refers to."""
 
 
-def case_of(stem: str) -> str | None:
+def case_of(stem: str, cases: Iterable[str] = CASES) -> str | None:
     """The case a file belongs to by its name."""
-    return next((case for case in CASES if stem == case or stem.startswith(f"{case}_")), None)
+    return next((case for case in cases if stem == case or stem.startswith(f"{case}_")), None)
 
 
 def check_file(report: Report, path: Path) -> None:
@@ -72,9 +82,10 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m tests.parity DIR", file=sys.stderr)
         return 2
     folder = Path(arguments[0])
-    paths = sorted(p for p in folder.glob("*.npz") if not p.match(f"{WEIGHTS}.npz"))
-    if not paths:
-        why = "has no golden files (*.npz)" if folder.is_dir() else "is not a folder"
+    found = sorted(p for p in (*folder.glob("*.npz"), *folder.glob("*.pt")) if not p.match(f"{WEIGHTS}.npz"))
+    paths = [p for p in found if case_of(p.stem, NOT_COVERED) is None]
+    if not found:
+        why = "has no golden files (*.npz, *.pt)" if folder.is_dir() else "is not a folder"
         print(f"nothing checked: {folder} {why}")
         return 1
     report = Report()
@@ -84,8 +95,11 @@ def main(arguments: list[str]) -> int:
     print(report.text())
     for failure in report.failures:
         print(f"FAILED {failure}")
-    print(f"{len(paths)} files, {len(report.failures)} failures")
-    return 1 if report.failures else 0
+    for path in found:
+        if path not in paths:
+            print(f"NOT YET COVERED {path.name}")
+    print(f"{len(paths)} files, {len(report.failures)} failures, {len(found) - len(paths)} not yet covered")
+    return 1 if report.failures else 0 if paths == found else 3
 
 
 if __name__ == "__main__":

@@ -34,10 +34,16 @@ class Golden:
 
     @classmethod
     def load(cls, path: Path) -> Golden:
-        """Reads a file."""
+        """Reads a file; of one that is no .npz the path alone."""
+        if path.suffix != ".npz":
+            return cls(path, {}, {})
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
         return cls(path, json.loads(str(arrays.pop("meta", "{}"))), arrays)
+
+    def part(self, prefix: str) -> dict[str, np.ndarray]:
+        """The arrays of a prefix such as "w/", without it."""
+        return {name.removeprefix(prefix): x for name, x in self.arrays.items() if name.startswith(prefix)}
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]

@@ -159,3 +159,12 @@ def check_inference(report: Report, golden: Golden) -> None:
 def _check_gradients(report: Report, golden: Golden, variant: str, gradients) -> None:
     for name, gradient in gradients.items():
         report.gradient(f"grad_{variant}_{name}", gradient, golden[f"grad/{variant}_{name}"])
+
+
+VILSEG_CASES = {
+    "vilseg_vision": check_vision,
+    "vilseg_cross": check_cross,
+    "vilseg_iic": check_iic,
+    "vilseg_cluster_head": check_cluster_head,
+    "vilseg_inference": check_inference,
+}
