@@ -49,7 +49,7 @@ def _stream_flops(task: Task, config: Options, stream: StreamTask, data: int) ->
 
 
 def _text_flops(config: Options, texts: int, length: int) -> int:
-    tower, tokens = config.text_tower, texts * length
+    tower, tokens = config.text, texts * length
     block = 4 * product_flops(tokens, tower.width, tower.width)  # query, key, value, out
     block += 2 * product_flops(tokens, tower.width, length)  # scores, and their sums of values
     block += 2 * product_flops(tokens, tower.width, tower.mlp_dim)

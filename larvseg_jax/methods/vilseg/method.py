@@ -49,10 +49,10 @@ class ViLSeg:
             raise UserError("ViL-Seg learns from pictures in several colours: it cannot begin at cached features")
         if config.encoder.pool == "cls" and not task.backbone.class_token:
             raise UserError("method.encoder.pool is 'cls', and model.class_token is False: use 'mean'")
-        tokenizer = config.text.make()
+        tokenizer = config.tokenizer.make()
         self.network = Network(
             task.backbone,
-            config.text_tower,
+            config.text,
             config.width,
             tokenizer.vocabulary_size,
             tokenizer.context,
@@ -254,8 +254,8 @@ class ViLSeg:
     def _check_view(self, path: str, view: Any) -> None:
         """UserError where a stream lacks what a loss needs."""
         assert isinstance(view, CaptionView)
-        if view.text != self.config.text:
-            raise UserError(f"{path}.text differs from method.text: both must be the same tokenizer")
+        if view.text != self.config.tokenizer:
+            raise UserError(f"{path}.text differs from method.tokenizer: both must be the same tokenizer")
         if self.config.vision.weight and not view.local_views:
             raise UserError(f"L_vision needs small crops: set {path}.local_views to 6, or method.vision.weight to 0")
         if self.config.cluster.weight and not view.recoloured:

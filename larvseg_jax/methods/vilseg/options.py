@@ -106,8 +106,8 @@ class Options:
 
     name: Literal["vilseg"] = "vilseg"
     width: Count = 512  # D: of the space that patches, pictures and texts share
-    text: TokenizerConfig = TokenizerConfig()  # how captions and prompts become ids; its streams have the same
-    text_tower: TextConfig = TextConfig()
+    text: TextConfig = TextConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()  # of captions and prompts; its streams have the same as `text`
     encoder: EncoderConfig = EncoderConfig()
     vision: VisionConfig = VisionConfig()
     cross: CrossConfig = CrossConfig()

@@ -23,8 +23,8 @@ BATCH = 8
 
 TINY = dict(
     width=12,
-    text=dict(kind="words", words=WORDS, context=8),
-    text_tower=dict(width=8, depth=1, num_heads=2, mlp_dim=16),
+    tokenizer=dict(kind="words", words=WORDS, context=8),
+    text=dict(width=8, depth=1, num_heads=2, mlp_dim=16),
     vision=dict(dim=10),
     cluster=dict(num=4),
 )

@@ -163,7 +163,7 @@ def test_several_heads_are_averaged_and_the_best_is_remembered():
     [
         (dict(local_views=0), {}, "streams.captions.local_views"),
         (dict(recoloured=False), {}, "streams.captions.recoloured=True"),
-        ({}, dict(text=dict(TINY["text"], context=9)), "streams.captions.text differs"),
+        ({}, dict(tokenizer=dict(TINY["tokenizer"], context=9)), "streams.captions.text differs"),
     ],
 )
 def test_a_stream_without_what_a_loss_needs(change, sections, words):
