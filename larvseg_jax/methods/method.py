@@ -107,11 +107,13 @@ class Linear(Dense):
       vectors: (params, memory) -> the competing classes.
       embed: (params, memory, windows) -> what the network makes of the patches, whichever classes compete.
       scale: (patches, classes) -> their features, where these depend on the classes.
+      costly: the classes' vectors take long: an evaluation makes them once, not for every batch of windows.
     """
 
     vectors: Callable[[PyTree, PyTree], Vectors]
     embed: Callable[[PyTree, PyTree, Seen], Float[Array, "b h w d"]]
     scale: Callable[[Float[Array, "*batch d"], Vectors], Float[Array, "*batch d"]] = lambda patches, _classes: patches
+    costly: bool = dataclasses.field(default=False, kw_only=True)
 
     def features(self, params: PyTree, memory: PyTree, classes: Vectors, images: Seen) -> Float[Array, "b h w d"]:
         """Features of the patches, whose products with the classes' vectors are the scores but for the offset."""
@@ -148,7 +150,7 @@ def with_offsets(scorer: Dense, offsets: Float32[np.ndarray, " n"]) -> Dense:
         features = scorer.scale(patches, classes._replace(vectors=classes.vectors[:, :-1]))
         return jnp.concatenate([features, jnp.ones_like(features[..., :1])], axis=-1)
 
-    return Linear(scores, vectors, scorer.embed, scale, reads_memory=scorer.reads_memory)
+    return Linear(scores, vectors, scorer.embed, scale, reads_memory=scorer.reads_memory, costly=scorer.costly)
 
 
 @runtime_checkable
@@ -217,4 +219,13 @@ class Teachable(Protocol):
 
     def without_row(self, params: PyTree, memory: PyTree | None, row: int) -> tuple[PyTree, PyTree | None]:
         """Parameters and memory without the class of a row."""
+        ...
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A method that can tell from its metrics that a training goes wrong although it runs."""
+
+    def symptoms(self, metrics: Mapping[str, float]) -> list[str]:
+        """What the metrics of a step show to be wrong, a line each with what usually helps; [] if nothing."""
         ...

@@ -80,7 +80,7 @@ class Mlp(nn.Module):
     config: ViTConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+    def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         dense = functools.partial(
             nn.Dense,
             dtype=jnp.dtype(self.config.dtype),

@@ -18,7 +18,7 @@ from larvseg_jax.models.blocks import Mlp
 from larvseg_jax.models.clip import normalised
 from larvseg_jax.models.partial import tokens_entering
 from larvseg_jax.models.precision import exact_einsum
-from larvseg_jax.models.vit import VisionTransformer
+from larvseg_jax.models.vit import Tokens, VisionTransformer
 from larvseg_jax.models.vit_config import ViTConfig
 
 DenseFeatures = Literal["value", "value_block", "tokens"]
@@ -65,7 +65,7 @@ def dense_tokens(
     normed = _norm(block["LayerNorm_0"], entering, config)
     keys = _projected(block[_ATTENTION]["key"], normed)
     if features == "tokens":
-        patches = VisionTransformer(config, attention).apply({"params": params}, images).patches
+        patches = cast(Tokens, VisionTransformer(config, attention).apply({"params": params}, images)).patches
     else:
         patches = _out(block[_ATTENTION]["out"], _projected(block[_ATTENTION]["value"], normed))
         if features == "value_block":

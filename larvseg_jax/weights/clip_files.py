@@ -101,15 +101,15 @@ def read_clip(
             continue
         value = read()
         try:
-            translated = translated(inner, value, (image_heads, text_heads))
+            ours = translated(inner, value, (image_heads, text_heads))
         except (ValueError, IndexError) as error:
             raise UserError(
                 f"{path}: {name} has shape {value.shape}, which a CLIP with {image_heads} and {text_heads} heads has "
                 "not: it is damaged, or lacks the config.json that tells its heads"
             ) from error
-        if twice := sorted(found.keys() & translated.keys()):
+        if twice := sorted(found.keys() & ours.keys()):
             raise UserError(f"{path} holds {twice[0]} twice, under {name} and another name: give one with one of them")
-        found |= translated
+        found |= ours
     return StoredWeights(
         f"CLIP {path.name}",
         found,

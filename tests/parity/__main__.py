@@ -17,11 +17,12 @@ import jax
 
 from tests.parity.attention_cases import check_attention
 from tests.parity.clip_cases import CLIP_CASES
-from tests.parity.evaluation_cases import check_metrics, check_resize_shapes, check_slide
+from tests.parity.evaluation_cases import check_metrics, check_resize_shapes, check_scores, check_slide
 from tests.parity.golden import Golden
 from tests.parity.head_cases import check_head_forward, check_image_loss, check_seg_loss
 from tests.parity.lseg_cases import check_lseg
 from tests.parity.table import Report
+from tests.parity.vilseg_cases import VILSEG_CASES
 from tests.parity.vit_cases import check_vit, check_vit_npz
 
 CASES: dict[str, Callable[[Report, Golden], None]] = {
@@ -37,8 +38,10 @@ CASES: dict[str, Callable[[Report, Golden], None]] = {
     "metrics": check_metrics,
     "slide": check_slide,
     "resize_shapes": check_resize_shapes,
-    **CLIP_CASES,
+    "scores": check_scores,
     "lseg_head": check_lseg,
+    **CLIP_CASES,
+    **VILSEG_CASES,
 }
 NOT_COVERED = (
     "cel",

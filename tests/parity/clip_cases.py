@@ -15,8 +15,9 @@ from larvseg_jax.methods.clip.loss import contrastive_loss
 from larvseg_jax.methods.clip.vectors import ensemble
 from larvseg_jax.models.blocks import EncoderBlock
 from larvseg_jax.models.clip import Clip, contrastive_logits, normalised
-from larvseg_jax.models.dense_clip import dense_tokens, denoised, probabilities_of, smoothed
+from larvseg_jax.models.dense_clip import denoised, dense_tokens, probabilities_of, smoothed
 from larvseg_jax.models.text import TextConfig, at_end
+from larvseg_jax.models.vit import VisionTransformer
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.text.clip_tokenizer import ClipTokenizer
 from larvseg_jax.weights.clip_files import read_clip, translated
@@ -76,7 +77,9 @@ def _check_states(report: Report, golden: Golden, params, ids, seen) -> None:
     for i in range(depths[0]):
         found = vision[f"encoderblock_{i}"]["__call__"][0]
         report.array("vision_states", found, golden[f"out/vision_state_{i + 1}"])
-    for i in range(depths[1]):
+    embedded = params["text"]["token_embedding"][ids] + params["text"]["positional_embedding"][None, : ids.shape[1]]
+    report.array("text_states", embedded, golden["out/text_state_0"])
+    for i in range(depths[1] - 1):  # the last block is recorded after the final norm
         report.array("text_states", text[f"encoderblock_{i}"]["__call__"][0], golden[f"out/text_state_{i + 1}"])
     last = text["final_norm"]["__call__"][0]
     report.array("text_last", last, golden["out/text_last"])
@@ -104,7 +107,7 @@ def check_maskclip(report: Report, golden: Golden) -> None:
     vit = model_of(golden).vit
     params = parameters(golden, golden.part("w/"))
     images, text = channels_last(golden["in/pixel_values"]), jnp.asarray(golden["in/text"])
-    model, found, cosines = model_of(golden), {}, {}
+    found, cosines = {}, {}
     for kind in ("tokens", "value", "value_block"):
         run = jax.jit(functools.partial(dense_tokens, kind, vit, "all_heads"))
         found[kind] = run(params["backbone"], jnp.asarray(images))
@@ -112,8 +115,8 @@ def check_maskclip(report: Report, golden: Golden) -> None:
         cosines[kind] = jnp.einsum("bhwd,nd->bhwn", normalised(features), normalised(text))
         report.array(f"{kind}_features", features, golden[f"out/{kind}_features"])
         report.array(f"{kind}_cosine", cosines[kind], golden[f"out/{kind}_cosine"])
-    _, tower = model.vit, model.apply({"params": params}, jnp.asarray(images), method=Clip.images)
-    report.array("class_token_features", tower.cls, golden["out/class_token_features"])
+    cls = VisionTransformer(vit).apply({"params": params["backbone"]}, jnp.asarray(images)).cls
+    report.array("class_token_features", cls @ params["image_projection"], golden["out/class_token_features"])
     _check_smoothing(report, golden, found["value"], cosines["value"])
     of_templates = jnp.asarray(golden["in/template_features"])
     report.array("template_ensemble", ensemble(of_templates.transpose(1, 0, 2)), golden["out/template_ensemble"])
@@ -157,9 +160,8 @@ def model_of(golden: Golden) -> Clip:
     """The model of a file's sizes. Its pixels are those of the file, which are normalised already."""
     width, depth, heads, mlp, image, patch = map(int, golden["cfg/vision"])
     text_width, text_depth, text_heads, text_mlp, context, vocabulary = map(int, golden["cfg/text"])
-    vit = ViTConfig(
-        width, depth, heads, mlp, patch, image, mlp="quick_gelu", layer_norm_epsilon=1e-5, norm_before=True, patch_bias=False
-    )  # fmt: skip
+    options = dict(mlp="quick_gelu", layer_norm_epsilon=1e-5, norm_before=True, patch_bias=False)
+    vit = ViTConfig(width, depth, heads, mlp, patch, image, **options)
     text = TextConfig(text_width, text_depth, text_heads, text_mlp)
     return Clip(vit, text, int(golden["cfg/projection"]), vocabulary, context)
 

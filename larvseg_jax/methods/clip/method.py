@@ -1,0 +1,150 @@
+"""CLIP as a method: L = sum over streams of weight * L_contrastive; classes of patches by cosine with their prompts."""
+
+from __future__ import annotations
+
+import functools
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Int32, PyTree
+
+from larvseg_jax.errors import UserError
+from larvseg_jax.methods.clip.loss import contrastive_loss
+from larvseg_jax.methods.clip.options import Options
+from larvseg_jax.methods.clip.vectors import class_vectors, prompt_ids
+from larvseg_jax.methods.method import Batch, Dense, Images, Linear, Metrics, Seen, Task, Vectors
+from larvseg_jax.models.attention import cpu_attention
+from larvseg_jax.models.clip import Clip, fresh_parameters, normalised, pooled
+from larvseg_jax.models.dense_clip import DenseTokens, denoised, dense_tokens, probabilities_of, smoothed
+from larvseg_jax.models.frozen import frozen_blocks
+from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.text.prompts import templates
+from larvseg_jax.text.tokenizer import Tokenizer
+from larvseg_jax.vocabulary import LabelSet
+
+SCALE = 100.0
+"""Of cosines with classes, as in the published models."""
+
+
+class ClipMethod:
+    """Compares pictures with texts; a `methods.method.Method`. It has no memory."""
+
+    def __init__(self, config: Options, task: Task) -> None:
+        self.config, self.task = config, task
+        if task.first_block:
+            raise UserError("method clip begins at pictures: it does not go with features")
+        if task.backbone.depth < 2 or not task.backbone.class_token:
+            raise UserError("method clip needs a backbone with a class token and two blocks or more")
+        for name, stream in task.streams.items():
+            if getattr(stream.view, "text", config.tokenizer) != config.tokenizer:
+                raise UserError(f"streams.{name}.text and method.tokenizer differ: make them the same")
+        self.model = Clip(
+            task.backbone,
+            config.text,
+            config.width,
+            self.tokenizer.vocabulary_size,
+            self.tokenizer.context,
+            cpu_attention(task.mesh.size),
+            frozen_blocks(task.backbone, task.frozen),
+        )
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """From a text to its ids."""
+        return self.config.tokenizer.make()
+
+    def init(self, key: Array) -> tuple[PyTree, tuple[()]]:
+        """Fresh parameters, as CLIP's."""
+        return fresh_parameters(self.model, key), ()
+
+    def loss(
+        self, params: PyTree, memory: PyTree, batch: Batch, key: Array
+    ) -> tuple[Float[Array, ""], tuple[Metrics, tuple[()]]]:
+        """The contrastive losses of the streams, and besides: each, and the scale of the cosines."""
+        scale = cast(Array, self.model.apply({"params": params}, method=Clip.scale))
+        total, metrics = jnp.zeros(()), {"logit_scale": scale}
+        for index, (name, stream) in enumerate(self.task.streams.items()):
+            arrays = batch[name]
+            rngs = {"drop_path": jax.random.fold_in(key, index)}
+            embedded, texts = self.model.apply(
+                {"params": params}, arrays["image"], arrays["tokens"], train=True, rngs=rngs
+            )
+            loss = contrastive_loss(pooled(embedded, "cls"), cast(Array, texts), scale, arrays["valid"])
+            total += stream.loss.weight * loss
+            metrics[f"{name}/L_contrastive"] = loss
+        return total, (metrics, ())
+
+    def remember(self, memory: PyTree, params: PyTree, seen: PyTree) -> PyTree:
+        """Nothing."""
+        return memory
+
+    def scorer(self, label_set: LabelSet) -> Dense:
+        """Cosines with the classes' prompts, times 100; `Linear` without denoising and smoothing.
+
+        These need the probabilities of all classes in a picture, and compute the classes anew for each batch of
+        windows. `Original:` whole pictures; in an evaluation a picture is a window.
+        """
+        ids = functools.cache(functools.partial(self._prompt_ids, label_set))  # read when it is traced
+
+        def vectors(params: PyTree, _memory: PyTree) -> Vectors:
+            found = class_vectors(functools.partial(self._texts, params), ids())
+            return Vectors(found, jnp.asarray(label_set.multiplicity), jnp.zeros(()))
+
+        def embed(params: PyTree, _memory: PyTree, images: Seen) -> Float[Array, "b h w d"]:
+            return self.embed(params, images)
+
+        def scores(params: PyTree, memory: PyTree, images: Seen) -> Float[Array, "b h w n"]:
+            tokens = self._tokens(params, images)
+            of_classes = vectors(params, memory).vectors
+            cosines = exact_einsum("bhwd,nd->bhwn", self._unit(params, tokens), of_classes)
+            return SCALE * cosines if linear else self._refined(cosines, tokens)
+
+        linear = not self.config.prompt_denoising and self.config.key_smoothing == "off"
+        if not linear:
+            return Dense(scores)
+        return Linear(scores, vectors, embed, lambda patches, _classes: SCALE * patches, costly=True)
+
+    def embed(self, params: PyTree, images: Seen) -> Float[Array, "b h w d"]:
+        """Unit dense features in the space of texts."""
+        return self._unit(params, self._tokens(params, images))
+
+    def text_vectors(self, params: PyTree, names: tuple[str, ...]) -> Float[Array, "n d"]:
+        """The unit vectors of classes by their names, as the scorer has them."""
+        ids = prompt_ids(names, templates(self.config.templates), self.tokenizer)
+        return class_vectors(functools.partial(self._texts, params), ids)
+
+    def flops(self, data: int = 1, model: int = 1) -> dict[str, int]:
+        """Unknown."""
+        return {}
+
+    def figures(
+        self, params: PyTree, memory: PyTree, label_set: LabelSet, windows: Images, tags: Int[Array, "1 l"]
+    ) -> dict[str, Float[Array, "b h w l"]]:
+        """None."""
+        return {}
+
+    def _prompt_ids(self, label_set: LabelSet) -> Int32[np.ndarray, "n templates l"]:
+        return prompt_ids(label_set.names, templates(self.config.templates), self.tokenizer)
+
+    def _texts(self, params: PyTree, ids: Int[Array, "m l"]) -> Float[Array, "m d"]:
+        return cast(Array, self.model.apply({"params": params}, ids, method=Clip.texts))
+
+    def _tokens(self, params: PyTree, images: Seen) -> DenseTokens:
+        return dense_tokens(
+            self.config.features, self.task.backbone, self.model.attention, params["backbone"], cast(Array, images)
+        )
+
+    def _unit(self, params: PyTree, tokens: DenseTokens) -> Float[Array, "b h w d"]:
+        projected = self.model.apply({"params": params}, tokens.patches, method=Clip.projected)
+        return normalised(cast(Array, projected))
+
+    def _refined(self, cosines: Float[Array, "b h w n"], tokens: DenseTokens) -> Float[Array, "b h w n"]:
+        """Denoised, then smoothed."""
+        cfg = self.config
+        if cfg.prompt_denoising:
+            cosines = denoised(cosines, probabilities_of(cosines, SCALE), cfg.prompt_denoising)
+        if cfg.key_smoothing == "off":
+            return SCALE * cosines
+        return smoothed(probabilities_of(cosines, SCALE), tokens, cfg.key_smoothing, cfg.smooth_below)

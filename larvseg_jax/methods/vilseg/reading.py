@@ -1,0 +1,118 @@
+"""How a trained ViL-Seg segments: clusters of a window, their regions, the class whose text is nearest (Sec. 3.5)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Int32, PyTree
+
+from larvseg_jax.methods.method import Dense, Images, Linear, Seen, Vectors
+from larvseg_jax.methods.vilseg import regions
+from larvseg_jax.methods.vilseg.kmeans import closeness, kmeans
+from larvseg_jax.methods.vilseg.network import Network
+from larvseg_jax.methods.vilseg.options import Options
+from larvseg_jax.models.clip import Embedded, normalised
+from larvseg_jax.models.partial import StoredTokens
+from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.text import prompts
+from larvseg_jax.text.tokenizer import Tokenizer
+from larvseg_jax.vocabulary import LabelSet
+
+_SURE = 8.0  # logit of a map that is 1 or 0
+_NO_COSINE = -2.0  # below any
+
+
+class Reader:
+    """Classes of patches, by the options of `method.eval`.
+
+    A window is a picture of its own: its clusters are not those of another window, as in the paper, which sees pictures
+    whole. Choose windows that hold the picture (evals.*.window) where this matters.
+    """
+
+    def __init__(self, config: Options, network: Network, tokenizer: Tokenizer) -> None:
+        self._options, self._cluster, self._network, self._tokenizer = config.eval, config.cluster, network, tokenizer
+        self._templates = prompts.templates(config.eval.templates)
+
+    def scorer(self, label_set: LabelSet) -> Dense:
+        """Scores on the patch grid.
+
+        With upsample="logits" those of `regions.class_scores`, with "labels" cosines of regions and texts, which are
+        products, so that the best of very many classes are found exactly.
+        """
+        reads_memory = self._options.clusters == "head" and self._cluster.heads > 1
+        texts_of = self._texts_of(label_set)
+        never = jnp.asarray(label_set.multiplicity == 0)
+
+        def scores(params: PyTree, memory: PyTree, images: Seen) -> Float[Array, "b h w n"]:
+            patches, logits, found = self._regions(params, memory, images)
+            cosines = regions.region_cosines(found, texts_of(params))
+            cosines = jnp.where(never[None, None], _NO_COSINE, cosines)
+            return regions.class_scores(logits, found, cosines, self._options.upsample)
+
+        if self._options.upsample == "logits":
+            return Dense(scores, reads_memory=reads_memory)
+
+        def vectors(params: PyTree, _memory: PyTree) -> Vectors:
+            return Vectors(texts_of(params), jnp.asarray(label_set.multiplicity), jnp.zeros(()))
+
+        def embed(params: PyTree, memory: PyTree, images: Seen) -> Float[Array, "b h w d"]:
+            """The unit mean of each patch's region."""
+            _, logits, found = self._regions(params, memory, images)
+            members = jax.nn.one_hot(found.clusters, logits.shape[-1], dtype=logits.dtype)
+            return exact_einsum("bhwc,bcd->bhwd", members, normalised(found.means))
+
+        return Linear(scores, vectors, embed, reads_memory=reads_memory)
+
+    def figures(
+        self, params: PyTree, memory: PyTree, label_set: LabelSet, windows: Images, tags: Int[Array, "1 l"]
+    ) -> dict[str, Float[Array, "b h w l"]]:
+        """Maps of the patches whose cluster got a tag's name."""
+        _, _, found = self._regions(params, memory, windows)
+        classes = regions.region_classes(found, regions.region_cosines(found, self._texts_of(label_set)(params)))
+        of_patches = jax.vmap(lambda classes, clusters: classes[clusters])(classes, found.clusters)
+        named_so = of_patches[..., None] == tags[0][None, None, None]
+        return {"clusters of that name": jnp.where(named_so, _SURE, -_SURE)}
+
+    def _regions(
+        self, params: PyTree, memory: PyTree, images: Seen
+    ) -> tuple[Float[Array, "b h w d"], Float[Array, "b h w c"], regions.Regions]:
+        """Patches of windows, logits of their clusters, their regions."""
+        assert not isinstance(images, StoredTokens)
+        patches = cast(Embedded, self._network.apply({"params": params}, images, method=Network.images)).patches
+        logits = self._logits(params, memory, patches)
+        return patches, logits, regions.regions_of(patches, logits, normalise=self._options.normalise_pixels)
+
+    def _logits(self, params: PyTree, memory: PyTree, patches: Float[Array, "b h w d"]) -> Float[Array, "b h w c"]:
+        """Of the clusters: by the best head, or by K-means in each window."""
+        if self._options.clusters == "kmeans":
+
+            def of_window(window: Float[Array, "h w d"]) -> Float[Array, "h w c"]:
+                points = window.reshape(-1, window.shape[-1])
+                return closeness(window, kmeans(jax.random.key(0), points, self._cluster.num))
+
+            return jax.vmap(of_window)(patches)
+        logits = cast(Array, self._network.apply({"params": params}, patches, method=Network.cluster))
+        if self._cluster.heads == 1:
+            return logits
+        logits = logits.reshape(*logits.shape[:-1], self._cluster.heads, self._cluster.num)
+        return jnp.take(logits, jnp.argmin(memory["head_losses"]), axis=-2)
+
+    def _texts_of(self, label_set: LabelSet):
+        """A function of the parameters: unit vectors of the classes' prompts, mean over the templates."""
+        ids = prompt_ids(self._tokenizer, [prompts.filled(self._templates, name) for name in label_set.names])
+
+        def texts_of(params: PyTree) -> Float[Array, "n d"]:
+            found = self._network.apply({"params": params}, jnp.asarray(ids), method=Network.texts)
+            of_templates = normalised(cast(Array, found)).reshape(len(label_set), len(self._templates), -1)
+            return normalised(jnp.mean(of_templates, axis=1))
+
+        return texts_of
+
+
+def prompt_ids(tokenizer: Tokenizer, texts: list[tuple[str, ...]]) -> Int32[np.ndarray, "texts longest"]:
+    """Ids of all prompts, cut behind the end of the longest: what follows the end plays no role."""
+    ids = np.stack([tokenizer(text) for of_class in texts for text in of_class])
+    return ids[:, : int(ids.argmax(axis=1).max()) + 1]
