@@ -1,7 +1,7 @@
 """Class names as a CLIP's text vectors: larvseg text_vectors cat,dog --weights=clip.safetensors --out=vectors.npz.
 
 Names are separated by commas; a file has one per line; a class list of the package (`larvseg vocab list`) has its own.
-The file has `names`, `vectors` (float32, a row of length 1 for each name), `templates` (the sentences whose vectors were
+The file has `names`, `vectors` (float32, a row of length 1 for each name), `templates` (sentences whose vectors were
 averaged) and `weights` (the SHA-256 of the weights' file). The vectors are those that a segmentation by the same
 weights and templates compares patches with (docs/clip.md).
 """
