@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.caption_lists import read_caption_list
 from data_pipelines.files import read_json
 from data_pipelines.wordnet import WordNet
 from larvseg_jax import cli
@@ -86,10 +87,7 @@ def write_tags(source: Path, wordnet: Path, out: Path, count: int) -> dict[str, 
 
 def _captions(path: Path) -> dict[str, Sequence[str]]:
     """Stem -> captions."""
-    found = read_json(path)
-    if not all(_is_texts(lines) for lines in found.values()):
-        raise UserError(f"{path}: write {{file name of a photo: [captions]}}")
-    return {Path(name).stem: lines for name, lines in found.items()}
+    return {Path(name).stem: lines for name, lines in read_caption_list(path, ()).items()}
 
 
 def _splits(path: Path, captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -35,6 +35,7 @@ class RawPhoto:
       image: bytes of the picture.
       mask: bytes of the mask; None if there is none or none is wanted.
       tags: class ids of the data set; None if it has none.
+      captions: as stored; () if none are wanted.
     """
 
     id: str
@@ -43,6 +44,7 @@ class RawPhoto:
     mask_name: str = ""
     mask: bytes | None = None
     tags: tuple[int, ...] | None = None
+    captions: tuple[str, ...] = ()
 
 
 class Example(TypedDict):

@@ -66,7 +66,8 @@ KINDS = {
     "files": Kind("error", "files missing or out of place", "the run does not start: complete or correct the folder"),
     "features": Kind("error", "features missing in the prepared set", "the run does not start: prepare it anew"),
     "spare mask": Kind("warning", "masks without photo", "they are not used: is the photo missing?"),
-    "unlisted": Kind("warning", "pictures that the list of tags does not name", "they are not used: add them to it"),
+    "unlisted": Kind("warning", "pictures that the list does not name", "they are not used: add them to it"),
+    "not downloaded": Kind("warning", "pictures of the list that are not there", "the others are used"),
     "unreadable": Kind(
         "error", "cannot be read", "the run stops at the first it draws (see data.on_error): replace or remove them"
     ),
@@ -85,6 +86,9 @@ KINDS = {
     "many tags": Kind("error", "photos with more tags than max_labels", "the run stops at the first: raise max_labels"),
     "empty": Kind("warning", "masks without a class of the stream", "nothing in them counts: is the class list right?"),
     "untagged": Kind("warning", "photos without any tag of the stream", "they only teach what is not there"),
+    "no caption": Kind("warning", "photos without a caption", "they are not used: add one, or take them out"),
+    "empty caption": Kind("warning", "photos that have an empty caption", "it is not used"),
+    "same caption": Kind("warning", "photos that have a caption twice", "it is drawn twice as often: is it meant?"),
     "contradiction": Kind("warning", "masks that lack a class of the tags", "swapped or shifted ids? See the sheet"),
 }
 """Every kind of Fault."""

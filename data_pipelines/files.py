@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -63,6 +65,36 @@ def read_bytes(file: str | Path) -> bytes:
         raise DataError("unreadable", f"{file}: cannot be read ({error.strerror})", remedy) from error
     except OSError as error:
         raise DataError("unreadable", f"{file}: cannot be read ({error.strerror})", "check the data folder") from error
+
+
+def read_text(file: Path) -> str:
+    """The content of a file in UTF-8; UserError if it is in another encoding."""
+    try:
+        return read_bytes(file).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
+
+
+def csv_rows(file: Path, delimiters: str) -> list[list[str]]:
+    """The lines of a CSV that are not blank; between cells stands the first of `delimiters` that its first line has."""
+    text = read_text(file)
+    header = text.partition("\n")[0]
+    delimiter = next((mark for mark in delimiters if mark in header), ",")
+    try:
+        # newline=None: a carriage return alone ends a line, too.
+        rows = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter)
+        return [row for row in rows if any(map(str.strip, row))]
+    except csv.Error as error:
+        raise UserError(f"{file}: not valid CSV ({error}): correct it") from error
+
+
+FILE_COLUMNS = ("file", "filename", "file name", "file_name", "image", "image_name", "photo", "path")
+"""What the column of the files is called in a CSV, in lower case."""
+
+
+def listed_path(text: str) -> str:
+    """A file as seen from its folder, written in one way."""
+    return text.strip().replace("\\", "/").removeprefix("./")
 
 
 def read_json(file: Path) -> dict[str, Any]:

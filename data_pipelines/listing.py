@@ -89,7 +89,7 @@ def list_folder(folder: Path, split: str, *, masks: bool, tags: bool) -> FolderL
         image_folder, mask_folder = folder / "images", folder / "masks"
         remedy = f"add it or take it out of {splits_file}"
         splits = read_json(splits_file)
-        stems = _stems_in_file(splits, split, splits_file, faults)
+        stems = names_in_split(splits, split, splits_file, faults)
         pictures = _names(image_folder, faults)
         images = _files_of(stems, image_folder, pictures, PICTURES, remedy, faults)
         label_faults, labels = _image_labels(splits, stems, classes, splits_file)
@@ -161,8 +161,8 @@ def _names_in_split_folder(images: Path, split: str, faults: list[Fault]) -> lis
     return names
 
 
-def _stems_in_file(splits: dict[str, Any], split: str, file: Path, faults: list[Fault]) -> list[str]:
-    """The stems that splits.json lists for a split, each once."""
+def names_in_split(splits: dict[str, Any], split: str, file: Path, faults: list[Fault]) -> list[str]:
+    """The names that splits.json lists for a split, each once; what is wrong goes to `faults`."""
     found: Any = splits
     for key in split.split("."):
         found = found.get(key) if isinstance(found, dict) else None

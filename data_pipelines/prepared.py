@@ -1,7 +1,7 @@
 """A prepared TensorFlow Datasets directory, opened without TensorFlow: its photos, class names and metadata.
 
-Features: `id` Text, `image` Image; optionally `mask` Image ((None, None, 1), uint16 PNG of class ids,
-65535 = ignore) and `tags` Sequence(ClassLabel), whose names are the data set's class list.
+Features: `id` Text, `image` Image; `tags` Sequence(ClassLabel), whose names are the data set's class list, and perhaps
+`mask` Image ((None, None, 1), uint16 PNG of class ids, 65535 = ignore); or `captions` Sequence(Text).
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ class PreparedSet:
 
     Attributes:
       directory: where it lies; split: as in the config.
-      names: class names by class id.
+      names: class names by class id; () without tags.
       records: of TFDS; pictures are not decoded, as its decoder loses palettes and does not turn photos.
       masks: whether masks are read.
+      captions: whether captions are read.
       faults: what the set lacks for what is asked of it.
     """
 
@@ -36,6 +37,7 @@ class PreparedSet:
     names: tuple[str, ...]
     records: Any
     masks: bool
+    captions: bool
     faults: tuple[Fault, ...]
 
     def __len__(self) -> int:
@@ -54,6 +56,8 @@ class PreparedSet:
         photo = record["id"].decode()
         name = f"{where}, photo {photo!r}"
         mask = record["mask"] if self.masks else None
+        if self.captions:
+            return RawPhoto(photo, name, record["image"], captions=tuple(text.decode() for text in record["captions"]))
         return RawPhoto(photo, name, record["image"], name, mask, tuple(int(i) for i in record["tags"]))
 
 
@@ -62,13 +66,14 @@ def is_prepared(directory: Path) -> bool:
     return (directory / "dataset_info.json").is_file()
 
 
-def open_prepared(directory: Path, split: str, *, masks: bool) -> PreparedSet:
+def open_prepared(directory: Path, split: str, *, masks: bool = False, captions: bool = False) -> PreparedSet:
     """Opens one split of a prepared data set (ArrayRecord).
 
     Args:
       directory: directory with dataset_info.json (".../<name>/<version>").
       split: TFDS split, sub-splits such as "train[:10%]" included.
       masks: read the masks; a fault if it has none.
+      captions: read the captions, and no tags; likewise.
 
     Raises:
       DataError: there is no data set, no such split, or no photos that can be read.
@@ -88,7 +93,8 @@ def open_prepared(directory: Path, split: str, *, masks: bool) -> PreparedSet:
         names = tuple(features["tags"].feature.names) if "tags" in features else ()
     except Exception as error:  # whatever TFDS trips over: a damaged or foreign data set
         raise DataError("files", f"{directory}: cannot be opened ({_line(error)})", "prepare it anew") from error
-    missing = [name for name in ("id", "image", "tags", *(["mask"] if masks else [])) if name not in features]
+    wanted = ["id", "image", "captions"] if captions else ["id", "image", "tags", *(["mask"] if masks else [])]
+    missing = [name for name in wanted if name not in features]
     there = ", ".join(sorted(features))
     faults = [
         Fault("features", f"{directory}: no feature {name!r}, only {there}", "prepare it anew") for name in missing
@@ -103,7 +109,7 @@ def open_prepared(directory: Path, split: str, *, masks: bool) -> PreparedSet:
         what = f"{directory}, split {split!r}: cannot be opened ({_line(error)})"
         remedy = f"it has the splits {splits} in format {kind}, and needs array_record"
         raise DataError("files", what, remedy) from error
-    return PreparedSet(directory, split, names, records, masks and not missing, tuple(faults))
+    return PreparedSet(directory, split, names, records, masks and not missing, captions, tuple(faults))
 
 
 _METADATA = {"expected": dict, "unreadable": dict, "photos_per_class": dict, "missing_synsets": list}

@@ -6,10 +6,13 @@ import dataclasses
 import os
 from pathlib import Path
 
+from data_pipelines.caption_shards import list_shards
+from data_pipelines.captioned_photos import Captioned, CaptionSource, list_captioned
 from data_pipelines.class_folders import ClassFolderSource
 from data_pipelines.examples import Reads, Source
 from data_pipelines.folder import FolderSource
 from data_pipelines.picture_files import MAX_MEGAPIXELS
+from data_pipelines.prepared import open_prepared
 from data_pipelines.tagged_photos import TaggedSource
 from data_pipelines.tfds_source import TfdsSource
 from larvseg_jax.errors import UserError
@@ -18,17 +21,33 @@ from larvseg_jax.vocabulary import LabelSet
 
 @dataclasses.dataclass(frozen=True)
 class SourceConfig:
-    """A section `source`: one of `tfds`, `folder`, `class_folders` and `tagged` is set, relative to data_root."""
+    """A section `source`: one of its kinds is set, as seen from data_root."""
 
     tfds: str = ""  # directory of a prepared TFDS data set (ArrayRecord)
-    folder: str = ""  # folder with images/, masks/, classes.txt or .json (docs/own_data.md)
+    folder: str = (
+        ""  # folder with images/; masks/ and classes.txt (docs/own_data.md), or captions.json (docs/captions.md)
+    )
     class_folders: str = ""  # folder with one folder of pictures per class (tags only)
     tagged: str = ""  # folder of pictures and a tags.csv or tags.json (tags only; docs/own_data.md)
+    shards: str = ""  # folder of .tar files, as web data sets come (captions only; docs/captions.md)
     split: str = "train"  # TFDS split, sub-folder of images/, or key of splits.json ("suggested.train_masks": nested)
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The kinds of source and what each is set to."""
+        return {name: getattr(self, name) for name in ("tfds", "folder", "class_folders", "tagged", "shards")}
 
     def location(self, data_root: str | os.PathLike[str]) -> Path:
         """The directory it names."""
-        return Path(data_root) / (self.tfds or self.folder or self.class_folders or self.tagged)
+        return Path(data_root, next(filter(None, self.named.values()), ""))
+
+
+_ONLY: dict[str, tuple[Reads, str, str]] = {
+    "class_folders": ("tags", "class folders have", "tag_stream(...) with tags_from='image'"),
+    "tagged": ("tags", "a list of tags has", "tag_stream(...) with tags_from='image'"),
+    "shards": ("captions", "shards have", "caption_stream(...)"),
+}
+"""Kinds of source that have one kind of supervision only; how messages say what they have, and their stream."""
 
 
 def open_source(
@@ -41,29 +60,41 @@ def open_source(
     """Open the split that `source` names, with labels as columns of `label_set`.
 
     Args:
-      source: one of `tfds`, `folder`, `class_folders` and `tagged`; and `split`.
+      source: one of the kinds of source; and `split`.
       data_root: folder they are relative to; "" = environment variable LARVSEG_DATA, else the
         current folder.
-      label_set: the classes the stream knows.
+      label_set: the classes the stream knows; captions go with any.
       reads: what every Example has besides the photo.
       max_megapixels: the largest photo or mask that is decoded, millions of pixels.
 
     Raises:
       UserError: nothing there, or it does not fit (file, value and remedy in the message).
     """
-    named = {kind: getattr(source, kind) for kind in ("tfds", "folder", "class_folders", "tagged")}
-    if sum(map(bool, named.values())) != 1:
-        raise UserError(f"source has {', '.join(f'{k}={v!r}' for k, v in named.items())}: name one of them")
+    if sum(map(bool, source.named.values())) != 1:
+        raise UserError(f"source has {', '.join(f'{k}={v!r}' for k, v in source.named.items())}: name one of them")
+    place = source.location(data_root or os.environ.get("LARVSEG_DATA", ""))
+    kind = next(kind for kind, value in source.named.items() if value)
+    has, words, stream = _ONLY.get(kind, (reads, "", ""))
+    if has != reads:
+        raise UserError(f"{place}: {words} no {reads}: use them in a {stream}")
+    if reads == "captions":
+        return CaptionSource(open_captioned(source, place), max_megapixels)
+    if kind in ("class_folders", "tagged"):
+        of = ClassFolderSource if kind == "class_folders" else TaggedSource
+        return of(place, source.split, label_set, max_megapixels)
     masks, tags = reads == "masks", reads == "tags"
-    root = Path(data_root or os.environ.get("LARVSEG_DATA", ""))
+    either = FolderSource if kind == "folder" else TfdsSource
+    return either(place, source.split, label_set, masks=masks, tags=tags, max_megapixels=max_megapixels)
+
+
+def open_captioned(source: SourceConfig, place: Path) -> Captioned:
+    """The photos with captions of a split; what is wrong with them stands in their faults.
+
+    Raises:
+      UserError: there is nothing to list.
+    """
+    if source.shards:
+        return list_shards(place, source.split)
     if source.folder:
-        folder = root / source.folder
-        return FolderSource(folder, source.split, label_set, masks=masks, tags=tags, max_megapixels=max_megapixels)
-    if source.class_folders or source.tagged:
-        if masks:
-            what = "class folders have no masks" if source.class_folders else "a list of tags has no masks"
-            raise UserError(f"{source.location(root)}: {what}: use them in a tag_stream(...) with tags_from='image'")
-        of = ClassFolderSource if source.class_folders else TaggedSource
-        return of(source.location(root), source.split, label_set, max_megapixels)
-    directory = root / source.tfds
-    return TfdsSource(directory, source.split, label_set, masks=masks, tags=tags, max_megapixels=max_megapixels)
+        return list_captioned(place, source.split)
+    return open_prepared(place, source.split, captions=True)

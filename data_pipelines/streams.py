@@ -116,7 +116,8 @@ def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     kept = {name: value for name, value in options.items() if name not in _NEWER or value != _NEWER[name]}
     if isinstance(kept.get("source"), Mapping):
-        kept["source"] = {kind: value for kind, value in kept["source"].items() if kind != "tagged" or value}
+        newer = ("tagged", "shards")
+        kept["source"] = {kind: value for kind, value in kept["source"].items() if kind not in newer or value}
     return kept
 
 

@@ -16,20 +16,17 @@ A photo may have several lines, whose tags add up. Files are given as seen from 
 
 from __future__ import annotations
 
-import csv
 import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines.faults import Fault
-from data_pipelines.files import read_bytes, read_json
+from data_pipelines.files import FILE_COLUMNS, csv_rows, listed_path, read_json
 from larvseg_jax.errors import UserError
 
 LISTS = ("tags.json", "tags.csv")
 """Names of such lists; the first that is there counts."""
-
-_FILE_COLUMNS = ("file", "filename", "file name", "file_name", "image", "photo", "path")
 
 
 def tag_list_of(folder: Path) -> Path | None:
@@ -59,28 +56,19 @@ def _of_json(file: Path) -> Iterator[tuple[str, list[str]]]:
     for photo, names in read_json(file).items():
         if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
             raise UserError(f"{file}: {photo!r} has the tags {names!r}: give a list of names of classes")
-        yield _path(photo), [_name(name) for name in names]
+        yield listed_path(photo), [_name(name) for name in names]
 
 
 def _of_csv(file: Path) -> Iterator[tuple[str, list[str]]]:
-    try:
-        text = read_bytes(file).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
-    header = text.partition("\n")[0]
-    delimiter = next((mark for mark in (",", "\t", ";") if mark in header), ",")
-    try:
-        rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(map(str.strip, row))]
-    except csv.Error as error:
-        raise UserError(f"{file}: not valid CSV ({error}): correct it") from error
-    if not rows or rows[0][0].strip().lower() not in _FILE_COLUMNS or len(rows[0]) < 2:
+    rows = csv_rows(file, ",\t;")
+    if not rows or rows[0][0].strip().lower() not in FILE_COLUMNS or len(rows[0]) < 2:
         first = ",".join(rows[0])[:80] if rows else ""
         raise UserError(f"{file}: begins with {first!r}: its first line must name the columns, file,tags")
     names, body = [_name(name) for name in rows[0][1:]], rows[1:]
     cells = {cell.strip() for row in body for cell in row[1:]}
     marks = bool(cells) and cells <= {"0", "1", ""}
     for row in body:
-        yield _path(row[0]), _marked(file, row, names) if marks else _split(row[1:])
+        yield listed_path(row[0]), _marked(file, row, names) if marks else _split(row[1:])
 
 
 def _marked(file: Path, row: list[str], names: list[str]) -> list[str]:
@@ -97,8 +85,3 @@ def _split(cells: list[str]) -> list[str]:
 def _name(text: str) -> str:
     """A class as others write it: composed, as in class_listing.py."""
     return unicodedata.normalize("NFC", text.strip())
-
-
-def _path(text: str) -> str:
-    """A file as seen from the folder, written in one way."""
-    return text.strip().replace("\\", "/").removeprefix("./")

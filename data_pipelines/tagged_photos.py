@@ -75,7 +75,7 @@ def list_tagged(folder: Path) -> TaggedListing:
         raise DataError("files", f"{folder} has no {' or '.join(LISTS)}", "write one: file,tags and a line a photo")
     tags, faults = read_tag_list(file)
     there: dict[str, str] = {}  # composed, as in the list -> as on the disk
-    faults += _pictures(folder, "", there)
+    faults += pictures_below(folder, there, LISTS)
     listed = {unicodedata.normalize("NFC", photo): names for photo, names in tags.items()}
     missing = [photo for photo in listed if photo not in there]
     among = f"({len(missing)} of {len(listed)} files missing)"
@@ -102,10 +102,21 @@ def list_tagged(folder: Path) -> TaggedListing:
     )
 
 
-def _pictures(folder: Path, inside: str, found: dict[str, str], above: tuple[str, ...] = ()) -> list[Fault]:
-    """Adds the pictures in a folder and those below it, by their paths; returns what is wrong.
+def pictures_below(
+    folder: Path,
+    found: dict[str, str],
+    lists: tuple[str, ...] = (),
+    inside: str = "",
+    above: tuple[str, ...] = (),
+) -> list[Fault]:
+    """Adds the pictures in a folder and those below it to `found`; returns what is wrong.
 
-    A link that leads back to one of the folders `above` is not followed.
+    Args:
+      folder: the folder.
+      found: path in composed characters -> path as it is on the disk, both as seen from the first folder.
+      lists: files of the first folder that are no fault.
+      inside: path of the folder, with a slash behind, as seen from the first one.
+      above: folders it is in; a link that leads back to one of them is not followed.
     """
     faults: list[Fault] = []
     if os.path.realpath(folder) in above:
@@ -116,10 +127,10 @@ def _pictures(folder: Path, inside: str, found: dict[str, str], above: tuple[str
         if leads_nowhere(entry):
             faults.append(Fault("files", f"{entry.path} is a link that leads nowhere", "mend or remove it"))
         elif is_folder(entry):
-            faults += _pictures(Path(entry.path), f"{path}/", found, above)
+            faults += pictures_below(Path(entry.path), found, lists, f"{path}/", above)
         elif os.path.splitext(entry.name)[1].lower() in PICTURES:
             found[unicodedata.normalize("NFC", path)] = path
-        elif path not in LISTS:
+        elif path not in lists:
             what = f"{entry.path} is no picture ({', '.join(e[1:] for e in PICTURES)})"
             faults.append(Fault("files", what, "convert it or take it out of the folder"))
     return faults

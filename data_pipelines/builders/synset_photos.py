@@ -10,10 +10,8 @@ from pathlib import Path, PurePosixPath
 from data_pipelines.builders.download_builder import each, read_file
 from data_pipelines.builders.records import Photo, Unreadable
 from data_pipelines.files import is_by_others
+from data_pipelines.tar_members import BROKEN, file_members, reason
 
-# What damaged archives raise; MemoryError, without a word, and OverflowError come of headers that claim too much.
-_BROKEN = (tarfile.TarError, OSError, ValueError, MemoryError, OverflowError)
-_TOO_LARGE = "a header claims more than there is"
 _PICTURES = {".jpeg", ".jpg", ".png"}
 
 
@@ -50,37 +48,22 @@ def photos_in_archive(path: Path, label: int, selection: set[str] | None) -> Ite
             stream = archive.extractfile(members[name])
             assert stream is not None  # isfile()
             return Photo(Path(name).stem, stream.read(), None, (label,), file)
-        except _BROKEN as error:
+        except BROKEN as error:
             raise Unreadable(file, error) from error
 
     members: dict[str, tarfile.TarInfo] = {}
     names: list[str] = []
     try:
         with tarfile.open(path, "r:") as archive:
-            broken = _index(archive, members)
+            found, broken = file_members(archive)
+            members.update({PurePosixPath(member.name).name: member for member in found})
             names = _pictures(members, selection)
             yield from each(read, names)
-    except _BROKEN as error:  # no archive at all
-        broken = str(error) or _TOO_LARGE
+    except BROKEN as error:  # no archive at all
+        broken = reason(error)
     if broken:
         yield Unreadable(path.name, f"{broken}: photos may be missing")
     yield from _missing(path.name, names, selection)
-
-
-def _index(archive: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> str:
-    """Collects the files of an archive by name; says what is wrong with it, if anything."""
-    try:
-        for member in archive:
-            if archive.offset <= member.offset:  # or it would be found again and again
-                return f"{member.name} claims {member.size:,} bytes"
-            if member.isfile() and not any(map(is_by_others, PurePosixPath(member.name).parts)):
-                members[PurePosixPath(member.name).name] = member
-    except _BROKEN as error:
-        return str(error) or _TOO_LARGE
-    # tarfile takes a broken header for the end of the archive, which a block of zeros marks.
-    assert archive.fileobj is not None
-    archive.fileobj.seek(archive.offset)
-    return "" if archive.fileobj.read(512) == bytes(512) else "no end of archive"
 
 
 def _pictures(names: Collection[str], selection: set[str] | None) -> list[str]:

@@ -6,6 +6,7 @@ import collections
 import itertools
 from typing import Any
 
+from data_pipelines.examples import Reads
 from data_pipelines.faults import KINDS, Fault
 from data_pipelines.prepared import is_prepared
 from larvseg_jax.config import Experiment
@@ -19,7 +20,13 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.vocabulary import IGNORE_LABEL
 from larvseg_jax.vocabulary.class_lists import class_list
 
-_OF_THE_SET = ("files", "features", "spare mask", "unlisted")  # kinds of fault that no photo has by itself
+_OF_THE_SET = (
+    "files",
+    "features",
+    "spare mask",
+    "unlisted",
+    "not downloaded",
+)  # kinds of fault that no photo has by itself
 _OF_PHOTOS = tuple(kind for kind in KINDS if kind not in (*_OF_THE_SET, "meaning", "unreadable"))
 _NOTHING = (Finding("note", "data", "nothing to look at"),)
 
@@ -135,8 +142,9 @@ def unreadable_section(reports: tuple[SetReport, ...]) -> Section:
 
 
 def labels_section(reports: tuple[SetReport, ...]) -> Section:
-    """Masks and tags: values, sizes, empty masks, classes that are shown or not, tags against max_labels."""
-    findings, facts = [], {}
+    """Masks, tags and captions: values, sizes, empty ones, classes that are shown or not, tags against max_labels."""
+    findings: list[Finding] = []
+    facts: dict[str, Any] = {}
     for report in reports:
         if report.photos is None or report.scan is None or report.view is None:
             continue
@@ -144,9 +152,11 @@ def labels_section(reports: tuple[SetReport, ...]) -> Section:
         shown = [kind for kind in _OF_PHOTOS if kind != "value" or "meaning" not in by_kind]  # which says it of all
         faults = [f for kind in shown for f in _fault_finding(report, kind, by_kind.get(kind, []))]
         if not faults:
-            what = report.view.reads
-            faults = [Finding("ok", report.where, f"{_looked(report.scan)}: {what} fit photos and class list")]
+            faults = [Finding("ok", report.where, f"{_looked(report.scan)}: {_fitting(report.view.reads)}")]
         findings += faults
+        if report.view.reads == "captions":
+            facts[report.where] = {kind: [fault.what for fault in by_kind.get(kind, [])] for kind in _OF_PHOTOS}
+            continue
         classes, class_facts = _classes_shown(report)
         findings += classes
         if report.view.max_labels is not None and not by_kind.get("many tags"):
@@ -160,6 +170,10 @@ def labels_section(reports: tuple[SetReport, ...]) -> Section:
             "max_labels": report.view.max_labels,
         }
     return Section("masks and tags", tuple(findings or _NOTHING), facts)
+
+
+def _fitting(reads: Reads) -> str:
+    return "each has a caption, none of them empty" if reads == "captions" else f"{reads} fit photos and class list"
 
 
 def _classes_shown(report: SetReport) -> tuple[list[Finding], dict[str, Any]]:

@@ -21,7 +21,7 @@ from data_pipelines.listing import list_folder
 from data_pipelines.mask_evidence import mask_faults
 from data_pipelines.picture_files import MAX_MEGAPIXELS
 from data_pipelines.prepared import IGNORE, open_prepared, read_metadata
-from data_pipelines.sources import SourceConfig
+from data_pipelines.sources import SourceConfig, open_captioned
 from data_pipelines.tagged_photos import list_tagged, unknown_tags
 from larvseg_jax.vocabulary import LabelSet
 
@@ -31,7 +31,7 @@ class PhotoSet:
     """The photos of one split.
 
     Attributes:
-      kind: "prepared", "folder", "class folders" or "tagged photos".
+      kind: "prepared", "folder", "class folders", "tagged photos" or "shards".
       directory: where they lie.
       names: class names of the data set, by class id.
       ignore: mask value without class.
@@ -59,7 +59,7 @@ class PhotoSet:
     @property
     def has_splits(self) -> bool:
         """Whether it is a part of a set with several splits."""
-        return self.kind in ("prepared", "folder")
+        return self.kind in ("prepared", "folder", "shards")
 
     def decode_image(self, photo: RawPhoto) -> UInt8[np.ndarray, "h w 3"]:
         """The picture of a photo; DataError if it cannot be read."""
@@ -79,6 +79,8 @@ def open_photo_set(source: SourceConfig, data_root: Path, label_set: LabelSet, r
       UserError: there is nothing to list.
     """
     directory, masks, tags = source.location(data_root), reads == "masks", reads == "tags"
+    if reads == "captions":
+        return _captioned(source, directory)
     if source.tfds:
         return _prepared(directory, source.split, masks)
     if source.folder:
@@ -119,6 +121,13 @@ def _folder(directory: Path, split: str, masks: bool, tags: bool) -> PhotoSet:
         (*listing.faults, *mask_faults(listing.masks or (), classes, directory / "masks")),
         classes=classes,
     )
+
+
+def _captioned(source: SourceConfig, directory: Path) -> PhotoSet:
+    photos = open_captioned(source, directory)
+    kind = "prepared" if source.tfds else "folder" if source.folder else "shards"
+    metadata = read_metadata(directory) if source.tfds else {}
+    return PhotoSet(kind, directory, (), None, len(photos), photos.read, photos.faults, metadata)
 
 
 def _class_folders(directory: Path, label_set: LabelSet) -> PhotoSet:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Int32, Integer
 
+from data_pipelines.caption_lists import caption_faults
 from data_pipelines.decode import check_readable, deep_image, used_bits
 from data_pipelines.examples import RawPhoto, Reads, is_class_id, tag_faults
 from data_pipelines.faults import Fault
@@ -185,7 +186,9 @@ def look_at(photos: PhotoSet, index: int, view: View) -> Look:
     readable = not any(fault.kind in ("unreadable", "lossy") for fault in faults)
     readable &= photo.mask is None or mask is not None
     tags = 0
-    if readable:
+    if view.reads == "captions":
+        faults += caption_faults(photo.captions, photo.image_name)
+    elif readable:
         columns = np.unique(view.columns[list(classes)]) if classes else np.zeros(0, np.int32)
         columns = columns[columns != IGNORE_LABEL]
         tags = len(np.union1d(columns, np.array(view.always_tags, np.int32)))

@@ -57,6 +57,7 @@ class Card:
       legend: what the mask shows, the largest first.
       tags: class names; None where tags play no part.
       remark: what else there is to say.
+      captions: of the photo.
     """
 
     title: str
@@ -64,6 +65,7 @@ class Card:
     legend: tuple[Entry, ...] = ()
     tags: tuple[str, ...] | None = None
     remark: str = ""
+    captions: tuple[str, ...] = ()
 
 
 def sheet_section(run: Experiment, reports: Sequence[SetReport], counts: Sequence[ClassCount], path: Path) -> Section:
@@ -157,7 +159,9 @@ def _photo_card(photos: PhotoSet, index: int, view: View, palette: UInt8[np.ndar
     image = _enlarged(stored)
     tags = None if photo.tags is None else tuple(_tag_name(i, photos, view) for i in photo.tags)
     if photo.mask is None:
-        return Card(photo.id, (("photo", jpeg_url(image)),), (), tags or ())
+        return Card(
+            photo.id, (("photo", jpeg_url(image)),), (), None if photo.captions else tags or (), captions=photo.captions
+        )
     mask = turned_mask(photos.decode_mask(photo), stored.shape[:2], photo.image)
     painted = paint_mask(_enlarged(mask.astype(np.int32)), photos, view, palette)
     pictures = [("photo", jpeg_url(image)), ("mask", png_url(painted))]
@@ -210,6 +214,10 @@ def _crop_cards(run: Experiment, report: SetReport) -> list[Card]:
 def _crop_card(batch: HostBatch, names: tuple[str, ...]) -> Card:
     """A batch of one."""
     title, crop = str(batch["id"][0]), _enlarged(denormalised(batch["image"][0]))
+    if "tokens" in batch:
+        others = [*batch.get("locals", [[]])[0], *batch.get("recoloured", [])]
+        pictures = [("crop", crop), *(("another", _enlarged(denormalised(other))) for other in others)]
+        return Card(title, tuple((name, jpeg_url(pixels)) for name, pixels in pictures))
     if "tags" in batch:
         tags = tuple(names[i] for i in batch["tags"][0] if i != IGNORE_LABEL)
         return Card(title, (("crop", jpeg_url(crop)),), (), tags)

@@ -108,7 +108,7 @@ def test_a_stream_of_tags_reads_what_is_written(photos, wordnet, tmp_path, capsy
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
-        ("captions.json", '{"a.jpg": "one text"}', "captions.json: write"),
+        ("captions.json", '{"a.jpg": "one text"}', "captions.json: 'a.jpg' has 'one text': write"),
         ("splits.json", '{"val": ["a.jpg"]}', "splits.json: write"),
         ("splits.json", '{"train": ["z.jpg"]}', "z in train has no captions"),
     ],
