@@ -146,7 +146,7 @@ def write_shard(path: Path, records: Iterable[Mapping[str, np.ndarray]]) -> None
         writer = ArrayRecordWriter(str(partial), "group_size:1")
         try:
             for record in records:
-                writer.write(safetensors.numpy.save({name: np.ascontiguousarray(x) for name, x in record.items()}))
+                writer.write(safetensors.numpy.save({name: np.asarray(x, order="C") for name, x in record.items()}))
         finally:
             writer.close()
         os.replace(partial, path)

@@ -15,6 +15,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from data_pipelines.caption_views import CaptionView
+from data_pipelines.feature_files import token_names
+from data_pipelines.features import FeatureView
 from larvseg_jax.devices.in_step import constrain
 from larvseg_jax.errors import UserError
 from larvseg_jax.methods.method import Batch, Dense, Images, Metrics, Seen, Task
@@ -45,10 +47,9 @@ class ViLSeg:
 
     def __init__(self, config: Options, task: Task) -> None:
         self.config, self.task = config, task
-        if task.first_block:
-            raise UserError("ViL-Seg learns from pictures in several colours: it cannot begin at cached features")
-        if config.encoder.pool == "cls" and not task.backbone.class_token:
-            raise UserError("method.encoder.pool is 'cls', and model.class_token is False: use 'mean'")
+        if config.encoder.pool == "cls" and (task.first_block or not task.backbone.class_token):
+            why = "features have none" if task.first_block else "model.class_token is False"
+            raise UserError(f"method.encoder.pool is 'cls', the class token, and {why}: use 'mean'")
         tokenizer = config.tokenizer.make()
         self.network = Network(
             task.backbone,
@@ -60,6 +61,7 @@ class ViLSeg:
             frozen_blocks(task.backbone, task.frozen),
             outcomes=config.vision.dim,
             clusters=config.cluster.num * config.cluster.heads,
+            stored=task.first_block,
         )
         self._reader = Reader(config, self.network, tokenizer)
         for name, stream in task.streams.items():
@@ -99,8 +101,8 @@ class ViLSeg:
         whole, changed = self._whole(params, arrays, key)
         vectors = pooled(whole, config.encoder.pool)
         if config.vision.weight:
-            local = self._views(params, arrays["locals"], jax.random.fold_in(key, 1))
-            loss, found, center = self._vision(params, memory, arrays["image"], vectors, local, counted)
+            local = self._views(params, arrays, jax.random.fold_in(key, 1))
+            loss, found, center = self._vision(params, memory, self._seen(arrays, "image"), vectors, local, counted)
             total, metrics = total + config.vision.weight * loss, metrics | found
             seen |= {} if center is None else {"center": center}
         if config.cross.weight:
@@ -117,24 +119,36 @@ class ViLSeg:
         self, params: PyTree, arrays: Mapping[str, Array], key: Array
     ) -> tuple[Embedded, Float[Array, "b h w d"] | None]:
         """The pictures, and the patches of the recoloured ones if they are needed."""
+        image = self._seen(arrays, "image")
         if not self.config.cluster.weight:
-            return self._images(params, arrays["image"], key), None
+            return self._images(params, image, key), None
         # Side by side, so that each device keeps its own pictures.
-        pairs = jnp.stack([arrays["image"], arrays["recoloured"]], axis=1)
-        embedded = self._images(params, pairs.reshape(-1, *pairs.shape[2:]), key)
-        patches = embedded.patches.reshape(*pairs.shape[:2], *embedded.patches.shape[1:])
+        pairs = jax.tree.map(
+            lambda *both: jnp.stack(both, 1).reshape(-1, *both[0].shape[1:]), image, self._seen(arrays, "recoloured")
+        )
+        embedded = self._images(params, pairs, key)
+        patches = embedded.patches.reshape(-1, 2, *embedded.patches.shape[1:])
         return Embedded(None if embedded.cls is None else embedded.cls[::2], patches[:, 0]), patches[:, 1]
 
-    def _views(self, params: PyTree, views: Float[Array, "b v s s 3"], key: Array) -> Float[Array, "v b d"]:
+    def _seen(self, arrays: Mapping[str, Array], picture: str) -> Any:
+        """One of the pictures of all rows, or the tokens that are stored of it."""
+        if not self.task.first_block:
+            return arrays[picture]
+        leading, patches = token_names(picture)
+        return StoredTokens(arrays[leading], arrays[patches])
+
+    def _views(self, params: PyTree, arrays: Mapping[str, Array], key: Array) -> Float[Array, "v b d"]:
         """e_v of the local views."""
-        b, v = views.shape[:2]
-        vectors = pooled(self._images(params, views.reshape(b * v, *views.shape[2:]), key), self.config.encoder.pool)
+        views = self._seen(arrays, "locals")
+        b, v = jax.tree.leaves(views)[0].shape[:2]
+        flat = jax.tree.map(lambda x: x.reshape(b * v, *x.shape[2:]), views)
+        vectors = pooled(self._images(params, flat, key), self.config.encoder.pool)
         return jnp.swapaxes(vectors.reshape(b, v, -1), 0, 1)
 
-    def _images(self, params: PyTree, images: Images, key: Array | None = None) -> Embedded:
+    def _images(self, params: PyTree, seen: Seen, key: Array | None = None) -> Embedded:
         """Both outputs of the image tower; as in training (drop path) if a random key is given."""
-        rngs = None if key is None else {"drop_path": key}
-        found = self.network.apply({"params": params}, images, train=key is not None, rngs=rngs, method=Network.images)
+        rngs, network = None if key is None else {"drop_path": key}, self.network.of(seen)
+        found = network.apply({"params": params}, seen, train=key is not None, rngs=rngs, method=Network.images)
         return cast(Embedded, found)
 
     def _apply(self, params: PyTree, method: Any, *arguments: Array) -> Array:
@@ -149,7 +163,7 @@ class ViLSeg:
         self,
         params: PyTree,
         memory: Memory,
-        images: Images,
+        images: Seen,
         vectors: Float[Array, "b d"],
         local: Float[Array, "v b d"],
         counted: Bool[Array, " b"],
@@ -234,12 +248,11 @@ class ViLSeg:
 
     def embed(self, params: PyTree, images: Seen) -> Float[Array, "b h w d"]:
         """Unit patch features in the space of the texts."""
-        assert not isinstance(images, StoredTokens)
         return normalised(self._images(params, images).patches)
 
     def flops(self, data: int = 1, model: int = 1) -> dict[str, int]:
-        """By the parts of flops.py; chips along `model` do the same work."""
-        return step_flops(self.task, self.config, data)
+        """By the parts of flops.py; chips along `model` do the same work. Unknown of cached features."""
+        return {} if self.task.first_block else step_flops(self.task, self.config, data)
 
     def figures(
         self, params: PyTree, memory: Memory, label_set: LabelSet, windows: Images, tags: Int[Array, "1 l"]
@@ -253,6 +266,7 @@ class ViLSeg:
 
     def _check_view(self, path: str, view: Any) -> None:
         """UserError where a stream lacks what a loss needs."""
+        view = view.view if isinstance(view, FeatureView) else view
         assert isinstance(view, CaptionView)
         if view.text != self.config.tokenizer:
             raise UserError(f"{path}.text differs from method.tokenizer: both must be the same tokenizer")

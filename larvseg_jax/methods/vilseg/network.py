@@ -5,7 +5,9 @@ from __future__ import annotations
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from larvseg_jax.methods.method import Seen
 from larvseg_jax.models.clip import Clip, Embedded
+from larvseg_jax.models.partial import StoredTokens
 from larvseg_jax.models.precision import exact_einsum
 
 
@@ -33,10 +35,12 @@ class Network(Clip):
     Attributes:
       outcomes: of Phi_a.
       clusters: of Phi_c, those of several heads side by side.
+      stored: the block that stored tokens enter.
     """
 
     outcomes: int = 2048
     clusters: int = 20
+    stored: int = 0
 
     def setup(self) -> None:
         super().setup()
@@ -49,6 +53,10 @@ class Network(Clip):
         embedded, texts = self.images(images, train=train), self.texts(ids)
         self.views(embedded.patches), self.cluster(embedded.patches)
         return embedded, texts
+
+    def of(self, seen: Seen) -> Network:
+        """The same network, beginning at what it is to see: pictures, or the tokens that are stored of them."""
+        return self.clone(first=self.stored) if isinstance(seen, StoredTokens) else self
 
     def views(self, vectors: Float[Array, "*batch d"]) -> Float[Array, "*batch k"]:
         """Logits of Phi_a."""

@@ -15,7 +15,6 @@ from larvseg_jax.methods.vilseg.kmeans import closeness, kmeans
 from larvseg_jax.methods.vilseg.network import Network
 from larvseg_jax.methods.vilseg.options import Options
 from larvseg_jax.models.clip import Embedded, normalised
-from larvseg_jax.models.partial import StoredTokens
 from larvseg_jax.models.precision import exact_einsum
 from larvseg_jax.text import prompts
 from larvseg_jax.text.tokenizer import Tokenizer
@@ -80,8 +79,8 @@ class Reader:
         self, params: PyTree, memory: PyTree, images: Seen
     ) -> tuple[Float[Array, "b h w d"], Float[Array, "b h w c"], regions.Regions]:
         """Patches of windows, logits of their clusters, their regions."""
-        assert not isinstance(images, StoredTokens)
-        patches = cast(Embedded, self._network.apply({"params": params}, images, method=Network.images)).patches
+        network = self._network.of(images)
+        patches = cast(Embedded, network.apply({"params": params}, images, method=Network.images)).patches
         logits = self._logits(params, memory, patches)
         return patches, logits, regions.regions_of(patches, logits, normalise=self._options.normalise_pixels)
 
