@@ -41,6 +41,7 @@ COMMANDS = {
     "page": "a page in the browser to play with: pictures, classes, two models",
     "teach": "one more class from a few photos, without training",
     "grid": "trains a table of configs with several seeds and writes its results",
+    "text_vectors": "class names as the text vectors of a CLIP, in a file",
     "vocab": "searches vocabularies and class lists, shows what is a kind of what",
     "doctor": "says before the first step what is wrong with data, weights or machine",
     "prepare": "turns a downloaded data set into one that trains fast",
@@ -219,6 +220,7 @@ def _in_one_line(problem: object) -> str:
 def main() -> None:
     """The console command: larvseg COMMAND [--flag=value ...]."""
     name, *argv = sys.argv[1:] or ["--help"]
+    name = name if name.startswith("-") else name.replace("-", "_")
     if name in ("--help", "-h", "help"):
         width = max(map(len, COMMANDS))
         lines = (f"  {command:<{width}}  {meaning}" for command, meaning in COMMANDS.items())

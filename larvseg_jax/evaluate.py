@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import ml_collections
 import numpy as np
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from data_pipelines.sources import open_source
 from larvseg_jax import assemble
-from larvseg_jax.config import Experiment
+from larvseg_jax.config import Experiment, from_config
 from larvseg_jax.console import console, printable, stage
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.devices.processes import is_first_process
@@ -62,7 +62,7 @@ def evaluate_checkpoint(
     """
     mesh = make_mesh(data=-1, model=1)  # not the training's: this may be another machine
     with stage("checkpoint"):
-        trained = load_trained(path, step, mesh=mesh, pretrained=pretrained)
+        trained = load_trained(path, step, mesh=mesh, pretrained=pretrained, **_asked(config))
         run = trained.experiment(config, data_root)
         console.print(f"  step {trained.step} of {path}")
     kept = {name: value for name, value in run.settings.items() if name != "data_root"}  # may differ between hosts
@@ -89,6 +89,14 @@ def evaluate_checkpoint(
                 f"{without:,} classes have no synset in WordNet: open scores take them for like no other class"
             )
     return summaries
+
+
+def _asked(config: ml_collections.ConfigDict | None) -> dict[str, Any]:
+    """What a config says to `load_trained` of a file that has neither classes nor options (a CLIP)."""
+    if config is None:
+        return {}
+    run = from_config(config)
+    return {"classes": run.vocabulary.classes, "options": run.settings["method"]}
 
 
 def _with_novel_offset(run: Experiment, offset: float | Literal["choose"]) -> Experiment:
@@ -150,7 +158,7 @@ def evaluate_curve(
     """
     mesh = make_mesh(data=-1, model=1)
     with stage("checkpoint"):
-        trained = load_trained(path, step, mesh=mesh, pretrained=pretrained)
+        trained = load_trained(path, step, mesh=mesh, pretrained=pretrained, **_asked(config))
         run = trained.experiment(config, data_root)
     name = next((name for name, found in run.evals.items() if found.rivals), None)
     if name is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ from larvseg_jax.options import read
 from larvseg_jax.report.metric_log import FILE_NAME, read_history
 from larvseg_jax.vocabulary import LabelSet, Vocabulary
 from larvseg_jax.vocabulary.stated import aliases_in, lists_in
+from larvseg_jax.weights.clip_model import ClipModel, clip_model
 from larvseg_jax.weights.learnt import all_weights, check_needs_none
+from larvseg_jax.weights.pretrained import fit
 from larvseg_jax.weights.safetensors_file import SUFFIX, load_safetensors
 from larvseg_jax.weights.stored_checkpoint import read_checkpoint
 
@@ -112,25 +114,34 @@ def load_trained(
     memory: bool = False,
     mesh: Mesh | None = None,
     pretrained: Path | str | None = None,
+    classes: Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Reads a model; no data set is needed.
 
     Args:
-      path: folder of a run (its newest checkpoint, or that of `step`), of a checkpoint, or a .safetensors file.
+      path: folder of a run (its newest checkpoint, or that of `step`), of a checkpoint, a .safetensors file; or a CLIP
+        as OpenAI, open_clip or Hugging Face store it, which has no list of classes.
       step: which checkpoint of the run.
       memory: read the method's memory, too; else only if its scores need it.
       mesh: where it is to live; by default on one device.
       pretrained: the weights that were left out of a file (`export --learnt`), in what `config.pretrained` named.
+      classes: names, the vocabulary of a CLIP; other models have their own.
+      options: of the section `method` of a config, for a CLIP; it knows its sizes itself.
 
     Raises:
       UserError: there is nothing of the kind, it is damaged, it does not fit its own description, or `pretrained` is
-        missing, another file, or not needed.
+        missing, another file, or not needed; or no classes are given for a CLIP.
     """
     path, mesh = Path(path), mesh or make_mesh(1, 1, jax.devices()[:1])
     pretrained = None if pretrained is None else Path(pretrained)
     if path.suffix == SUFFIX or path.is_file():
         if step is not None:
             raise UserError(f"{path} is one file: leave the step {step} out")
+        clip = clip_model(path)
+        if clip is not None:
+            check_needs_none(path, pretrained)
+            return _clip(path, clip, classes, options or {}, mesh)
         saved = load_safetensors(path)
         about = saved.metadata
         vocabulary = Vocabulary(
@@ -164,6 +175,26 @@ def load_trained(
         step,
         versions,
     )
+
+
+def _clip(
+    path: Path, clip: ClipModel, classes: Sequence[str] | None, options: Mapping[str, Any], mesh: Mesh
+) -> Trained:
+    """A CLIP that segments the classes asked for; says what was taken from the file."""
+    if not classes:
+        raise UserError(
+            f"{path} is a CLIP, which knows words and no list of classes: say which, --classes=cat,dog, or in an "
+            "evaluation by a --config (docs/clip.md)"
+        )
+    settings = {"model": clip.model, "method": {**options, **clip.method}, "evals": {}}
+    vocabulary = Vocabulary(tuple(classes))
+    network = network_sections(settings)
+    method = _method(network, vocabulary, mesh)
+    layout, _ = jax.eval_shape(method.init, jax.random.key(0))
+    leaves = jax.tree_util.tree_leaves_with_path(layout)
+    params, report = fit(clip.stored, {path_name(keys): leaf.shape for keys, leaf in leaves}, network[1], path)
+    console.print(str(report))
+    return Trained(method, _filled(layout, params, mesh, path), None, vocabulary, settings, path, -1, {})
 
 
 def _with_chosen_offset(settings: Mapping[str, Any], path: Path, step: int) -> Mapping[str, Any]:

@@ -203,6 +203,15 @@ class MethodConfig(Protocol):
 
 
 @runtime_checkable
+class ReadsText(Protocol):
+    """A method whose classes are words: any name is a class, without training."""
+
+    def text_vectors(self, params: PyTree, names: tuple[str, ...], templates: str = "") -> Float[Array, "n d"]:
+        """Unit vectors of classes, as its scorer has them; `templates` as text/prompts.py has it, "": its own."""
+        ...
+
+
+@runtime_checkable
 class Teachable(Protocol):
     """A method whose trained models can be given classes without training: a class is a direction of patch features."""
 

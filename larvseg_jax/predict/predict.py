@@ -20,6 +20,7 @@ from larvseg_jax.predict.segmentation import Segmentation
 from larvseg_jax.predict.segmenter import PHOTO_BYTES
 from larvseg_jax.trained import load_trained
 from larvseg_jax.vocabulary import Vocabulary
+from larvseg_jax.vocabulary.free_names import free_names
 
 _NUMBERS = "the legend gives numbers, places in `names` of the JSON"
 
@@ -65,7 +66,8 @@ def predict(
     """
     problems = list(missing)
     with stage("model"):
-        trained = load_trained(model, step, pretrained=pretrained)
+        free = None if classes is None else free_names(classes)
+        trained = load_trained(model, step, pretrained=pretrained, classes=free)
         trained = trained if novel_offset is None else trained.with_novel_offset(novel_offset)
     windows = dataclasses.replace(trained.windows, scale=scale or trained.windows.scale)
     predictor = Predictor(trained, dataclasses.replace(windows, window=0) if whole else windows)

@@ -37,6 +37,7 @@ from larvseg_jax.teach.lesson import taught
 from larvseg_jax.teach.request import Points, check_lists, names_of, pixels_shown
 from larvseg_jax.trained import Trained, load_trained
 from larvseg_jax.vocabulary import Vocabulary
+from larvseg_jax.vocabulary.free_names import free_names
 from larvseg_jax.weights.places import check_model
 from larvseg_jax.weights.safetensors_file import SUFFIX
 
@@ -146,6 +147,7 @@ class Segmenter:
         scale: tuple[int, int] | None = None,
         whole: bool = False,
         novel_offset: float | None = None,
+        classes: Sequence[str] | None = None,
     ) -> Segmenter:
         """Reads a model; no data set is needed.
 
@@ -157,13 +159,16 @@ class Segmenter:
           scale: (long, short) limits of the resized picture's sides, if not as in the evaluation.
           whole: the whole picture at once instead of sliding windows.
           novel_offset: added to the scores of novel classes, if not what the evaluation adds.
+          classes: of a CLIP (docs/clip.md): any names, class lists or files of names; other models have their own.
 
         Raises:
-          UserError: there is no such model, or it is damaged.
+          UserError: there is no such model, or it is damaged; a CLIP has no classes.
         """
         path, pretrained = located(model, None if pretrained is None else Path(pretrained).expanduser())
         check_model(path, step)
-        trained = load_trained(path, step, pretrained=pretrained)
+        texts = [classes] if isinstance(classes, str) else classes
+        asked = None if texts is None else free_names(texts)
+        trained = load_trained(path, step, pretrained=pretrained, classes=asked)
         predictor = Predictor(trained if novel_offset is None else trained.with_novel_offset(novel_offset))
         windows = dataclasses.replace(predictor.windows, scale=scale or predictor.windows.scale)
         predictor.windows = dataclasses.replace(windows, window=0) if whole else windows

@@ -59,7 +59,8 @@ def check_model(path: Path, step: int | None = None) -> None:
     if path.is_file():
         with path.open("rb") as file:
             head = file.read(_HEADER + 1)
-        if path.suffix != ".safetensors" and head[_HEADER:] != b"{":
+        archive = path.suffix == ".pt" and head.startswith(b"PK")  # OpenAI's CLIP
+        if path.suffix != ".safetensors" and not archive and head[_HEADER:] != b"{":
             raise UserError(f"{path} is no model: give the folder of a run, of a checkpoint, or a .safetensors file")
         return
     if path.suffix == ".safetensors" and not path.exists():

@@ -172,7 +172,9 @@ def parameters(golden: Golden, weights) -> dict:
     tree: dict = {}
     for name, value in stored.arrays.items():
         *folders, leaf = name.split("/")
-        functools.reduce(lambda at, folder: at.setdefault(folder, {}), folders, tree)[leaf] = value.astype(np.float32)
+        functools.reduce(lambda at, folder: at.setdefault(folder, {}), folders, tree)[leaf] = jnp.asarray(
+            value, jnp.float32
+        )
     return tree
 
 

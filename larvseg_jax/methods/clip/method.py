@@ -86,7 +86,7 @@ class ClipMethod:
         These need the probabilities of all classes in a picture, and compute the classes anew for each batch of
         windows. `Original:` whole pictures; in an evaluation a picture is a window.
         """
-        ids = functools.cache(functools.partial(self._prompt_ids, label_set))  # read when it is traced
+        ids = functools.cache(functools.partial(self._prompt_ids, label_set.names))  # read when it is traced
 
         def vectors(params: PyTree, _memory: PyTree) -> Vectors:
             found = class_vectors(functools.partial(self._texts, params), ids())
@@ -110,10 +110,10 @@ class ClipMethod:
         """Unit dense features in the space of texts."""
         return self._unit(params, self._tokens(params, images))
 
-    def text_vectors(self, params: PyTree, names: tuple[str, ...]) -> Float[Array, "n d"]:
+    def text_vectors(self, params: PyTree, names: tuple[str, ...], templates: str = "") -> Float[Array, "n d"]:
         """The unit vectors of classes by their names, as the scorer has them."""
-        ids = prompt_ids(names, templates(self.config.templates), self.tokenizer)
-        return class_vectors(functools.partial(self._texts, params), ids)
+        ids = self._prompt_ids(names, templates)
+        return cast(Array, jax.jit(lambda params: class_vectors(functools.partial(self._texts, params), ids))(params))
 
     def flops(self, data: int = 1, model: int = 1) -> dict[str, int]:
         """Unknown."""
@@ -125,8 +125,8 @@ class ClipMethod:
         """None."""
         return {}
 
-    def _prompt_ids(self, label_set: LabelSet) -> Int32[np.ndarray, "n templates l"]:
-        return prompt_ids(label_set.names, templates(self.config.templates), self.tokenizer)
+    def _prompt_ids(self, names: tuple[str, ...], of: str = "") -> Int32[np.ndarray, "n templates l"]:
+        return prompt_ids(names, templates(of or self.config.templates), self.tokenizer)
 
     def _texts(self, params: PyTree, ids: Int[Array, "m l"]) -> Float[Array, "m d"]:
         return cast(Array, self.model.apply({"params": params}, ids, method=Clip.texts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float, Int, Int32
 from larvseg_jax.models.clip import normalised
 from larvseg_jax.text.prompts import filled
 from larvseg_jax.text.tokenizer import Tokenizer
+from larvseg_jax.vocabulary.class_lists import keys
 
 _PROMPTS = 256  # that the text tower reads at a time, about
 
@@ -20,9 +22,16 @@ def prompt_ids(
     names: Sequence[str], templates: Sequence[str], tokenizer: Tokenizer
 ) -> Int32[np.ndarray, "n templates l"]:
     """The ids of every class in every template, as long as the longest prompt."""
-    ids = np.array([[tokenizer(prompt) for prompt in filled(templates, name)] for name in names], np.int32)
+    prompts = [filled(templates, spoken(name)) for name in names]
+    ids = np.array([[tokenizer(prompt) for prompt in of_class] for of_class in prompts], np.int32)
     longest = int(ids.argmax(-1).max()) + 1  # an end is at the largest id, and nothing behind it matters
     return ids[..., :longest]
+
+
+def spoken(name: str) -> str:
+    """A name without what a vocabulary adds to keep two of them apart: a synset's id, or a class list."""
+    found = re.fullmatch(r"(.+) \((.+)\)", name)
+    return found[1] if found and (re.fullmatch(r"n\d{8}", found[2]) or found[2] in keys()) else name
 
 
 def ensemble(features: Float[Array, "n templates d"]) -> Float[Array, "n d"]:
