@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from tests.weights.pth_files import STORAGES, Raw, opcodes, write_pth
+
 IMAGE, TEXT, SPACE, PATCH, SIDE, IDS, CONTEXT, DEPTH = 16, 8, 12, 8, 32, 49408, 20, 2
 
 
@@ -95,3 +97,39 @@ def write_hugging_face(folder: Path, hidden_act: str | None = "quick_gelu", seed
         config = dict(model_type="clip", vision_config=vision, text_config=text)
         (folder / "config.json").write_text(json.dumps(config))
     return path
+
+
+def module(**attributes) -> Raw:
+    """A module of a TorchScript archive, as its pickle makes it."""
+    parts = b"".join(opcodes(name) + opcodes(value) for name, value in attributes.items())
+    return Raw(b"c__torch__.m\nM\n)\x81}(" + parts + b"ub")
+
+
+def tensor(key: str, value: np.ndarray) -> Raw:
+    """A whole storage as a tensor of the shape of `value`."""
+    kind = Raw(f"ctorch\n{STORAGES[value.dtype.name]}\n".encode())
+    storage = Raw(opcodes(("storage", kind, key, "cpu", value.size)) + b"Q")
+    strides = tuple(step // value.itemsize for step in value.strides)
+    arguments = opcodes((storage, 0, value.shape, strides, False, {}))
+    return Raw(b"ctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"R")
+
+
+def write_archive(path: Path, seed: int = 0) -> Path:
+    """OpenAI's kind of file: a TorchScript archive, matrices in half precision, three numbers about the model."""
+    found = openai_arrays(seed)
+    arrays = {name: x.astype(np.float16 if x.ndim > 1 else np.float32) for name, x in found.items()}
+    sizes = dict(input_resolution=SIDE, context_length=CONTEXT, vocab_size=IDS)
+    arrays |= {name: np.array(value) for name, value in sizes.items()}
+    tree: dict = {}
+    for key, (name, value) in enumerate(arrays.items()):
+        *above, leaf = name.split(".")
+        at = tree
+        for part in above:
+            at = at.setdefault(part, {})
+        at[leaf] = tensor(str(key), value)
+
+    def built(of):
+        return module(**{name: built(x) if isinstance(x, dict) else x for name, x in of.items()})
+
+    storages = {f"archive/data/{key}": value.tobytes() for key, value in enumerate(arrays.values())}
+    return write_pth(path, built(tree), storages)

@@ -16,8 +16,15 @@ from larvseg_jax.weights.clip_files import read_clip
 from larvseg_jax.weights.clip_model import clip_model
 from larvseg_jax.weights.pretrained import check_pretrained, load_pretrained
 from larvseg_jax.weights.torch_file import read_state_dict
-from tests.weights.clip_writing import hugging_face_arrays, openai_arrays, write_clip, write_hugging_face
-from tests.weights.pth_files import Raw, opcodes, write_pth
+from tests.weights.clip_writing import (
+    hugging_face_arrays,
+    module,
+    openai_arrays,
+    tensor,
+    write_clip,
+    write_hugging_face,
+)
+from tests.weights.pth_files import Raw, write_pth
 
 SMALL = 60  # ids: the whole vocabulary is for what needs it
 CLIP_OPTIONS = dict(layer_norm_epsilon=1e-5, norm_before=True, patch_bias=False, pixels="clip")
@@ -141,26 +148,18 @@ def test_another_activation_or_backbone_is_told_with_its_options(tmp_path):
         check_pretrained(path, layout_of(other), other, ())
 
 
-def module(**attributes):
-    """A module of a TorchScript archive, as its pickle makes it."""
-    parts = b"".join(opcodes(name) + opcodes(value) for name, value in attributes.items())
-    return Raw(b"c__torch__.m\nM\n)\x81}(" + parts + b"ub")
-
-
-def tensor(key):
-    storage = Raw(opcodes(("storage", Raw(b"ctorch\nFloatStorage\n"), key, "cpu", 2)) + b"Q")
-    return Raw(b"ctorch._utils\n_rebuild_tensor_v2\n" + opcodes((storage, 0, (2,), (1,), False, {})) + b"R")
-
-
 def test_names_of_a_torchscript_archive_are_joined(tmp_path):
-    root = module(visual=module(proj=tensor("0"), training=True), logit_scale=tensor("1"))
+    root = module(
+        visual=module(proj=tensor("0", np.zeros(2, np.float32)), training=True),
+        logit_scale=tensor("1", np.zeros(2, np.float32)),
+    )
     path = write_pth(tmp_path / "m.pt", root, {f"archive/data/{i}": np.float32([i, 2]).tobytes() for i in range(2)})
     found = {name: x.read().tolist() for name, x in read_state_dict(path).items()}
     assert found == {"visual.proj": [0, 2], "logit_scale": [1, 2]}
 
 
 def test_a_module_in_two_places_is_refused(tmp_path):
-    memoised = Raw(bytes(module(proj=tensor("0"))) + b"q\x07")
+    memoised = Raw(bytes(module(proj=tensor("0", np.zeros(2, np.float32)))) + b"q\x07")
     path = write_pth(tmp_path / "m.pt", module(a=memoised, b=Raw(b"h\x07")), {"archive/data/0": bytes(8)})
     with pytest.raises(UserError, match="the module '[ab]' is in two places"):
         read_state_dict(path)
