@@ -66,6 +66,7 @@ NOT_RUN = {  # beginning of a command -> why not
     "python -m larvseg_jax.oracle": "needs pretrained weights or a run, and photos; tests/oracle/ runs it",
     "python -m larvseg_jax grid": "named, not a whole command",
     "python -m data_pipelines.scenes --streets": "by tests/data_pipelines/test_streets.py",
+    "python -m data_pipelines.scenes --captions": "by tests/data_pipelines/test_scene_captions.py",
     "python -m larvseg_jax.doctor --config=configs/own_data.py:streets": "as on mydata",
     "python train.py --config=configs/own_data.py:streets": "as on mydata",
     "python evaluate.py --run=DIR": "tests/predict/test_novel_offset.py",
