@@ -2,7 +2,7 @@
 
     python -m data_pipelines.scenes --captions=data/scenes_captions
     python train.py --config=configs/vilseg/scenes.py
-    ... --config=configs/vilseg/scenes.py:vision=false        without L_vision and its six small crops: three times as fast
+    ... --config=configs/vilseg/scenes.py:vision=false        without L_vision and its six small crops
     ... --config=configs/vilseg/scenes.py:clusters=10         C
     ... --config=configs/vilseg/scenes.py:detached            L_cluster moves the clustering head alone
 

@@ -246,6 +246,10 @@ class ViLSeg:
         """The class of a patch is that of its cluster in the window (Sec. 3.5); see `Reader`."""
         return self._reader.scorer(label_set)
 
+    def text_vectors(self, params: PyTree, names: tuple[str, ...], templates: str = "") -> Float[Array, "n d"]:
+        """Unit vectors of classes by any names, as the scorer has them (`methods.method.ReadsText`)."""
+        return self._reader.text_vectors(params, names, templates)
+
     def embed(self, params: PyTree, images: Seen) -> Float[Array, "b h w d"]:
         """Unit patch features in the space of the texts."""
         return normalised(self._images(params, images).patches)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int, Int32, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
+from larvseg_jax.methods.class_vectors import class_vectors, prompt_ids
 from larvseg_jax.methods.method import Dense, Images, Linear, Seen, Vectors
 from larvseg_jax.methods.vilseg import regions
 from larvseg_jax.methods.vilseg.kmeans import closeness, kmeans
@@ -33,7 +34,6 @@ class Reader:
 
     def __init__(self, config: Options, network: Network, tokenizer: Tokenizer) -> None:
         self._options, self._cluster, self._network, self._tokenizer = config.eval, config.cluster, network, tokenizer
-        self._templates = prompts.templates(config.eval.templates)
 
     def scorer(self, label_set: LabelSet) -> Dense:
         """Scores on the patch grid.
@@ -42,7 +42,7 @@ class Reader:
         products, so that the best of very many classes are found exactly.
         """
         reads_memory = self._options.clusters == "head" and self._cluster.heads > 1
-        texts_of = self._texts_of(label_set)
+        texts_of = functools.partial(self.text_vectors, names=label_set.names)
         never = jnp.asarray(label_set.multiplicity == 0)
 
         def scores(params: PyTree, memory: PyTree, images: Seen) -> Float[Array, "b h w n"]:
@@ -63,14 +63,16 @@ class Reader:
             members = jax.nn.one_hot(found.clusters, logits.shape[-1], dtype=logits.dtype)
             return exact_einsum("bhwc,bcd->bhwd", members, normalised(found.means))
 
-        return Linear(scores, vectors, embed, reads_memory=reads_memory)
+        return Linear(scores, vectors, embed, reads_memory=reads_memory, costly=True)
 
     def figures(
         self, params: PyTree, memory: PyTree, label_set: LabelSet, windows: Images, tags: Int[Array, "1 l"]
     ) -> dict[str, Float[Array, "b h w l"]]:
         """Maps of the patches whose cluster got a tag's name."""
         _, _, found = self._regions(params, memory, windows)
-        classes = regions.region_classes(found, regions.region_cosines(found, self._texts_of(label_set)(params)))
+        classes = regions.region_classes(
+            found, regions.region_cosines(found, self.text_vectors(params, label_set.names))
+        )
         of_patches = jax.vmap(lambda classes, clusters: classes[clusters])(classes, found.clusters)
         named_so = of_patches[..., None] == tags[0][None, None, None]
         return {"clusters of that name": jnp.where(named_so, _SURE, -_SURE)}
@@ -99,19 +101,11 @@ class Reader:
         logits = logits.reshape(*logits.shape[:-1], self._cluster.heads, self._cluster.num)
         return jnp.take(logits, jnp.argmin(memory["head_losses"]), axis=-2)
 
-    def _texts_of(self, label_set: LabelSet):
-        """A function of the parameters: unit vectors of the classes' prompts, mean over the templates."""
-        ids = prompt_ids(self._tokenizer, [prompts.filled(self._templates, name) for name in label_set.names])
+    def text_vectors(self, params: PyTree, names: tuple[str, ...], templates: str = "") -> Float[Array, "n d"]:
+        """The unit vectors of classes by their names; `templates` as text/prompts.py has it, "": the config's."""
+        of = prompts.templates(templates or self._options.templates)
 
-        def texts_of(params: PyTree) -> Float[Array, "n d"]:
-            found = self._network.apply({"params": params}, jnp.asarray(ids), method=Network.texts)
-            of_templates = normalised(cast(Array, found)).reshape(len(label_set), len(self._templates), -1)
-            return normalised(jnp.mean(of_templates, axis=1))
+        def texts(ids: Int[Array, "m l"]) -> Float[Array, "m d"]:
+            return cast(Array, self._network.apply({"params": params}, ids, method=Network.texts))
 
-        return texts_of
-
-
-def prompt_ids(tokenizer: Tokenizer, texts: list[tuple[str, ...]]) -> Int32[np.ndarray, "texts longest"]:
-    """Ids of all prompts, cut behind the end of the longest: what follows the end plays no role."""
-    ids = np.stack([tokenizer(text) for of_class in texts for text in of_class])
-    return ids[:, : int(ids.argmax(axis=1).max()) + 1]
+        return class_vectors(texts, prompt_ids(names, of, self._tokenizer))

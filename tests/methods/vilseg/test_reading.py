@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from larvseg_jax.evaluation.evaluator import make_patch_values
-from larvseg_jax.methods.method import Linear
+from larvseg_jax.methods.method import Linear, ReadsText
 from larvseg_jax.methods.vilseg.network import Network
 from larvseg_jax.text.prompts import templates
 from larvseg_jax.vocabulary import Vocabulary
@@ -53,6 +53,13 @@ def test_the_class_of_a_patch_is_that_of_its_region(upsample, normalise):
         classes = scorer.vectors(params, memory)
         products = np.asarray(scorer.features(params, memory, classes, images)) @ np.asarray(classes.vectors).T
         np.testing.assert_allclose(products, scores, atol=1e-5)
+
+
+def test_any_name_has_a_text_vector():
+    method, params, _, _ = prepared()
+    assert isinstance(method, ReadsText)
+    found = method.text_vectors(params, ("red blue", "green"), "{}")
+    np.testing.assert_allclose(found, texts_of(method, params, ["red blue", "green"]), atol=1e-5)
 
 
 def test_templates_are_averaged():
