@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from data_pipelines.caption_shards import list_shards
+from data_pipelines.caption_shards import list_shards, look_through
 from data_pipelines.sources import SourceConfig, open_source
 from larvseg_jax.errors import DataError, UserError
 from larvseg_jax.vocabulary import Vocabulary
@@ -109,6 +109,22 @@ def test_wrong_captions_are_named(tmp_path, content, what):
     write_tar(folder / "00002.tar", {"x.png": picture(), "x.json": content})
     with pytest.raises(DataError, match=what):
         opened(folder)[0]
+
+
+def test_a_text_comes_before_json_in_either_order(tmp_path):
+    members = {"x.json": b'{"caption": "json"}', "x.png": picture(), "x.txt": b"text"}
+    write_tar(tmp_path / "web" / "0.tar", members)
+    write_tar(tmp_path / "web" / "1.tar", dict(reversed(members.items())))
+    assert [photo["captions"] for photo in opened(tmp_path / "web")] == [("text",)] * 2
+
+
+def test_of_a_shard_cut_short_only_whole_pairs_are_listed(tmp_path):
+    path = write_tar(tmp_path / "0.tar", {"a.png": picture(), "a.txt": b"x", "b.txt": b"y", "b.png": picture()})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.rindex(b"IHDR") + 20])
+    shard = look_through(path)
+    assert shard.keys.tolist() == [b"a"]
+    assert [fault.kind for fault in shard.faults] == ["unreadable"]
 
 
 @pytest.mark.parametrize("cut", [2_000, 400, 0, -700])

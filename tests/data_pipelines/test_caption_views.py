@@ -100,6 +100,8 @@ def test_boxes_have_the_shares_and_proportions_asked_for_and_lie_anywhere():
     assert top.min() >= 0
     assert (top + height).max() == 300
     assert left.min() == 0
+    wide = [random_box((300, 400), rng, (0.2, 0.3), (1.9, 2.1)) for _ in range(20)]
+    assert all(1.8 < w / h < 2.2 for _, _, h, w in wide)
     assert (left + width).max() <= 400
 
 
@@ -134,6 +136,30 @@ def test_shares_of_jitter_grey_and_blur():
         found = [jittered(pixels * 1, np.random.default_rng(i), **options) for i in range(200)]
         changed = np.mean([not np.array_equal(one, pixels) for one in found])
         assert abs(changed - max(odds)) < 0.09, name  # a blur of less than a sixth of a pixel changes nothing
+
+
+def test_jitter_and_grey_fall_on_different_crops():
+    pixels = photo()["image"]
+    kinds = set()
+    for seed in range(60):
+        found = jittered(pixels, np.random.default_rng(seed), jitter=0.5, grey=0.5, blur=0.0)
+        kinds.add(
+            (
+                bool(np.ptp(found, axis=-1).max() == 0),
+                any(np.array_equal(found, x) for x in (pixels, saturated(pixels, 0.0))),
+            )
+        )
+    assert len(kinds) == 4
+
+
+def test_small_crops_have_their_own_scale():
+    ramp = np.broadcast_to(np.arange(256, dtype=np.uint8)[None, :, None], (256, 256, 3)).copy()
+    example = {"id": "ramp", "image": ramp, "captions": ("a",)}
+    options = PLAIN | dict(scale=(1.0, 1.0), ratio=(1.0, 1.0), local_views=4, local_size=8, local_scale=(0.04, 0.04))
+    found = row(example, crop_size=256, **options)
+    levels = found["locals"] * STD + MEAN
+    assert np.ptp(found["image"] * STD + MEAN, axis=1).max() > 254
+    assert all(40 < np.ptp(crop) < 51 for crop in levels)  # a fifth of the side
 
 
 def test_the_clustering_view_is_the_crop_in_other_colours():

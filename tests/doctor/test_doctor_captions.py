@@ -8,7 +8,7 @@ import pytest
 
 from configs import common
 from data_pipelines.caption_views import CaptionView
-from larvseg_jax import cli
+from larvseg_jax import assemble, cli
 from larvseg_jax.config import from_config
 from larvseg_jax.doctor import data, set_report
 from larvseg_jax.doctor.examination import Extent, diagnose, examine
@@ -117,6 +117,23 @@ def test_no_data_at_all(config, tmp_path):
     reports = set_report.inspect(from_config(config), None)
     found = data.found_section(from_config(config), reports).findings
     assert any("nowhere does not exist" in f.text for f in found if f.level == "error")
+
+
+def test_batches_on_the_devices_are_what_a_step_is_compiled_for(config):
+    run = from_config(config)
+    mesh = assemble.mesh_of(run)
+    batch = assemble.batch_placer(run, mesh)(next(assemble.host_batches(run, assemble.open_streams(run), 0)))["pairs"]
+    layout = assemble.abstract_batch(run, mesh)["pairs"]
+    assert batch.keys() == layout.keys() == {"valid", "image", "tokens", "locals", "recoloured", "flipped"}
+    for name, array in batch.items():
+        assert (array.shape, array.dtype, array.sharding) == (
+            layout[name].shape,
+            layout[name].dtype,
+            layout[name].sharding,
+        )
+    assert batch["valid"].tolist() == [True, True] + [False] * 6  # filled up for 8 devices
+    assert not batch["tokens"][2:].any()
+    assert batch["tokens"][:2].any(1).all()
 
 
 def test_the_view_is_the_stream_s(config):
