@@ -7,7 +7,7 @@
     ... --config=configs/vilseg/cc12m.py:clusters=10          C, Fig. 5: 20 and 25 are the best
     ... --config=configs/vilseg/cc12m.py:detached             L_cluster moves the clustering head alone
 
-In data_root: `cc12m`, a folder of .tar shards (docs/captions.md), and the evaluation's data set. What the paper leaves
+In data_root: the pairs, prepared as `captions/1.0.0` (docs/captions.md), and the evaluation's data set. What the paper leaves
 open, and what was chosen: docs/vilseg.md. A trained run is evaluated by any of these configs:
 python evaluate.py --run=runs/vilseg_cc12m --config=configs/vilseg/cc12m.py:on=coco_stuff_156_15
 
@@ -44,7 +44,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config.method.text.dtype = "bfloat16"
     config.method.vision.weight = float(given.vision)
     config.method.cluster.update(num=given.clusters, stop_gradient=given.detached)
-    parts.captions(config, common.source(shards="cc12m", split="train"), batch_size=768)
+    parts.captions(config, common.source(tfds="captions/1.0.0", split="train"), batch_size=768)
     config.optimizer.warmup_steps = 4000
     # A whole photo is one window, as the paper sees it; its test size is not said.
     parts.zero_shot(config, given.on, scale=(448, 448), window=448, stride=448)
