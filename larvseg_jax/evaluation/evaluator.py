@@ -77,8 +77,10 @@ class Evaluator:
         self.tree: TreeCounts | None = None
         self._vocabulary, self._definitions = vocabulary, definitions
         # Rivals are left to the search, in which OTHER, a column of no class, never wins.
+        # So are classes that are costly to make, unless all scores are asked for.
         many = len(label_set) >= SEARCHED_FROM
-        searched = label_set.rivals > 0 or (isinstance(scorer, Linear) and (many or scorer.costly))
+        once = isinstance(scorer, Linear) and scorer.costly and not config.choose_novel_offset
+        searched = label_set.rivals > 0 or (isinstance(scorer, Linear) and many) or once
         self._linear = as_linear(scorer, label_set) if searched else None
         self._vectors = gathered(self._linear.vectors, mesh) if self._linear else None
         self._patch_values = make_patch_values(self._linear.features if self._linear else scorer.scores, mesh)

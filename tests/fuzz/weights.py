@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -19,10 +20,13 @@ from safetensors import safe_open
 
 from larvseg_jax.config import network_sections
 from larvseg_jax.errors import UserError
+from larvseg_jax.models.clip import Clip
+from larvseg_jax.models.text import TextConfig
 from larvseg_jax.models.vit import VisionTransformer
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.vocabulary import Vocabulary
 from larvseg_jax.weights.augreg import read_augreg
+from larvseg_jax.weights.clip_model import clip_model
 from larvseg_jax.weights.learnt import all_weights, split_off
 from larvseg_jax.weights.original import OriginalCheckpoint, vit_config
 from larvseg_jax.weights.pretrained import check_pretrained, fit
@@ -31,9 +35,11 @@ from larvseg_jax.weights.stored_weights import POSITIONS
 from tests.conftest import REPOSITORY
 from tests.fuzz import mutations
 from tests.fuzz.reader import Reader
+from tests.weights.clip_writing import write_archive, write_clip
 from tests.weights.pth_files import write_pth
 from tests.weights.recordings import recording
 
+_IDS = 60  # of a text tower: what is refused does not depend on them
 _EXPORTED = REPOSITORY / "tests/data/version_0_1.safetensors"
 _VIT = ViTConfig(width=8, depth=1, num_heads=2, mlp_dim=12, patch_size=4, image_size=12)
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int32": "I32", "int8": "I8"}
@@ -121,6 +127,34 @@ def backbone_readers(folder: Path) -> list[Reader]:
             check_pretrained(path, layout, vit, ())
 
         return Reader(f"backbone{suffix}", seeds, changed[suffix], read, 4)
+
+    return [reader(suffix) for suffix in changed]
+
+
+def clip_readers(folder: Path) -> list[Reader]:
+    """CLIPs, as weights to start from and as whole models."""
+    options = dict(layer_norm_epsilon=1e-5, mlp="quick_gelu", norm_before=True, patch_bias=False, pixels="clip")
+    vit = ViTConfig(16, 2, 1, 64, patch_size=8, image_size=32, **options)
+    model = Clip(vit, TextConfig(8, 2, 1, 32), 12, _IDS, 20)
+    arguments = jax.ShapeDtypeStruct((1, 8, 8, 3), "float32"), jax.ShapeDtypeStruct((1, 2), "int32")
+    layout = jax.eval_shape(model.init, jax.random.key(0), *arguments)["params"]
+    changed = {
+        ".pt": mutations.changed_zip(lambda rng, _, data: mutations.changed_bytes(rng, data)),
+        ".safetensors": mutations.changed_safetensors,
+    }
+
+    def reader(suffix: str) -> Reader:
+        write = write_archive if suffix == ".pt" else write_clip
+        seeds = [write(folder / f"clip{suffix}", ids=_IDS).read_bytes()]
+
+        def read(content: bytes, own: Path) -> None:
+            path = own / f"quickgelu{suffix}"
+            path.write_bytes(content)
+            with contextlib.suppress(UserError):  # that it is of other ids, at least
+                clip_model(path)
+            check_pretrained(path, layout, vit, ())
+
+        return Reader(f"clip{suffix}", seeds, changed[suffix], read, 4)
 
     return [reader(suffix) for suffix in changed]
 

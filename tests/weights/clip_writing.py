@@ -82,9 +82,9 @@ def hugging_face_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return found
 
 
-def write_clip(path: Path, seed: int = 0) -> Path:
+def write_clip(path: Path, seed: int = 0, ids: int = IDS) -> Path:
     """open_clip's kind of file: the exact GELU, unless its name or a config says otherwise."""
-    save_file(openai_arrays(seed), path)
+    save_file(openai_arrays(seed, ids), path)
     return path
 
 
@@ -114,11 +114,11 @@ def tensor(key: str, value: np.ndarray) -> Raw:
     return Raw(b"ctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"R")
 
 
-def write_archive(path: Path, seed: int = 0) -> Path:
+def write_archive(path: Path, seed: int = 0, ids: int = IDS) -> Path:
     """OpenAI's kind of file: a TorchScript archive, matrices in half precision, three numbers about the model."""
-    found = openai_arrays(seed)
+    found = openai_arrays(seed, ids)
     arrays = {name: x.astype(np.float16 if x.ndim > 1 else np.float32) for name, x in found.items()}
-    sizes = dict(input_resolution=SIDE, context_length=CONTEXT, vocab_size=IDS)
+    sizes = dict(input_resolution=SIDE, context_length=CONTEXT, vocab_size=ids)
     arrays |= {name: np.array(value) for name, value in sizes.items()}
     tree: dict = {}
     for key, (name, value) in enumerate(arrays.items()):
