@@ -20,6 +20,7 @@ from larvseg_jax.weights.checkpoint import Checkpoints
 from larvseg_jax.weights.record import Record
 from tests import tiny
 from tests.doc_commands import PAGES, REPOSITORY, Line, command_of, lines_of, words_of
+from tests.weights.clip_writing import write_clip
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")]
 
@@ -86,6 +87,8 @@ NOT_RUN = {  # beginning of a command -> why not
     "larvseg evaluate --run=runs/x --hierarchy": "needs masks; tests/evaluation/test_hierarchy_scores.py",
     "larvseg page": "serves until it is stopped; tests/page/ opens it",
     "larvseg demo": "needs pretrained weights; tests/demo/ runs it",
+    "python evaluate.py --run=ViT-B-16.pt": "needs CLIP's weights and PASCAL VOC; tests/methods/clip/test_clip_run.py",
+    "python train.py --config=configs/clip/small.py": "needs captions; tests/methods/clip/test_clip_run.py",
     "make ": "its recipes are the commands of this page, or install packages",
     "time make ": "its recipes are the commands of this page, or install packages",
     "pip ": "installs packages",
@@ -219,6 +222,16 @@ def test_the_page_on_exports(here, capsys):
     assert Path("model.onnx").is_file()
 
 
+def test_the_page_on_clip(here, capsys):
+    write_clip(Path("clip-vit-b16-quickgelu.safetensors"))
+    printed = run_page("clip.md", capsys)
+    assert len(printed) == 4
+    red_car, *_ = printed.values()
+    assert "river" in red_car
+    with np.load("stuff.npz") as file:
+        assert file["vectors"].shape == (160, 12)  # titles of 171 classes
+
+
 def test_the_page_on_reliability(place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as left:
@@ -230,7 +243,16 @@ def test_the_page_on_reliability(place, tmp_path, monkeypatch, capsys):
 
 
 def test_every_command_is_run_or_there_is_a_reason_why_not():
-    tested = ("README.md", "predict.md", "weights.md", "vocabulary.md", "reliability.md", "teach.md", "exports.md")
+    tested = (
+        "README.md",
+        "predict.md",
+        "weights.md",
+        "vocabulary.md",
+        "reliability.md",
+        "teach.md",
+        "exports.md",
+        "clip.md",
+    )
     run_there = {line.text for line in LINES if line.page in tested}
     assert [line for line in LINES if not reason_not_to_run(line) and line.text not in run_there] == []
     assert [begin for begin in NOT_RUN if not any(line.text.startswith(begin) for line in LINES)] == []

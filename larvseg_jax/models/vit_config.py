@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from larvseg_jax.errors import UserError
@@ -54,12 +55,8 @@ class ViTConfig:
             raise UserError("model.patch_bias=False is of the patch convolution: it does not go with the conv stem")
 
     def recorded(self) -> dict[str, Any]:
-        """The options as records have them: without those that are newer and not in use.
-
-        So a run of earlier code, or its features, is not taken for one of another backbone.
-        """
-        options = dataclasses.asdict(self)
-        return {name: value for name, value in options.items() if name not in _NEWER or value != _NEWER[name]}
+        """The options as records have them."""
+        return recorded(dataclasses.asdict(self))
 
     @property
     def leading_tokens(self) -> int:
@@ -71,3 +68,11 @@ class ViTConfig:
         """Patch grid that the position embedding is stored for."""
         side = -(-self.image_size // self.patch_size)
         return side, side
+
+
+def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a backbone as records have them: without those that are newer and not in use.
+
+    So a run of earlier code, or its features, is not taken for one of another backbone.
+    """
+    return {name: value for name, value in options.items() if name not in _NEWER or value != _NEWER[name]}

@@ -71,8 +71,9 @@ def cleaned(text: str) -> str:
 
     Without the package ftfy Unicode is not mended but composed (NFC): ligatures and broken encodings stay.
     """
-    mended = html.unescape(html.unescape(_mend()(text)))
-    return " ".join(mended.split()).lower()
+    if not (text.isascii() and text.isprintable() and "&" not in text):  # else nothing is to be mended: 10 x as fast
+        text = html.unescape(html.unescape(_mend()(text)))
+    return " ".join(text.split()).lower()
 
 
 @functools.cache

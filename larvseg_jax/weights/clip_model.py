@@ -45,15 +45,18 @@ def clip_model(path: Path) -> ClipModel | None:
     stored = read_clip(arrays, path)
     if missing := [part for part in _PARTS if part not in stored.arrays]:
         raise UserError(f"{path} is a part of a CLIP, without {missing[0]}: give a file with both towers")
-    if stored.arrays["text/token_embedding"].shape[0] != _IDS:
-        found = stored.arrays["text/token_embedding"].shape[0]
+    found = (*stored.arrays["text/token_embedding"].shape, 0)[0]
+    if found != _IDS:
         raise UserError(f"{path} is a CLIP of {found:,} ids, and the tokenizer has {_IDS:,}: give an English CLIP")
     if not stored.activation:
         raise UserError(
             f"{path} is a CLIP that does not say its activation, QuickGELU (OpenAI) or GELU (LAION): put the "
             "config.json beside it that it came with, or write quickgelu or laion into its name"
         )
-    return ClipModel(stored, _backbone(stored), _method(stored))
+    try:
+        return ClipModel(stored, _backbone(stored), _method(stored))
+    except (ValueError, TypeError, LookupError, ZeroDivisionError, UserError) as error:
+        raise UserError(f"{path} is damaged: its arrays have not the shapes of a CLIP ({error})") from error
 
 
 def _clip_arrays(path: Path) -> Mapping[str, Callable[[], np.ndarray]] | None:

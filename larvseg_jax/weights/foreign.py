@@ -11,7 +11,9 @@ _PREFIX = r"(?:module\.|model\.|encoder\.|backbone\.|vit\.|deit\.|beit\.|dinov2\
 _FAMILIES = (
     # First those whose names hold the marks of later ones, too.
     ("big_vision", r"params/(?:pos_embedding|embedding/|Transformer/|MAPHead)|.*/?MAPHead_0/"),
+    ("CLIPs with a ResNet", r"(?:module\.)?visual\.(?:layer[1-4]|attnpool)\."),
     ("CLIP or OpenCLIP", r"(?:module\.)?visual\.(?:conv1|class_embedding|positional_embedding|transformer\.resblocks)"),
+    ("Hugging Face's SigLIP, or a part of its CLIP,", r"(?:vision_model|text_model)\."),
     ("Hugging Face Transformers", r"(?:\w+\.)?(?:embeddings\.(?:cls_token|patch_embeddings)|encoder\.layer\.\d+\.)"),
     ("torchvision", r"(?:module\.)?(?:encoder\.layers\.encoder_layer_\d+|conv_proj\.|encoder\.pos_embedding)"),
     ("mmpretrain or mmsegmentation", r"backbone\.(?:patch_embed\.projection|layers\.\d+\.(?:ln1|attn\.qkv|ffn))"),

@@ -13,6 +13,7 @@ import jax
 from larvseg_jax import old_settings
 from larvseg_jax.console import first_few
 from larvseg_jax.errors import UserError
+from larvseg_jax.models.vit_config import recorded
 from larvseg_jax.options import changes
 from larvseg_jax.provenance import versions
 from larvseg_jax.training.state import TrainState
@@ -92,7 +93,14 @@ def check_same_data(found: Record, expected: Record, folder: Path, accept: Colle
 def changed_options(found: Record, expected: Record) -> list[str]:
     """The options that are not as they were, a line each, other than those of the data."""
     data = {line.partition(":")[0] for line in changes(found.data, expected.data)}
-    return [line for line in changes(found.settings, expected.settings) if line.partition(":")[0] not in data]
+    then, now = (_without_newer(record.settings) for record in (found, expected))
+    return [line for line in changes(then, now) if line.partition(":")[0] not in data]
+
+
+def _without_newer(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without options of the backbone that earlier code did not have, where they are not in use."""
+    model = settings.get("model")
+    return {**settings, "model": recorded(model)} if isinstance(model, Mapping) else settings
 
 
 def describe(state: TrainState) -> dict[str, str]:

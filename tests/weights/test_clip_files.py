@@ -111,7 +111,18 @@ def misshapen(folder):
     return folder / "x.safetensors", r"in_proj_bias has shape \(5,\), which a CLIP with 1 and 1 heads has not"
 
 
-@pytest.mark.parametrize("write", [without_text, of_other_ids, silent, misshapen])
+def without_blocks(folder):
+    found = {name: x for name, x in openai_arrays().items() if "resblocks" not in name}
+    save_file(found, folder / "x.safetensors")
+    return folder / "x.safetensors", "x.safetensors is damaged: its arrays have not the shapes of a CLIP"
+
+
+def of_flat_positions(folder):
+    save_file(openai_arrays() | {"positional_embedding": np.zeros(20, np.float32)}, folder / "x.safetensors")
+    return folder / "x.safetensors", "x.safetensors is damaged: its arrays have not the shapes of a CLIP"
+
+
+@pytest.mark.parametrize("write", [without_text, of_other_ids, silent, misshapen, without_blocks, of_flat_positions])
 def test_what_is_no_whole_model_is_refused(tmp_path, write):
     path, message = write(tmp_path)
     with pytest.raises(UserError, match=message):
