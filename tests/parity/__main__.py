@@ -47,6 +47,7 @@ NOT_COVERED = (
     "mask2former",
     "masked_decoder",
     "pixel_decoder",
+    "reco",
     "resnet",
     "sine_position",
 )
