@@ -7,8 +7,8 @@
     ... --config=configs/vilseg/cc12m.py:clusters=10          C, Fig. 5: 20 and 25 are the best
     ... --config=configs/vilseg/cc12m.py:detached             L_cluster moves the clustering head alone
 
-In data_root: the pairs, prepared as `captions/1.0.0` (docs/captions.md), and the evaluation's data set. What the paper leaves
-open, and what was chosen: docs/vilseg.md. A trained run is evaluated by any of these configs:
+In data_root: the pairs, prepared as `captions/1.0.0` (docs/captions.md), and the data set of the evaluation. What the
+paper leaves open, and what was chosen: docs/vilseg.md. A trained run is evaluated by any of these configs:
 python evaluate.py --run=runs/vilseg_cc12m --config=configs/vilseg/cc12m.py:on=coco_stuff_156_15
 
 Paper, mIoU / pixels right of the unseen classes in %, ST = with self-training, which is not here:

@@ -17,6 +17,8 @@ def experiment(name: str) -> ml_collections.ConfigDict:
     with config.unlocked():
         del config["method"]
         config.method = options.defaults(vilseg.Config)
+    # The centre of L_vision is the last batch's mean: one that lags behind AdamW lets it collapse (docs/vilseg.md).
+    config.method.vision.center_momentum = 0.0
     config.mesh.rules = ()  # no table of classes to be split
     config.model.drop_path = 0.0
     config.optimizer.update(name="adamw", schedule="cosine", learning_rate=5e-4, min_learning_rate=1e-5)

@@ -49,6 +49,7 @@ NOT_COVERED = (
     "mask2former",
     "masked_decoder",
     "pixel_decoder",
+    "reco",
     "resnet",
     "sine_position",
 )

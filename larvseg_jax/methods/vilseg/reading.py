@@ -7,8 +7,10 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+import numpy as np
+from jaxtyping import Array, Float, Int, Int32, PyTree
 
+from larvseg_jax.errors import UserError
 from larvseg_jax.methods.class_vectors import class_vectors, prompt_ids
 from larvseg_jax.methods.method import Dense, Images, Linear, Seen, Vectors
 from larvseg_jax.methods.vilseg import regions
@@ -33,6 +35,7 @@ class Reader:
     """
 
     def __init__(self, config: Options, network: Network, tokenizer: Tokenizer) -> None:
+        self._only_words = config.tokenizer.kind == "words"
         self._options, self._cluster, self._network, self._tokenizer = config.eval, config.cluster, network, tokenizer
 
     def scorer(self, label_set: LabelSet) -> Dense:
@@ -108,4 +111,17 @@ class Reader:
         def texts(ids: Int[Array, "m l"]) -> Float[Array, "m d"]:
             return cast(Array, self._network.apply({"params": params}, ids, method=Network.texts))
 
-        return class_vectors(texts, prompt_ids(names, of, self._tokenizer))
+        ids = prompt_ids(names, of, self._tokenizer)
+        self._check_known(names, ids)
+        return class_vectors(texts, ids)
+
+    def _check_known(self, names: tuple[str, ...], ids: Int32[np.ndarray, "n templates l"]) -> None:
+        """UserError where a list of words takes two classes for one: those that it does not know are all the same."""
+        first: dict[bytes, str] = {}
+        for name, of_class in zip(names, ids, strict=True):
+            other = first.setdefault(of_class.tobytes(), name)
+            if self._only_words and name and other != name:
+                raise UserError(
+                    f"classes {other!r} and {name!r} are the same to method.tokenizer.words, which know too few "
+                    "of their words: leave one out of the classes, or train with more words"
+                )

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.evaluator import make_patch_values
 from larvseg_jax.methods.method import Linear, ReadsText
 from larvseg_jax.methods.vilseg.network import Network
@@ -60,6 +61,14 @@ def test_any_name_has_a_text_vector():
     assert isinstance(method, ReadsText)
     found = method.text_vectors(params, ("red blue", "green"), "{}")
     np.testing.assert_allclose(found, texts_of(method, params, ["red blue", "green"]), atol=1e-5)
+
+
+def test_two_classes_that_are_one_to_the_words_are_refused():
+    method, params, memory, images = prepared()
+    with pytest.raises(UserError, match="'zebra' and 'okapi' are the same"):
+        method.text_vectors(params, ("red", "zebra", "okapi"))
+    scores = method.scorer(Vocabulary(("red", "zebra"), (), ()).label_set()).scores(params, memory, images)
+    assert scores.shape[-1] == 2
 
 
 def test_templates_are_averaged():
