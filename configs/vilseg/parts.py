@@ -17,8 +17,8 @@ def experiment(name: str) -> ml_collections.ConfigDict:
     with config.unlocked():
         del config["method"]
         config.method = options.defaults(vilseg.Config)
-    # Logits that outrun their centre let L_vision collapse (docs/vilseg.md): they are of unit vectors, and the centre is
-    # that of the last batch.
+    # Logits that outrun their centre let L_vision collapse (docs/vilseg.md): here they are of unit vectors, and the
+    # centre is that of the last batch.
     config.method.vision.update(normalise=True, center_momentum=0.0)
     config.mesh.rules = ()  # no table of classes to be split
     config.model.drop_path = 0.0
