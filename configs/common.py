@@ -126,7 +126,8 @@ def use_small_vit(config: ml_collections.ConfigDict, image_size: int) -> None:
     """A ViT that two CPU cores can train from scratch in minutes to an hour, in place of the ViT-B/16."""
     config.model.update(width=96, depth=4, num_heads=3, mlp_dim=384, patch_size=8, image_size=image_size)
     config.model.update(stem="conv", drop_path=0.0)
-    config.method.gamma_init = 2.0
+    if config.method.name == "larvseg":
+        config.method.gamma_init = 2.0
 
 
 def use_dinov2(

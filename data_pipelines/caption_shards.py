@@ -109,7 +109,7 @@ def list_shards(folder: Path, split: str) -> ShardListing:
     if not files:
         raise DataError("files", f"{here} holds no .tar", f"put the shards into it, or into {folder}")
     with futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        shards = list(track(pool.map(_looked_through, files), len(files), f"{here.name}: shards"))
+        shards = list(track(pool.map(look_through, files), len(files), f"{here.name}: shards"))
     faults = [fault for shard in shards for fault in shard.faults]
     if not any(len(shard.keys) for shard in shards):
         what = f"{here}: none of its {len(files)} .tar files has a picture with a caption"
@@ -117,7 +117,8 @@ def list_shards(folder: Path, split: str) -> ShardListing:
     return ShardListing(shards, [*faults, *_not_downloaded(here, shards)])
 
 
-def _looked_through(path: Path) -> Shard:
+def look_through(path: Path) -> Shard:
+    """The pairs of one .tar; what is wrong stands in its faults."""
     pictures: dict[str, tuple[int, tarfile.TarInfo]] = {}
     captions: dict[str, tuple[str, tarfile.TarInfo]] = {}
     faults = []

@@ -130,6 +130,7 @@ class _Names:
     def __init__(self, pictures: Iterable[str]) -> None:
         self._pictures = frozenset(pictures)
         self._by_stem = {_stem(picture): picture for picture in self._pictures}
+        self._by_name = {os.path.basename(stem): picture for stem, picture in self._by_stem.items()}
 
     def path(self, name: str) -> str | None:
         """The picture that a list calls so; None if there is none."""
@@ -139,9 +140,7 @@ class _Names:
     def like(self, name: str) -> str | None:
         """The picture of the same name with another ending, or in another folder."""
         stem = _stem(unicodedata.normalize("NFC", listed_path(name)))
-        at = os.path.basename(stem)
-        close = (picture for path, picture in self._by_stem.items() if os.path.basename(path) == at)
-        return self._by_stem.get(stem) or next(close, None)
+        return self._by_stem.get(stem) or self._by_name.get(os.path.basename(stem))
 
 
 def _chosen(file: Path, split: str, names: _Names, images: Path, faults: list[Fault]) -> list[str]:

@@ -167,7 +167,7 @@ def names_in_split(splits: dict[str, Any], split: str, file: Path, faults: list[
     for key in split.split("."):
         found = found.get(key) if isinstance(found, dict) else None
     if not isinstance(found, list):
-        what = f"it has {', '.join(_split_names(splits)) or 'none'}"
+        what = f"it has {', '.join(split_names(splits)) or 'none'}"
         faults.append(Fault("files", f"{file}: no split {split!r}", what))
         return []
     if not found:
@@ -184,14 +184,14 @@ def names_in_split(splits: dict[str, Any], split: str, file: Path, faults: list[
     return list(stems)
 
 
-def _split_names(splits: dict[str, Any], prefix: str = "") -> list[str]:
+def split_names(splits: dict[str, Any], prefix: str = "") -> list[str]:
     """Dotted keys of all lists in splits.json, per-photo tables left out."""
     names = []
     for key, value in splits.items():
         if isinstance(value, list):
             names.append(prefix + key)
         elif isinstance(value, dict) and not prefix and not key.startswith("image_labels"):
-            names += _split_names(value, f"{key}.")
+            names += split_names(value, f"{key}.")
     return names
 
 

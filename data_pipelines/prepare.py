@@ -2,6 +2,7 @@
 
 from data_pipelines.builders.ade20k import Ade20k
 from data_pipelines.builders.ade20k_full import Ade20kFull
+from data_pipelines.builders.captions import Captions
 from data_pipelines.builders.cityscapes import Cityscapes
 from data_pipelines.builders.coco_stuff import CocoStuff
 from data_pipelines.builders.download_builder import DownloadBuilder
@@ -12,7 +13,7 @@ from data_pipelines.builders.pascal_voc import PascalVoc
 from larvseg_jax import cli
 
 BUILDERS: dict[str, type[DownloadBuilder]] = {
-    builder.CLASS_LIST: builder
+    builder.name: builder
     for builder in (
         CocoStuff,
         Ade20k,
@@ -25,6 +26,7 @@ BUILDERS: dict[str, type[DownloadBuilder]] = {
         ImageNet21kSubset124,
         ImageNet21kSubset585,
         ImageNetS,
+        Captions,
     )
 }
 """Name of a data set -> its builder."""

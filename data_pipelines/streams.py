@@ -62,6 +62,8 @@ class StreamConfig:
             raise UserError("a stream has classes and a class_list: keep one of the two")
         if not 0 <= self.rare_below <= 1:
             raise UserError(f"rare_below is {self.rare_below}: give a share of the photos, 0 to 1")
+        if self.rare_below and self.view.reads == "captions":
+            raise UserError("rare_below goes by the classes of photos, and captions have none: leave it at 0")
 
     @property
     def spec(self) -> dict[str, ArraySpec]:

@@ -105,7 +105,7 @@ def from_config(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Experi
     method, vit = network_sections(settings)
     streams = {name: _stream(section, f"streams.{name}", method) for name, section in settings["streams"].items()}
     if not streams:
-        raise UserError("the config has no streams: add mask_stream(...) or tag_stream(...) to config.streams")
+        raise UserError("the config has no streams: add mask_stream(...), tag_stream(...) or caption_stream(...) to it")
     masked = [stream for stream in streams.values() if stream.view.labels_pixels]
     return Experiment(
         **dataclasses.asdict(top)

@@ -92,7 +92,7 @@ def evaluate_checkpoint(
 
 
 def _asked(config: ml_collections.ConfigDict | None) -> dict[str, Any]:
-    """What a config says to `load_trained` of a file that has neither classes nor options (a CLIP)."""
+    """What a config says to `load_trained`: how to score, and the classes of a file that has none (a CLIP)."""
     if config is None:
         return {}
     run = from_config(config)

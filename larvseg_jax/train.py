@@ -19,7 +19,7 @@ from larvseg_jax.disk import write_text
 from larvseg_jax.diverged import explain
 from larvseg_jax.errors import DataError, Stopped, UserError
 from larvseg_jax.evaluation.evaluator import Evaluation, Evaluator
-from larvseg_jax.methods.method import Batch
+from larvseg_jax.methods.method import Batch, Watched
 from larvseg_jax.provenance import versions
 from larvseg_jax.report.gallery import check_figures, choose_photos
 from larvseg_jax.report.report import machine_facts
@@ -112,7 +112,8 @@ def _train(
             with stage("training", timings):
                 rate = learning_rate(run.optimizer, run.total_steps)
                 start, total, every = int(state.step), run.total_steps, run.log_every
-                recorder = Recorder(run.workdir, start, total, every, rate, meter, profiled, replaced)
+                seen = {"symptoms": method.symptoms} if isinstance(method, Watched) else {}
+                recorder = Recorder(run.workdir, start, total, every, rate, meter, profiled, replaced, **seen)
                 saves = Saves(checkpoints, record, stopping.asked_for)
                 try:
                     state, evaluations = run_steps(

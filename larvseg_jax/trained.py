@@ -127,7 +127,8 @@ def load_trained(
       mesh: where it is to live; by default on one device.
       pretrained: the weights that were left out of a file (`export --learnt`), in what `config.pretrained` named.
       classes: names, the vocabulary of a CLIP; other models have their own.
-      options: of the section `method` of a config, for a CLIP; it knows its sizes itself.
+      options: the section `method` of a config that says how to score, if not as in training (ViL-Seg: K-means in
+        place of its head); passed over if it is another method's. A CLIP knows its sizes itself.
 
     Raises:
       UserError: there is nothing of the kind, it is damaged, it does not fit its own description, or `pretrained` is
@@ -147,11 +148,12 @@ def load_trained(
         vocabulary = Vocabulary(
             about.classes, about.base, about.novel, about.background, aliases=aliases_in(about.settings, path)
         )
-        network = _network(path, about.settings, len(saved.params) + len(about.frozen))
+        settings = _with_options(about.settings, options)
+        network = _network(path, settings, len(saved.params) + len(about.frozen))
         params = dict(all_weights(saved, path, pretrained, network[1]))
         stored = dict(saved.memory)
         method = _method(network, vocabulary, mesh)
-        settings, step, versions = about.settings, about.step, about.versions
+        step, versions = about.step, about.versions
     else:
         check_needs_none(path, pretrained)
         found = read_checkpoint(path, step)
@@ -159,9 +161,10 @@ def load_trained(
         vocabulary = _experiment(path, record.settings).vocabulary
         if vocabulary.classes != record.classes:
             raise UserError(f"{path}: its settings give other classes than its record: it is damaged")
-        method = _method(_network(path, record.settings, len(found.params)), vocabulary, mesh)
+        settings = _with_options(record.settings, options)
+        method = _method(_network(path, settings, len(found.params)), vocabulary, mesh)
         params, stored = dict(found.params), {}
-        settings, step, versions = _with_chosen_offset(record.settings, path, found.step), found.step, record.versions
+        settings, step, versions = _with_chosen_offset(settings, path, found.step), found.step, record.versions
         if memory or method.scorer(vocabulary.label_set()).reads_memory:
             stored = dict(read_checkpoint(path, found.step, memory=True).memory)
     layout, memory_layout = jax.eval_shape(method.init, jax.random.key(0))
@@ -195,6 +198,14 @@ def _clip(
     params, report = fit(clip.stored, {path_name(keys): leaf.shape for keys, leaf in leaves}, network[1], path)
     console.print(str(report))
     return Trained(method, _filled(layout, params, mesh, path), None, vocabulary, settings, path, -1, {})
+
+
+def _with_options(settings: Mapping[str, Any], options: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The settings with the options of another config of the same method."""
+    own = settings.get("method", {})
+    if not options or options.get("name") != own.get("name"):
+        return settings
+    return {**settings, "method": {**own, **options}}
 
 
 def _with_chosen_offset(settings: Mapping[str, Any], path: Path, step: int) -> Mapping[str, Any]:

@@ -55,8 +55,8 @@ class DownloadBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    CLASS_LIST: ClassVar[str]
-    """Key of the class list; class ids are places in it."""
+    CLASS_LIST: ClassVar[str] = ""
+    """Key of the class list; class ids are places in it. Sets without classes have a `name` instead."""
     MASKS: ClassVar[bool] = True
     """Whether the photos come with masks."""
     EXPECTED: ClassVar[Mapping[str, int]]
@@ -66,7 +66,7 @@ class DownloadBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Download the data set from its authors; manual_dir is the folder that holds it."
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        if "CLASS_LIST" in cls.__dict__:
+        if cls.__dict__.get("CLASS_LIST"):
             cls.name = cls.CLASS_LIST
         super().__init_subclass__(**{"skip_registration": True, **kwargs})
 
@@ -104,10 +104,8 @@ class DownloadBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         features = {
             "id": tfds.features.Text(),
             "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
-            "tags": tfds.features.Sequence(tfds.features.ClassLabel(names=class_list(self.CLASS_LIST).stored)),
+            **self._labels(),
         }
-        if self.MASKS:
-            features["mask"] = tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png")
         return tfds.core.DatasetInfo(
             builder=self,
             description=type(self).__doc__,
@@ -115,6 +113,14 @@ class DownloadBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(),
         )
+
+    def _labels(self) -> dict[str, Any]:
+        """The features of what a photo has besides."""
+        names = class_list(self.CLASS_LIST).stored
+        features: dict[str, Any] = {"tags": tfds.features.Sequence(tfds.features.ClassLabel(names=names))}
+        if self.MASKS:
+            features["mask"] = tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png")
+        return features
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, dict]]]:
         root = Path(dl_manager.manual_dir)
@@ -147,13 +153,13 @@ class DownloadBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             except Unreadable as unreadable:
                 tally.leave_out(unreadable)
             else:
-                tally.count(record["tags"])
+                tally.count(record.get("tags", ()))
                 yield record
 
     def metadata(self, root: Path, tallies: Mapping[str, Tally]) -> dict[str, Any]:
         """What metadata.json says of the data set in `root`, given what was seen in each split."""
         return {
-            "class_list": self.CLASS_LIST,
+            **({"class_list": self.CLASS_LIST} if self.CLASS_LIST else {}),
             "layout": self.layout(root),
             "expected": dict(self.EXPECTED),
             "photos_per_class": {split: t.photos_per_class(self.class_count) for split, t in tallies.items()},

@@ -30,6 +30,7 @@ class Photo:
       mask: class ids, 65535 = ignore, as large as the picture is once turned as its EXIF tag says; None in
         data sets without masks.
       tags: class ids of the photo; None: those of the mask.
+      captions: of the photo; None in data sets with classes.
       file: the picture file as the user knows it, for messages; empty: the id.
     """
 
@@ -38,6 +39,7 @@ class Photo:
     mask: UInt16[np.ndarray, "h w"] | None
     tags: tuple[int, ...] | None = None
     file: str = ""
+    captions: tuple[str, ...] | None = None
 
 
 class Unreadable(Exception):
@@ -84,6 +86,8 @@ class Tally:
 def example(photo: Photo, class_count: int, max_megapixels: int = MAX_MEGAPIXELS) -> dict[str, Any]:
     """The photo as TFDS stores it: id, image (bytes as they are), tags and, if it has a mask, mask (16-bit PNG).
 
+    Of a photo with captions: id, image and these.
+
     Raises:
       Unreadable: the picture cannot be decoded to its end, or has more than `max_megapixels` million pixels.
       UserError: mask of another size than the picture, or a class id outside 0..class_count-1.
@@ -91,6 +95,9 @@ def example(photo: Photo, class_count: int, max_megapixels: int = MAX_MEGAPIXELS
     name = photo.file or photo.id
     record: dict[str, Any] = {"id": photo.id, "image": photo.image}
     tags = photo.tags
+    if photo.captions is not None:
+        check_readable(photo.image, name, max_megapixels)
+        return record | {"captions": list(photo.captions)}
     if photo.mask is None:
         check_readable(photo.image, name, max_megapixels)
     else:

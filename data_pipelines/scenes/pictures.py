@@ -91,6 +91,14 @@ def truth(
     return canvas.finish(dice)
 
 
+def captioned_scene(
+    split: int, index: int, grounds: Grounds
+) -> tuple[UInt8[np.ndarray, "h w 3"], UInt16[np.ndarray, "h w"]]:
+    """Pixels and the class of every pixel of a scene that is none of any part: of captions.py's split by number."""
+    dice = Dice(SEED, len(SIZES) + split, index)
+    return _scene(dice, HABITATS[grounds]).finish(dice)
+
+
 def _scene(dice: Dice, habitat: Habitat) -> Canvas:
     """Two or three grounds and one to three objects, the first of them the scene's theme."""
     canvas = Canvas(SCENE_SIZE)

@@ -2,8 +2,8 @@
 
     python -m data_pipelines.prepare ade20k_150 --from=~/downloads/ADEChallengeData2016 --data_root=~/data --workers=8
 
-writes DATA_ROOT/ade20k_150/1.0.0, an ArrayRecord data set of TFDS. NAME is that of the data set's class list. The
-download is only read. An interrupted run goes on with the same command.
+writes DATA_ROOT/ade20k_150/1.0.0, an ArrayRecord data set of TFDS. NAME is that of the data set's class list, or
+`captions` (docs/captions.md). The download is only read. An interrupted run goes on with the same command.
 """
 
 from __future__ import annotations

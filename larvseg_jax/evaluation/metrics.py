@@ -153,6 +153,7 @@ class Summary:
       background_iou: NaN where there is no background class.
       mean_acc: mean of acc over the classes of mean_iou.
       pixel_acc: share of labelled pixels predicted right, background included, ignored classes left out.
+      base_pixel_acc, novel_pixel_acc: the same share of the pixels labelled as base and as novel classes.
       absent: classes neither labelled nor predicted, hence in no mean.
       confusion: which classes are taken for which; None where that was not counted.
       photos: how many photos show each class; None where that was not counted.
@@ -179,6 +180,8 @@ class Summary:
     background_iou: float
     mean_acc: float
     pixel_acc: float
+    base_pixel_acc: float
+    novel_pixel_acc: float
     absent: tuple[str, ...]
     confusion: Confusion | None = None
     photos: Int64[np.ndarray, " n"] | None = None
@@ -213,6 +216,8 @@ class Summary:
             "mAcc": self.mean_acc,
             "aAcc": self.pixel_acc,
         }
+        for name, share in (("aAcc_base", self.base_pixel_acc), ("aAcc_novel", self.novel_pixel_acc)):
+            values |= {} if math.isnan(share) else {name: share}
         if "background" in self.groups:
             values["IoU_background"] = self.background_iou
         if not math.isnan(self.base_alone_iou):
@@ -255,7 +260,6 @@ def summarise(
     for definition in definitions:
         in_base = np.array([name in definition.base for name in names], bool)
         base_novel_iou[definition.label] = mean(iou, in_means & in_base), mean(iou, in_means & ~in_base)
-    pixels = group != "ignored"
     return Summary(
         names=names,
         groups=groups,
@@ -272,9 +276,15 @@ def summarise(
         base_novel_iou=base_novel_iou,
         background_iou=mean(iou, group == "background"),
         mean_acc=mean(acc, in_means),
-        pixel_acc=float(ratio(hit[pixels].sum(keepdims=True), labelled[pixels].sum(keepdims=True))[0]),
+        pixel_acc=_share(hit, labelled, group != "ignored"),
+        base_pixel_acc=_share(hit, labelled, group == "base"),
+        novel_pixel_acc=_share(hit, labelled, group == "novel"),
         absent=tuple(name for name, value in zip(names, iou, strict=True) if np.isnan(value)),
     )
+
+
+def _share(hit: Int64[np.ndarray, " n"], labelled: Int64[np.ndarray, " n"], chosen: Bool[np.ndarray, " n"]) -> float:
+    return float(ratio(hit[chosen].sum(keepdims=True), labelled[chosen].sum(keepdims=True))[0])
 
 
 def ratio(

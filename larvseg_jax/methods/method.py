@@ -224,3 +224,12 @@ class Teachable(Protocol):
     def without_row(self, params: PyTree, memory: PyTree | None, row: int) -> tuple[PyTree, PyTree | None]:
         """Parameters and memory without the class of a row."""
         ...
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A method that can tell from its metrics that a training goes wrong although it runs."""
+
+    def symptoms(self, metrics: Mapping[str, float]) -> list[str]:
+        """What the metrics of a step show to be wrong, a line each with what usually helps; [] if nothing."""
+        ...

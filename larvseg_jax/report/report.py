@@ -149,6 +149,9 @@ def _scores(summary: Summary) -> list[dict[str, Any]]:
         tile("mAcc", summary.mean_acc, "mean accuracy of the classes"),
         tile("aAcc", summary.pixel_acc, "share of pixels right"),
     ]
+    for group, share in (("base", summary.base_pixel_acc), ("novel", summary.novel_pixel_acc)):
+        if not math.isnan(share):
+            tiles.append(tile(f"aAcc {group}", share, f"share of {group} pixels right", group))
     if not math.isnan(summary.base_alone_iou):
         tiles.insert(4, tile("mIoU base alone", summary.base_alone_iou, "if no novel class competed", "base"))
     if not math.isnan(summary.base_as_novel):

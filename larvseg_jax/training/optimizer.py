@@ -16,12 +16,13 @@ from larvseg_jax.training.frozen import frozen_parts
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """The section `optimizer`; the rate of step t of T is (lr - min) * (1 - t/T)^power + min after the warm-up."""
+    """The section `optimizer`; the rate of step t of T is (lr - min) * fall(t/T) + min after the warm-up."""
 
     name: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 1e-3  # lr
     min_learning_rate: float = 1e-5  # min
-    power: float = 0.9
+    schedule: Literal["polynomial", "cosine"] = "polynomial"  # fall(x) = (1 - x)^power, or (1 + cos(pi x)) / 2
+    power: float = 0.9  # of the polynomial
     warmup_steps: CountOrNone = 0  # steps of a linear rise from 0; 0 = none
     momentum: float = 0.9  # of sgd
     weight_decay: float = 0.0  # of adamw, on kernels only
@@ -41,17 +42,17 @@ class OptimizerConfig:
 
 
 def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """lr(t) = (lr - min) (1 - t/T)^power + min, after a linear warm-up if one is asked for."""
-    poly = optax.polynomial_schedule(
-        config.learning_rate,
-        config.min_learning_rate,
-        config.power,
-        max(total_steps - config.warmup_steps, 1),
-    )
+    """lr(t) = (lr - min) fall(t/T) + min, after a linear warm-up if one is asked for."""
+    steps = max(total_steps - config.warmup_steps, 1)
+    if config.schedule == "cosine":
+        floor = config.min_learning_rate / config.learning_rate
+        fall = optax.cosine_decay_schedule(config.learning_rate, steps, floor)
+    else:
+        fall = optax.polynomial_schedule(config.learning_rate, config.min_learning_rate, config.power, steps)
     if not config.warmup_steps:
-        return poly
+        return fall
     rise = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
-    return optax.join_schedules([rise, poly], [config.warmup_steps])
+    return optax.join_schedules([rise, fall], [config.warmup_steps])
 
 
 def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:

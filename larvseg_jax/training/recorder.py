@@ -10,15 +10,18 @@ from typing import Any, TypeVar
 
 import jax
 
-from larvseg_jax.console import TrainProgress
+from larvseg_jax.console import TrainProgress, console
 from larvseg_jax.methods.method import Metrics
 from larvseg_jax.report.metric_log import MetricLog
 from larvseg_jax.training.finite import check_losses
+from larvseg_jax.training.history import note
 from larvseg_jax.training.profiling import Profile
 from larvseg_jax.training.slow_host import SlowHost
 from larvseg_jax.training.telemetry import Clock, Meter
 
 T = TypeVar("T")
+
+_BEGINNING = 0.1  # of the steps, in which a method's metrics are not expected to be right
 
 
 class Recorder:
@@ -41,9 +44,13 @@ class Recorder:
         meter: Meter,
         profiled: tuple[int, int] | None = None,
         replaced: Callable[[int], Mapping[str, float]] = lambda step: {},
+        symptoms: Callable[[Mapping[str, float]], list[str]] = lambda metrics: [],
     ) -> None:
-        """`rate`, `meter`: what is logged besides the metrics; `replaced`: photos, since it was asked before."""
-        self._replaced = replaced
+        """`rate`, `meter`: what is logged besides the metrics; `replaced`: photos, since it was asked before.
+
+        `symptoms`: what a method finds wrong in its metrics (`methods.method.Watched`): each line is printed once.
+        """
+        self._replaced, self._symptoms, self._said, self._workdir = replaced, symptoms, set[str](), workdir
         self._total, self._every, self._rate, self._meter = total, every, rate, meter
         self._log, self._clock = MetricLog(workdir, start), Clock(start)
         self._progress = TrainProgress(total, start)
@@ -103,9 +110,20 @@ class Recorder:
             with jax.transfer_guard("allow"):  # the schedule is a function on the device, whatever it is given
                 values["learning_rate"] = float(self._rate(step - 1))
             lap = self._clock.read(step)
+            self._warn(step, values)
             values |= self._meter.values(lap) | self._slow_host.values(step, lap)
             self._log.write(step, "train", values)
         self._progress.update(step, values if due else {})
+
+    def _warn(self, step: int, values: Mapping[str, float]) -> None:
+        """Says what is wrong by the metrics of a step, and was not said before."""
+        found = [line for line in self._symptoms(values) if line not in self._said]
+        if step < _BEGINNING * self._total or not found:
+            return
+        self._said.update(found)
+        for line in found:
+            console.print(f"warning: step {step}: {line}")
+        note(self._workdir, "warning", step, found)
 
     def scored(self, step: int, name: str, scores: Mapping[str, float]) -> None:
         """Logs the evaluation `name` of a step."""

@@ -95,7 +95,7 @@ def raw(key: str) -> dict[str, Any]:
 def keys() -> tuple[str, ...]:
     """The class lists that there are, by name."""
     files = (name.name.removesuffix(".json") for name in _FOLDER.iterdir())
-    return tuple(sorted(name for name in files if not name.startswith(("union_", "overlaps"))))
+    return tuple(sorted(name for name in files if not name.startswith(("union_", "overlaps", "splits"))))
 
 
 @functools.cache

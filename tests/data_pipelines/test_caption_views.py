@@ -10,7 +10,7 @@ from configs import common
 from data_pipelines.caption_views import CaptionView, recoloured
 from data_pipelines.random_crops import brighter, contrasted, hue_turned, jittered, random_box, resized_crop, saturated
 from data_pipelines.rows import ArraySpec
-from data_pipelines.streams import Stream, iterate, stack, step_batches
+from data_pipelines.streams import Stream, StreamConfig, iterate, stack, step_batches
 from data_pipelines.transforms import MEAN, STD
 from larvseg_jax.config import from_config
 from larvseg_jax.errors import UserError
@@ -233,6 +233,11 @@ def test_options_are_read_and_wrong_ones_named():
     ):
         with pytest.raises(UserError, match=what):
             read(CaptionView, section | {name: value})
+
+
+def test_rare_classes_are_not_those_of_captions():
+    with pytest.raises(UserError, match="rare_below goes by the classes of photos, and captions have none"):
+        StreamConfig(CaptionView(), None, rare_below=0.1)
 
 
 def test_larvseg_refuses_captions():

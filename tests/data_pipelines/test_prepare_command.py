@@ -40,7 +40,7 @@ def test_mistakes_at_the_command_line(arguments, message, monkeypatch, tmp_path,
 def test_every_class_list_with_photos_has_a_builder():
     for name, builder in command.BUILDERS.items():
         assert builder.name == name
-        assert len(class_list(name)) > 0
+        assert name == "captions" or len(class_list(name)) > 0
 
 
 def png(pixels):

@@ -259,5 +259,5 @@ def test_pictures_that_the_list_leaves_out_are_a_warning(folder):
     run, reports = inspected(folder)
     found = [line for line in lines(data.found_section(run, reports)) if "does not name" in line]
     assert found == [
-        "warning streams.tagged: pictures that the list of tags does not name: 1; they are not used: add them to it"
+        "warning streams.tagged: pictures that the list does not name: 1; they are not used: add them to it"
     ]

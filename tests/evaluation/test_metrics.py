@@ -49,6 +49,7 @@ def test_golden(shared, name):
     assert round(100 * summary.mean_iou, 2) == pytest.approx(float(golden["mIoU_percent_2dec"]), abs=1e-4)
     assert summary.absent == tuple(names[i] for i in meta["absent_from_both"])
     assert np.isnan([summary.base_iou, summary.novel_iou, summary.harmonic_iou]).all()
+    assert not {"aAcc_base", "aAcc_novel"} & summary.scalars().keys()
 
 
 def test_counts_against_a_loop_over_pixels():
@@ -78,6 +79,8 @@ def test_means_leave_out_background_ignored_and_absent():
     assert summary.novel_iou == pytest.approx(2 / 10)
     assert summary.mean_iou == pytest.approx((6 / 12 + 0 + 2 / 10) / 3)
     assert summary.background_iou == pytest.approx(90 / 105)
+    assert summary.scalars()["aAcc_base"] == pytest.approx(6 / 10)
+    assert summary.scalars()["aAcc_novel"] == pytest.approx(2 / 8)
     assert summary.harmonic_iou == pytest.approx(2 / (1 / 0.25 + 1 / 0.2))
     assert summary.mean_acc == pytest.approx((6 / 10 + 2 / 8) / 2)
     assert summary.pixel_acc == pytest.approx((90 + 6 + 2) / (95 + 10 + 8))

@@ -17,10 +17,11 @@ import jax
 
 from tests.parity.attention_cases import check_attention
 from tests.parity.clip_cases import CLIP_CASES
-from tests.parity.evaluation_cases import check_metrics, check_resize_shapes, check_slide
+from tests.parity.evaluation_cases import check_metrics, check_resize_shapes, check_scores, check_slide
 from tests.parity.golden import Golden
 from tests.parity.head_cases import check_head_forward, check_image_loss, check_seg_loss
 from tests.parity.table import Report
+from tests.parity.vilseg_cases import VILSEG_CASES
 from tests.parity.vit_cases import check_vit, check_vit_npz
 
 CASES: dict[str, Callable[[Report, Golden], None]] = {
@@ -36,7 +37,9 @@ CASES: dict[str, Callable[[Report, Golden], None]] = {
     "metrics": check_metrics,
     "slide": check_slide,
     "resize_shapes": check_resize_shapes,
+    "scores": check_scores,
     **CLIP_CASES,
+    **VILSEG_CASES,
 }
 NOT_COVERED = (
     "cel",
@@ -44,6 +47,7 @@ NOT_COVERED = (
     "mask2former",
     "masked_decoder",
     "pixel_decoder",
+    "reco",
     "resnet",
     "sine_position",
 )

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from larvseg_jax.methods.class_vectors import ensemble
 from larvseg_jax.methods.clip.loss import contrastive_loss
-from larvseg_jax.methods.clip.vectors import ensemble
 from larvseg_jax.models.blocks import EncoderBlock
 from larvseg_jax.models.clip import Clip, contrastive_logits, normalised
 from larvseg_jax.models.dense_clip import denoised, dense_tokens, probabilities_of, smoothed

@@ -1,4 +1,4 @@
-"""metrics_*, slide_* and resize_shapes: what evaluation is made of."""
+"""metrics_*, scores, slide_* and resize_shapes: what evaluation is made of."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import numpy as np
 
 from data_pipelines.transforms import resized_shape
 from larvseg_jax.evaluation import sliding_window
+from larvseg_jax.evaluation.confusion import Confusion
 from larvseg_jax.evaluation.metrics import SegmentationCounts
 from larvseg_jax.vocabulary import IGNORE_LABEL, Vocabulary
 from tests.parity.golden import Golden, channels_first, channels_last
 from tests.parity.table import ARRAY, METRIC, Report
+
+UNLABELLED = 255  # in the truth of scores
 
 CLASS_BLOCK = 3
 """Classes stitched at a time: several blocks, and a last one that is smaller."""
@@ -37,6 +40,34 @@ def check_metrics(report: Report, golden: Golden) -> None:
     for name, value in (("mIoU", summary.mean_iou), ("mAcc", summary.mean_acc)):
         report.loss(name, value, golden[name], METRIC)
         report.loss(f"{name}_percent_2dec", round(100 * value, 2), golden[f"{name}_percent_2dec"], METRIC)
+
+
+def check_scores(report: Report, golden: Golden) -> None:
+    """Scores of seen and unseen classes, which are base and novel ones here."""
+    count = len(golden["in/unseen"])
+    names = tuple(f"class {i}" for i in range(count))
+    unseen = tuple(name for name, is_unseen in zip(names, golden["in/unseen"], strict=True) if is_unseen)
+    truth = np.where(golden["in/truth"] == UNLABELLED, np.int32(IGNORE_LABEL), golden["in/truth"])[None]
+    prediction = golden["in/prediction"][None]
+    vocabulary = Vocabulary(names, tuple(name for name in names if name not in unseen), unseen)
+    summary = SegmentationCounts.zeros(count).add(prediction, truth).summary(names, vocabulary)
+    pairs = Confusion.zeros().add(prediction, truth, count)
+    confusion = np.zeros((count, count), np.int32)
+    confusion[pairs.labels, pairs.predictions] = pairs.pixels
+    report.exact("confusion", confusion, golden["out/confusion"])
+    valid = golden["out/iou_valid"] != 0
+    report.exact("iou_valid", ~np.isnan(summary.iou), valid)
+    report.loss("iou", summary.iou[valid], golden["out/iou"][valid], METRIC)
+    for name, value in {
+        "miou": summary.mean_iou,
+        "miou_seen": summary.base_iou,
+        "miou_unseen": summary.novel_iou,
+        "hiou": summary.harmonic_iou,
+        "pixel_accuracy": summary.pixel_acc,
+        "pixel_accuracy_seen": summary.base_pixel_acc,
+        "pixel_accuracy_unseen": summary.novel_pixel_acc,
+    }.items():
+        report.loss(name, value, golden[f"out/{name}"], METRIC)
 
 
 def check_slide(report: Report, golden: Golden) -> None:

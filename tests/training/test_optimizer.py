@@ -32,6 +32,14 @@ def updated(optimizer, params, grads, steps):
     return params
 
 
+@pytest.mark.parametrize("step", [0, 30, 45, 59, 60, 100])
+def test_the_learning_rate_falls_as_a_cosine_behind_the_warm_up(step):
+    rate = learning_rate(config(schedule="cosine", warmup_steps=20), 60)
+    share = min((step - 20) / 40, 1.0)
+    expected = 0.01 + 0.09 * (1 + np.cos(np.pi * share)) / 2 if step >= 20 else 0.1 * step / 20
+    assert float(rate(step)) == pytest.approx(expected, rel=1e-5, abs=1e-8)
+
+
 def test_the_learning_rate_falls_polynomially_to_its_floor():
     rate = learning_rate(config(), STEPS)
     expected = [(0.1 - 0.01) * (1 - t / STEPS) ** 0.9 + 0.01 for t in range(STEPS + 1)]

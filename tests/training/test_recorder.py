@@ -15,6 +15,7 @@ from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.evaluator import Evaluator
 from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.train import run_steps
+from larvseg_jax.training.history import read
 from larvseg_jax.training.recorder import Recorder
 from larvseg_jax.training.state import TrainState
 from larvseg_jax.training.telemetry import Meter
@@ -62,6 +63,20 @@ def test_between_logged_steps_nothing_is_logged_but_the_last_step_always_is(tmp_
     steps = [line["seconds_per_step"] for line in read_history(tmp_path)]
     assert len(steps) == 3
     assert min(steps) > 0
+
+
+def test_what_a_method_finds_wrong_is_said_once_and_not_at_the_beginning(tmp_path, capsys):
+    def symptoms(metrics):
+        return [f"it is {metrics['loss']:.0f}"] if metrics["loss"] > 2 else []
+
+    with recorder_of(tmp_path, symptoms=symptoms) as recorder:
+        for step, value in enumerate((1, 3, 3, 4, 1), start=1):
+            recorder.begun(step, loss(value))
+        recorder.catch_up()
+    said = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert said == ["warning: step 2: it is 3", "warning: step 4: it is 4"]
+    events = [(line["event"], line["step"], line["details"]) for line in read(tmp_path)]
+    assert events == [("warning", 2, ["it is 3"]), ("warning", 4, ["it is 4"])]
 
 
 def test_an_evaluation_is_logged_under_its_name(tmp_path):

@@ -43,7 +43,7 @@ def test_published_counts(key, count):
 def test_every_file_is_readable():
     folder = resources.files("larvseg_jax.vocabulary") / "lists"
     names = sorted(f.name for f in folder.iterdir())
-    assert len(names) == 25
+    assert len(names) == 26
     assert all(json.loads((folder / name).read_text()) for name in names)
 
 

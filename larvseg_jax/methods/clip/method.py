@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int32, PyTree
 
 from larvseg_jax.errors import UserError
+from larvseg_jax.methods.class_vectors import class_vectors, prompt_ids
 from larvseg_jax.methods.clip.loss import contrastive_loss
 from larvseg_jax.methods.clip.options import Options
-from larvseg_jax.methods.clip.vectors import class_vectors, prompt_ids
 from larvseg_jax.methods.method import Batch, Dense, Images, Linear, Metrics, Seen, Task, Vectors
 from larvseg_jax.models.attention import cpu_attention
 from larvseg_jax.models.clip import Clip, fresh_parameters, normalised, pooled

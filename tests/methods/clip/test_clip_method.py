@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from larvseg_jax.methods.clip.vectors import class_vectors, ensemble, prompt_ids, spoken
 
 from data_pipelines.caption_views import CaptionView
 from data_pipelines.views import MaskView
@@ -14,7 +15,6 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.methods.clip import Config
 from larvseg_jax.methods.clip.loss import contrastive_loss
 from larvseg_jax.methods.clip.options import CaptionLoss
-from larvseg_jax.methods.clip.vectors import class_vectors, ensemble, prompt_ids, spoken
 from larvseg_jax.methods.method import Linear, Method, MethodConfig, ReadsText, StreamTask, Task
 from larvseg_jax.models.clip import Clip
 from larvseg_jax.models.dense_clip import dense_tokens

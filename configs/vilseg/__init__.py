@@ -1,0 +1,1 @@
+"""ViL-Seg's experiments; docs/vilseg.md."""

@@ -1,0 +1,270 @@
+"""ViL-Seg as a method: L = L_vision + L_cross + L_cluster (Eq. 1), and clusters that get the nearest text's class.
+
+Letters: b pictures, h x w patch grid, d width of the common space, v local views, c clusters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from data_pipelines.caption_views import CaptionView
+from larvseg_jax.devices.in_step import constrain
+from larvseg_jax.errors import UserError
+from larvseg_jax.methods.method import Batch, Dense, Images, Metrics, Seen, Task
+from larvseg_jax.methods.vilseg import vision
+from larvseg_jax.methods.vilseg.clusters import cluster_loss, mutual_information
+from larvseg_jax.methods.vilseg.cross import cross_loss, retrieved
+from larvseg_jax.methods.vilseg.flops import step_flops
+from larvseg_jax.methods.vilseg.network import Network
+from larvseg_jax.methods.vilseg.options import Options
+from larvseg_jax.methods.vilseg.reading import Reader
+from larvseg_jax.methods.vilseg.symptoms import symptoms
+from larvseg_jax.models.attention import cpu_attention
+from larvseg_jax.models.clip import Embedded, contrastive_logits, fresh_parameters, normalised, pooled
+from larvseg_jax.models.flip import flip_back
+from larvseg_jax.models.frozen import frozen_blocks
+from larvseg_jax.models.partial import StoredTokens
+from larvseg_jax.vocabulary import LabelSet
+
+Memory = dict[str, Any]
+"""`center` and `teacher` of L_vision, `head_losses` of several clustering heads; each where it is used."""
+
+_OF_TEACHER = ("backbone", "image_projection", "view_head")
+_HEAD_MOMENTUM = 0.99  # of the running means of the heads' losses
+
+
+class ViLSeg:
+    """Segments by clusters that it finds, and names them by texts; a `methods.method.Method`."""
+
+    def __init__(self, config: Options, task: Task) -> None:
+        self.config, self.task = config, task
+        if task.first_block:
+            raise UserError("ViL-Seg learns from pictures in several colours: it cannot begin at cached features")
+        if config.encoder.pool == "cls" and not task.backbone.class_token:
+            raise UserError("method.encoder.pool is 'cls', and model.class_token is False: use 'mean'")
+        tokenizer = config.tokenizer.make()
+        self.network = Network(
+            task.backbone,
+            config.text,
+            config.width,
+            tokenizer.vocabulary_size,
+            tokenizer.context,
+            cpu_attention(task.mesh.size),
+            frozen_blocks(task.backbone, task.frozen),
+            outcomes=config.vision.dim,
+            clusters=config.cluster.num * config.cluster.heads,
+        )
+        self._reader = Reader(config, self.network, tokenizer)
+        for name, stream in task.streams.items():
+            self._check_view(f"streams.{name}", stream.view)
+
+    def init(self, key: Array) -> tuple[PyTree, Memory]:
+        """Fresh parameters as CLIP's are drawn; a centre of zeros, a teacher that is the network."""
+        params = fresh_parameters(self.network, key)
+        memory: Memory = {}
+        if self.config.vision.keeps_center:
+            memory["center"] = jnp.zeros(self.config.vision.dim)
+        if self.config.vision.has_teacher:
+            memory["teacher"] = {name: jax.tree.map(jnp.copy, params[name]) for name in _OF_TEACHER}
+        if self.config.cluster.heads > 1:
+            memory["head_losses"] = jnp.zeros(self.config.cluster.heads)
+        return params, memory
+
+    def loss(
+        self, params: PyTree, memory: Memory, batch: Batch, key: Array
+    ) -> tuple[Float[Array, ""], tuple[Metrics, Memory]]:
+        """L (Eq. 1), and besides: its parts, what tells a collapse, and the centre and head losses after the step."""
+        total, metrics = jnp.zeros(()), {"scale": self._scale(params)}
+        seen = {name: value for name, value in memory.items() if name != "teacher"}
+        for index, (name, stream) in enumerate(self.task.streams.items()):
+            weighted, found, seen = self._of_stream(params, memory | seen, batch[name], jax.random.fold_in(key, index))
+            total += stream.loss.weight * weighted
+            metrics |= {f"{name}/{of}": value for of, value in found.items()}
+        return total, (metrics, seen)
+
+    def _of_stream(
+        self, params: PyTree, memory: Memory, arrays: Mapping[str, Array], key: Array
+    ) -> tuple[Float[Array, ""], Metrics, Memory]:
+        """The weighted losses of a stream's batch, their metrics, and the memory without the teacher after them."""
+        config, counted = self.config, arrays["valid"]
+        seen = {name: value for name, value in memory.items() if name != "teacher"}
+        total, metrics = jnp.zeros(()), cast(Metrics, {})
+        whole, changed = self._whole(params, arrays, key)
+        vectors = pooled(whole, config.encoder.pool)
+        if config.vision.weight:
+            local = self._views(params, arrays["locals"], jax.random.fold_in(key, 1))
+            loss, found, center = self._vision(params, memory, arrays["image"], vectors, local, counted)
+            total, metrics = total + config.vision.weight * loss, metrics | found
+            seen |= {} if center is None else {"center": center}
+        if config.cross.weight:
+            loss, found = self._cross(params, vectors, arrays["tokens"], counted)
+            total, metrics = total + config.cross.weight * loss, metrics | found
+        if changed is not None:
+            losses, found = self._cluster(params, whole.patches, flip_back(changed, arrays["flipped"]), counted)
+            total, metrics = total + config.cluster.weight * jnp.mean(losses), metrics | found
+            if "head_losses" in seen:
+                seen["head_losses"] = _HEAD_MOMENTUM * seen["head_losses"] + (1 - _HEAD_MOMENTUM) * losses
+        return total, metrics, seen
+
+    def _whole(
+        self, params: PyTree, arrays: Mapping[str, Array], key: Array
+    ) -> tuple[Embedded, Float[Array, "b h w d"] | None]:
+        """The pictures, and the patches of the recoloured ones if they are needed."""
+        if not self.config.cluster.weight:
+            return self._images(params, arrays["image"], key), None
+        # Side by side, so that each device keeps its own pictures.
+        pairs = jnp.stack([arrays["image"], arrays["recoloured"]], axis=1)
+        embedded = self._images(params, pairs.reshape(-1, *pairs.shape[2:]), key)
+        patches = embedded.patches.reshape(*pairs.shape[:2], *embedded.patches.shape[1:])
+        return Embedded(None if embedded.cls is None else embedded.cls[::2], patches[:, 0]), patches[:, 1]
+
+    def _views(self, params: PyTree, views: Float[Array, "b v s s 3"], key: Array) -> Float[Array, "v b d"]:
+        """e_v of the local views."""
+        b, v = views.shape[:2]
+        vectors = pooled(self._images(params, views.reshape(b * v, *views.shape[2:]), key), self.config.encoder.pool)
+        return jnp.swapaxes(vectors.reshape(b, v, -1), 0, 1)
+
+    def _images(self, params: PyTree, images: Images, key: Array | None = None) -> Embedded:
+        """Both outputs of the image tower; as in training (drop path) if a random key is given."""
+        rngs = None if key is None else {"drop_path": key}
+        found = self.network.apply({"params": params}, images, train=key is not None, rngs=rngs, method=Network.images)
+        return cast(Embedded, found)
+
+    def _apply(self, params: PyTree, method: Any, *arguments: Array) -> Array:
+        return cast(Array, self.network.apply({"params": params}, *arguments, method=method))
+
+    def _scale(self, params: PyTree) -> Float[Array, ""]:
+        """1 / tau."""
+        scale = self._apply(params, Network.scale)
+        return scale if self.config.cross.temperature == "learned" else lax.stop_gradient(scale)
+
+    def _vision(
+        self,
+        params: PyTree,
+        memory: Memory,
+        images: Images,
+        vectors: Float[Array, "b d"],
+        local: Float[Array, "v b d"],
+        counted: Bool[Array, " b"],
+    ) -> tuple[Float[Array, ""], Metrics, Float[Array, " k"] | None]:
+        """L_vision (Eq. 2), how its targets are spread, and the centre after the step."""
+        options = self.config.vision
+        student, sharp = options.temperatures
+        if options.has_teacher:
+            other = {**params, **memory["teacher"]}
+            vectors, of = pooled(self._images(other, images), self.config.encoder.pool), other
+        else:
+            of = params
+        logits = self._outcomes(of, vectors)
+        center = memory.get("center", jnp.zeros(options.dim))
+        target = vision.targets(logits, center, options.target, sharp)
+        loss = vision.vision_loss(target, self._outcomes(params, local), counted, student)
+        weights = counted.astype(target.dtype)[:, None]
+        mean = jnp.sum(lax.stop_gradient(target) * weights, axis=0) / jnp.maximum(jnp.sum(weights), 1.0)
+        metrics = {
+            "L_vision": loss,
+            "target_entropy": vision.mean_of(vision.entropy(lax.stop_gradient(target)), counted),
+            "mean_target_entropy": vision.entropy(mean),
+        }
+        if not options.keeps_center:
+            return loss, metrics, None
+        after = vision.next_center(center, lax.stop_gradient(logits), counted, options.center_momentum)
+        return loss, metrics, after
+
+    def _outcomes(self, params: PyTree, vectors: Float[Array, "*batch d"]) -> Float[Array, "*batch k"]:
+        """Logits of Phi_a."""
+        return self._apply(params, Network.views, normalised(vectors) if self.config.vision.normalise else vectors)
+
+    def _cross(
+        self, params: PyTree, vectors: Float[Array, "b d"], tokens: Int[Array, "b l"], counted: Bool[Array, " b"]
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """L_cross (Eq. 3 and 4), all pictures of the batch against all of its captions, on whatever devices."""
+        texts = self._apply(params, Network.texts, tokens)
+        logits = constrain(contrastive_logits(vectors, texts, self._scale(params)), "data", None)
+        loss = cross_loss(logits, counted, symmetric=self.config.cross.symmetric)
+        return loss, {"L_cross": loss, "retrieval_at_1": lax.stop_gradient(retrieved(logits, counted))}
+
+    def _cluster(
+        self,
+        params: PyTree,
+        patches: Float[Array, "b h w d"],
+        changed: Float[Array, "b h w d"],
+        counted: Bool[Array, " b"],
+    ) -> tuple[Float[Array, " heads"], Metrics]:
+        """L_cluster (Eq. 6 to 8) of every head; of the first one, what is said of its clusters."""
+        options = self.config.cluster
+        both = jnp.stack([patches, changed])
+        both = lax.stop_gradient(both) if options.stop_gradient else both
+        logits = self._apply(params, Network.cluster, both)
+        logits = logits.reshape(*logits.shape[:-1], options.heads, options.num)
+        weights = jnp.broadcast_to(counted[:, None, None], patches.shape[:3]).astype(logits.dtype)
+        found = [
+            cluster_loss(
+                logits[0, ..., head, :],
+                logits[1, ..., head, :],
+                weights,
+                symmetric=options.symmetric,
+                marginal_weight=options.marginal_weight,
+            )
+            for head in range(options.heads)
+        ]
+        losses, joints = jnp.stack([loss for loss, _ in found]), lax.stop_gradient([joint for _, joint in found])
+        used = jnp.sum(joints[0], axis=1) > 1 / (4 * options.num)
+        metrics = {
+            "L_cluster": jnp.mean(losses),
+            "information": mutual_information(joints[0]) / math.log(options.num),
+            "clusters_in_use": jnp.sum(used).astype(losses.dtype),
+        }
+        return losses, metrics
+
+    def remember(self, memory: Memory, params: PyTree, seen: Memory) -> Memory:
+        """The centre and the head losses as `loss` has seen them; the teacher follows the network."""
+        if "teacher" not in memory:
+            return seen
+        old = self.config.vision.teacher_momentum
+        of = {name: params[name] for name in _OF_TEACHER}
+        return {**seen, "teacher": jax.tree.map(lambda a, b: old * a + (1 - old) * b, memory["teacher"], of)}
+
+    def scorer(self, label_set: LabelSet) -> Dense:
+        """The class of a patch is that of its cluster in the window (Sec. 3.5); see `Reader`."""
+        return self._reader.scorer(label_set)
+
+    def text_vectors(self, params: PyTree, names: tuple[str, ...], templates: str = "") -> Float[Array, "n d"]:
+        """Unit vectors of classes by any names, as the scorer has them (`methods.method.ReadsText`)."""
+        return self._reader.text_vectors(params, names, templates)
+
+    def embed(self, params: PyTree, images: Seen) -> Float[Array, "b h w d"]:
+        """Unit patch features in the space of the texts."""
+        assert not isinstance(images, StoredTokens)
+        return normalised(self._images(params, images).patches)
+
+    def flops(self, data: int = 1, model: int = 1) -> dict[str, int]:
+        """By the parts of flops.py; chips along `model` do the same work."""
+        return step_flops(self.task, self.config, data)
+
+    def figures(
+        self, params: PyTree, memory: Memory, label_set: LabelSet, windows: Images, tags: Int[Array, "1 l"]
+    ) -> dict[str, Float[Array, "b h w l"]]:
+        """Where the clusters lie that got each tag's name."""
+        return self._reader.figures(params, memory, label_set, windows, tags)
+
+    def symptoms(self, metrics: Mapping[str, float]) -> list[str]:
+        """What the metrics of a step show to be wrong (symptoms.py)."""
+        return symptoms(metrics, list(self.task.streams), self.config)
+
+    def _check_view(self, path: str, view: Any) -> None:
+        """UserError where a stream lacks what a loss needs."""
+        assert isinstance(view, CaptionView)
+        if view.text != self.config.tokenizer:
+            raise UserError(f"{path}.text differs from method.tokenizer: both must be the same tokenizer")
+        if self.config.vision.weight and not view.local_views:
+            raise UserError(f"L_vision needs small crops: set {path}.local_views to 6, or method.vision.weight to 0")
+        if self.config.cluster.weight and not view.recoloured:
+            raise UserError(f"L_cluster needs {path}.recoloured=True, or method.cluster.weight=0")
