@@ -22,7 +22,7 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.novel_offset import with_novel_offset
 from larvseg_jax.evaluation.windows import Windows
-from larvseg_jax.methods.method import Dense, Method, MethodConfig, Task
+from larvseg_jax.methods.method import Dense, Method, MethodConfig, ReadsText, Task
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.options import read
 from larvseg_jax.report.metric_log import FILE_NAME, read_history
@@ -126,7 +126,8 @@ def load_trained(
       memory: read the method's memory, too; else only if its scores need it.
       mesh: where it is to live; by default on one device.
       pretrained: the weights that were left out of a file (`export --learnt`), in what `config.pretrained` named.
-      classes: names, the vocabulary of a CLIP; other models have their own.
+      classes: names, the vocabulary of a CLIP. Other models have their own, but where they read text and some of the
+        names are not in it, these are it.
       options: the section `method` of a config that says how to score, if not as in training (ViL-Seg: K-means in
         place of its head); passed over if it is another method's. A CLIP knows its sizes itself.
 
@@ -167,6 +168,9 @@ def load_trained(
         settings, step, versions = _with_chosen_offset(settings, path, found.step), found.step, record.versions
         if memory or method.scorer(vocabulary.label_set()).reads_memory:
             stored = dict(read_checkpoint(path, found.step, memory=True).memory)
+    if isinstance(method, ReadsText) and not {*(classes or ())} <= {*vocabulary.classes}:
+        vocabulary = Vocabulary(tuple(classes or ()))
+        method = _method(network_sections(settings), vocabulary, mesh)
     layout, memory_layout = jax.eval_shape(method.init, jax.random.key(0))
     return Trained(
         method,

@@ -17,8 +17,9 @@ def experiment(name: str) -> ml_collections.ConfigDict:
     with config.unlocked():
         del config["method"]
         config.method = options.defaults(vilseg.Config)
-    # The centre of L_vision is the last batch's mean: one that lags behind AdamW lets it collapse (docs/vilseg.md).
-    config.method.vision.center_momentum = 0.0
+    # Logits that outrun their centre let L_vision collapse (docs/vilseg.md): here they are of unit vectors, and the
+    # centre is that of the last batch.
+    config.method.vision.update(normalise=True, center_momentum=0.0)
     config.mesh.rules = ()  # no table of classes to be split
     config.model.drop_path = 0.0
     config.optimizer.update(name="adamw", schedule="cosine", learning_rate=5e-4, min_learning_rate=1e-5)

@@ -6,6 +6,7 @@ values, each of one patch alone, stay comparable.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal, NamedTuple, cast
 
 import jax
@@ -71,7 +72,9 @@ def dense_tokens(
         if features == "value_block":
             patches = entering + patches
             hidden = _norm(block["LayerNorm_2"], patches, config)
-            patches += cast(Array, Mlp(config).apply({"params": block["MlpBlock_3"]}, hidden))
+            patches += cast(
+                Array, Mlp(dataclasses.replace(config, dtype="float32")).apply({"params": block["MlpBlock_3"]}, hidden)
+            )
         patches = _norm(params["Transformer"]["encoder_norm"], patches, config)
     return DenseTokens(patches, keys.reshape(*keys.shape[:3], -1), _out(block[_ATTENTION]["out"], keys))
 

@@ -34,7 +34,8 @@ def find_run(path: Path, step: int | None) -> tuple[Path, int | None]:
 def stated_classes(path: Path, step: int | None = None) -> tuple[Vocabulary, tuple[str, ...]] | None:
     """The classes of a model by its own account, in no time, and the class lists that these were made of.
 
-    None where it has no account that can be read; one that is wrong is told of when the model is loaded.
+    None where it has no account that can be read; one that is wrong is told of when the model is loaded. Nor does it
+    say all that it knows where its method has a tokenizer: any word is a class then.
     """
     try:
         if path.is_file():
@@ -47,6 +48,8 @@ def stated_classes(path: Path, step: int | None = None) -> tuple[Vocabulary, tup
             record = run / "checkpoints" / str(steps_named(run)[-1] if step is None else step) / "record" / "metadata"
             stated = json.loads(record.read_text("utf-8"))
             classes, settings = stated["classes"], stated["settings"]
+        if "tokenizer" in settings.get("method", {}):
+            return None
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             return None
         return Vocabulary(tuple(classes), aliases=aliases_in(settings, path)), lists_in(settings)

@@ -176,10 +176,10 @@ class ViLSeg:
             vectors, of = pooled(self._images(other, images), self.config.encoder.pool), other
         else:
             of = params
-        logits = self._apply(of, Network.views, vectors)
+        logits = self._outcomes(of, vectors)
         center = memory.get("center", jnp.zeros(options.dim))
         target = vision.targets(logits, center, options.target, sharp)
-        loss = vision.vision_loss(target, self._apply(params, Network.views, local), counted, student)
+        loss = vision.vision_loss(target, self._outcomes(params, local), counted, student)
         weights = counted.astype(target.dtype)[:, None]
         mean = jnp.sum(lax.stop_gradient(target) * weights, axis=0) / jnp.maximum(jnp.sum(weights), 1.0)
         metrics = {
@@ -191,6 +191,10 @@ class ViLSeg:
             return loss, metrics, None
         after = vision.next_center(center, lax.stop_gradient(logits), counted, options.center_momentum)
         return loss, metrics, after
+
+    def _outcomes(self, params: PyTree, vectors: Float[Array, "*batch d"]) -> Float[Array, "*batch k"]:
+        """Logits of Phi_a."""
+        return self._apply(params, Network.views, normalised(vectors) if self.config.vision.normalise else vectors)
 
     def _cross(
         self, params: PyTree, vectors: Float[Array, "b d"], tokens: Int[Array, "b l"], counted: Bool[Array, " b"]

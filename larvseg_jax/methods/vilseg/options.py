@@ -43,6 +43,7 @@ class VisionConfig:
     center_momentum: float = 0.9  # of the running mean of the whole pictures' logits
     teacher_momentum: float = 0.996  # of the network's running mean ("ema_teacher")
     dim: Count = 2048  # outcomes of Phi_a
+    normalise: bool = False  # Phi_a sees unit vectors, as DINO's last layer does: its logits cannot outrun the centre
 
     def __post_init__(self) -> None:
         for name in ("student_temperature", "target_temperature"):

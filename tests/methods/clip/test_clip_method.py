@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from larvseg_jax.methods.clip.vectors import class_vectors, ensemble, prompt_ids, spoken
 
 from data_pipelines.caption_views import CaptionView
 from data_pipelines.views import MaskView
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
+from larvseg_jax.methods.class_vectors import class_vectors, ensemble, prompt_ids, spoken
 from larvseg_jax.methods.clip import Config
 from larvseg_jax.methods.clip.loss import contrastive_loss
 from larvseg_jax.methods.clip.options import CaptionLoss
@@ -103,7 +103,7 @@ def test_many_prompts_are_read_some_at_a_time(params, monkeypatch):
         asked.append(chunk.shape)
         return model.apply({"params": params}, chunk, method=Clip.texts)
 
-    monkeypatch.setattr("larvseg_jax.methods.clip.vectors._PROMPTS", 28)
+    monkeypatch.setattr("larvseg_jax.methods.class_vectors._PROMPTS", 28)
     np.testing.assert_allclose(class_vectors(texts, ids), vectors_by_hand(params), atol=2e-6)
     assert set(asked) == {(28, ids.shape[-1])}
 
@@ -129,6 +129,16 @@ def test_scores_are_scaled_cosines(params, features):
     found = scorer.features(params, None, classes, IMAGES) @ classes.vectors.T + classes.offset
     np.testing.assert_allclose(found, expected, atol=2e-3)
     assert patches.shape == (3, 4, 5, 12)
+
+
+@pytest.mark.parametrize("features", ["value_block", "tokens"])
+def test_bfloat16_changes_little(params, features):
+    half = dataclasses.replace(CONFIG, features=features, text=dataclasses.replace(CONFIG.text, dtype="bfloat16"))
+    task = Task(3, dataclasses.replace(VIT, dtype="bfloat16"), {}, make_mesh(1, 1, jax.devices()[:1]))
+    whole = method_of(dataclasses.replace(CONFIG, features=features))
+    np.testing.assert_allclose(half.make(task).embed(params, IMAGES), whole.embed(params, IMAGES), atol=0.05)
+    vectors = half.make(task).text_vectors(params, NAMES)
+    np.testing.assert_allclose(vectors, whole.text_vectors(params, NAMES), atol=0.05)
 
 
 def test_classes_that_are_nowhere_sure_win_nowhere(params):

@@ -12,8 +12,10 @@ from larvseg_jax.evaluate import evaluate_checkpoint
 from larvseg_jax.export import export
 from larvseg_jax.methods.clip.options import CaptionLoss
 from larvseg_jax.predict.predictor import Predictor
+from larvseg_jax.predict.segmenter import Segmenter
 from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.train import train
+from larvseg_jax.weights.places import stated_classes
 from tests import tiny
 from tests.weights.clip_writing import write_clip
 
@@ -66,6 +68,10 @@ def test_it_trains_resumes_evaluates_predicts_and_is_exported(data, tmp_path):
     image = np.zeros((20, 24, 3), np.uint8)
     for model in (run, tmp_path / "m.safetensors"):
         assert Predictor.load(model)(image).labels.shape == (20, 24, 4)
+        assert stated_classes(model) is None
+        found = Segmenter.load(model, classes="red photo,of blue, grey")(image)  # any words
+        assert found.names == ("red photo", "of blue", "grey")
+        assert Segmenter.load(model, classes="blue,grey").classes == CLASSES
 
 
 @pytest.mark.slow

@@ -105,6 +105,18 @@ def test_rows_that_fill_up_count_nowhere():
     np.testing.assert_allclose(more_seen["center"], seen["center"], rtol=1e-5, atol=1e-7)
 
 
+def test_the_targets_know_no_length_of_unit_vectors():
+    """The projection doubled: the same outcomes where Phi_a sees unit vectors, others where not."""
+    for normalise in (True, False):
+        method = method_of(vision=dict(normalise=normalise), cluster=dict(weight=0.0))
+        params, memory = state_of(method)
+        doubled = {**params, "image_projection": 2 * params["image_projection"]}
+        (_, (one, _)), (_, (two, _)) = (losses(method, p, memory, batch_of()) for p in (params, doubled))
+        assert (
+            float(one["captions/L_vision"]) == pytest.approx(float(two["captions/L_vision"]), rel=1e-4)
+        ) is normalise
+
+
 def gradient_of(method, memory=None):
     params, fresh = state_of(method)
     return jax.jit(jax.grad(lambda p: method.loss(p, memory or fresh, {"captions": batch_of()}, KEY)[0]))(params)
