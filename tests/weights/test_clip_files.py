@@ -129,6 +129,20 @@ def test_what_is_no_whole_model_is_refused(tmp_path, write):
         clip_model(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [
+        ("visual.layer1.0.conv1.weight", "CLIPs with a ResNet"),
+        ("vision_model.embeddings.patch_embedding.weight", "SigLIP"),
+    ],
+)
+def test_files_that_are_not_read_are_told_by_their_names(tmp_path, name, owner):
+    save_file({name: np.zeros((2, 3, 1, 1), np.float32)}, tmp_path / "x.safetensors")
+    assert clip_model(tmp_path / "x.safetensors") is None
+    with pytest.raises(UserError, match=f"x.safetensors holds weights as .*{owner}.* names? them"):
+        load_pretrained(tmp_path / "x.safetensors", layout_of(VIT), VIT, ())
+
+
 def layout_of(vit):
     shapes = jax.eval_shape(VisionTransformer(vit).init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     head = {"class_embeddings": jnp.zeros((3, 16))}
