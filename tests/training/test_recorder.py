@@ -65,12 +65,14 @@ def test_between_logged_steps_nothing_is_logged_but_the_last_step_always_is(tmp_
     assert min(steps) > 0
 
 
-def test_what_a_method_finds_wrong_is_said_once_and_not_at_the_beginning(tmp_path, capsys):
+def test_what_a_method_finds_wrong_is_said_once_and_not_at_the_beginning(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("larvseg_jax.training.recorder._BEGINNING", 0.2)  # of 7 steps: the first one
+
     def symptoms(metrics):
         return [f"it is {metrics['loss']:.0f}"] if metrics["loss"] > 2 else []
 
     with recorder_of(tmp_path, symptoms=symptoms) as recorder:
-        for step, value in enumerate((1, 3, 3, 4, 1), start=1):
+        for step, value in enumerate((3, 3, 3, 4, 1), start=1):
             recorder.begun(step, loss(value))
         recorder.catch_up()
     said = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]

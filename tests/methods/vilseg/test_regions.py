@@ -50,6 +50,17 @@ def test_a_cluster_without_patches_has_no_class():
     assert np.asarray(regions.occupied(logits, found)[..., 2] < logits.min(-1)).all()
 
 
+def test_a_class_without_clusters_is_below_all():
+    """The last class, too, whatever the clusters without patches hold."""
+    pixels, logits, _ = picture()
+    found = regions.regions_of(pixels, logits)
+    cosines = jnp.zeros((1, 6, 3)).at[..., 1].set(1.0)
+    logits = logits.at[..., 2].set(logits[..., 2] + 8.9)  # no patch is in it still, as `found` has it
+    scores = np.asarray(regions.class_scores(logits, found, cosines, "logits"))
+    for column in (0, 2):
+        np.testing.assert_allclose(scores[..., column], np.asarray(logits.min(-1)) - 1, rtol=1e-6)
+
+
 def test_resized_scores_are_the_clusters_resized_where_classes_have_one_cluster_each():
     pixels, logits, _ = picture()
     found = regions.regions_of(pixels, logits)
@@ -74,10 +85,10 @@ def test_kmeans_finds_far_groups():
 
 
 def test_kmeans_of_fewer_different_points_than_clusters():
-    points = jnp.broadcast_to(jnp.arange(2.0)[:, None, None], (2, 5, 3)).reshape(10, 3)
+    points = jnp.broadcast_to(jnp.arange(1.0, 3.0)[:, None, None], (2, 5, 3)).reshape(10, 3)
     centres = kmeans.kmeans(jax.random.key(0), points, 4)
     assert np.isfinite(centres).all()
-    assert {0.0, 1.0} == set(np.unique(centres).tolist())
+    assert {1.0, 2.0} == set(np.unique(centres).tolist())  # one that has lost all its points stays where it was
 
 
 def test_the_nearest_centre_is_the_closest():
