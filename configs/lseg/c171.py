@@ -1,6 +1,6 @@
 """LSeg as in LarvSeg's Tables 1 and 3: COCO-Stuff's masks, classes by frozen text vectors of their names.
 
-    larvseg text-vectors coco_stuff_171 --weights clip-vit-b32.safetensors --out coco_stuff_171.npz
+    larvseg text_vectors coco_stuff_171 --weights clip-vit-b32.safetensors --out coco_stuff_171.npz
     python train.py --config=configs/lseg/c171.py
 
 Paper (all / base / novel classes; its text vectors are CLIP ViT-B/32's): A150 19.3 / 40.2 / 6.8; A847 3.9 / 25.8 / 1.2.

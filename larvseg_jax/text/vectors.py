@@ -13,14 +13,14 @@ from jaxtyping import Float32
 from larvseg_jax.errors import UserError
 from larvseg_jax.options import CountOrNone
 
-_REMEDY = "make the file anew with all names (larvseg text-vectors)"
+_REMEDY = "make the file anew with all names (larvseg text_vectors)"
 
 
 @dataclasses.dataclass(frozen=True)
 class TextClasses:
     """A section of options: the vectors that stand for the classes."""
 
-    vectors: str = ""  # .npz file with `names` (n,) and `vectors` (n, width), as larvseg text-vectors writes it
+    vectors: str = ""  # .npz file with `names` (n,) and `vectors` (n, width), as larvseg text_vectors writes it
     width: CountOrNone = 0  # numbers of a vector, 512 for CLIP ViT-B; 0: no text vectors, classes are learnt
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ def _read(file: Path) -> tuple[list[str], Float32[np.ndarray, "n d"]]:
         with np.load(file, allow_pickle=False) as arrays:
             names, vectors = arrays["names"], arrays["vectors"].astype(np.float32)
     except FileNotFoundError:
-        raise UserError(f"{file} does not exist: name a file of text vectors (larvseg text-vectors)") from None
+        raise UserError(f"{file} does not exist: name a file of text vectors (larvseg text_vectors)") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{file} is no file of text vectors ({type(error).__name__}): {_REMEDY}") from None
     if names.ndim != 1 or vectors.ndim != 2 or len(names) != len(vectors) or names.dtype.kind != "U":
