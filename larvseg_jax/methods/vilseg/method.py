@@ -254,6 +254,10 @@ class ViLSeg:
         """Unit vectors of classes by any names, as the scorer has them (`methods.method.ReadsText`)."""
         return self._reader.text_vectors(params, names, templates)
 
+    def clusters(self, params: PyTree, memory: Memory, images: Seen) -> Int[Array, "b h w"]:
+        """The cluster of each patch (Sec. 3.5), whatever it is called."""
+        return self._reader.clusters(params, memory, images)
+
     def embed(self, params: PyTree, images: Seen) -> Float[Array, "b h w d"]:
         """Unit patch features in the space of the texts."""
         return normalised(self._images(params, images).patches)

@@ -80,6 +80,10 @@ class Reader:
         named_so = of_patches[..., None] == tags[0][None, None, None]
         return {"clusters of that name": jnp.where(named_so, _SURE, -_SURE)}
 
+    def clusters(self, params: PyTree, memory: PyTree, images: Seen) -> Int[Array, "b h w"]:
+        """The cluster of each patch, 0 to C - 1, which means nothing from one window to the next with K-means."""
+        return self._regions(params, memory, images)[2].clusters
+
     def _regions(
         self, params: PyTree, memory: PyTree, images: Seen
     ) -> tuple[Float[Array, "b h w d"], Float[Array, "b h w c"], regions.Regions]:
