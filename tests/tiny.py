@@ -3,11 +3,17 @@
 import json
 from pathlib import Path
 
+import jax
 import ml_collections
 import numpy as np
 from PIL import Image
 
 from configs import common
+from larvseg_jax import assemble
+from larvseg_jax.config import from_config
+from larvseg_jax.devices.mesh import make_mesh
+from larvseg_jax.weights.checkpoint import Checkpoints
+from larvseg_jax.weights.record import Record
 
 NAMES = ("background", "red", "green", "blue", "grey")
 BASE, NOVEL = ("red", "green"), ("blue", "grey")
@@ -70,3 +76,12 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.checkpoint.every = 3
     return config
+
+
+def save_untrained(config: ml_collections.ConfigDict) -> None:
+    """The checkpoint of a run of no steps, in its folder."""
+    run, mesh = from_config(config), make_mesh(1, 1, jax.devices()[:1])
+    state = assemble.fresh_state(run, mesh)
+    record = Record.of(run.settings, run.vocabulary.classes, {}, assemble.state_layout(run, mesh))
+    with Checkpoints(run.workdir) as checkpoints:
+        checkpoints.save(record, state, 0, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ def write_text_vectors(file: Path, names: Sequence[str], vectors: Float32[np.nda
 
 def _read(file: Path) -> tuple[list[str], Float32[np.ndarray, "n d"]]:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
             names, vectors = arrays["names"], arrays["vectors"].astype(np.float32)
     except FileNotFoundError:
         raise UserError(f"{file} does not exist: name a file of text vectors (larvseg text_vectors)") from None

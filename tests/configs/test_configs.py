@@ -67,13 +67,15 @@ SIZES_ONLY = ("bank=", "topk=", "share=", "duplicates=", "imagenet_s", "grounds=
 OTHER_SIZES = ("a150", "a847", "c171_wa847", "c171_wa847_i585", "clothing")
 # Two options at once that others have alone.
 COMBINED = ("ca=ade", "ca=imagenet", "ca=off,sample=100")
+# Steps that tests of the method itself run: without attention, on a region, with text vectors from a file.
+RUN_ELSEWHERE = ("ca=off", "paper", "variant=region", "text=")
 
 
 def programs():
     """Every argument with the first config that has it, and every config, but where steps differ in sizes only."""
     seen = set()
     for name, arguments in CASES:
-        if arguments in seen - {""} or arguments.startswith(SIZES_ONLY) or arguments in COMBINED:
+        if arguments in seen - {""} or arguments.startswith((*SIZES_ONLY, *RUN_ELSEWHERE)) or arguments in COMBINED:
             continue
         if not arguments and name in OTHER_SIZES:
             continue

@@ -266,16 +266,6 @@ def test_without_tagged_pictures_the_masks_are_learnt(mydata, left, capsys):
     assert "stablehlo" in lower_step(run_of, mesh, state_layout(run_of, mesh)).as_text()[:2000]
 
 
-@pytest.mark.slow
-def test_masks_alone_are_trained(mydata):
-    shutil.rmtree(mydata / "tagged")
-    for name in ("train.py", "configs", "larvseg_jax", "data_pipelines"):
-        (mydata.parent / name).symlink_to(REPOSITORY / name)
-    (train,) = [command for command in commands() if command.startswith("python train.py")]
-    run(f"{train} --config.total_steps=2", mydata.parent)
-    assert "water" in (mydata.parent / "runs" / "mydata" / "report.html").read_text()
-
-
 def rename(folder, to):
     return lambda data: (data / "tagged" / folder).rename(data / "tagged" / to)
 

@@ -65,7 +65,9 @@ def assert_equal(ours, theirs):
 def test_a_row_is_what_the_spec_says():
     for changes in ({}, dict(local_views=3, local_size=8), dict(recoloured=True), EVERYTHING):
         found, spec = row(photo(), **changes), view(**changes).spec()
-        assert {k: ArraySpec(v.shape, str(v.dtype), 0) for k, v in found.items()} == spec
+        assert {
+            k: ArraySpec(v.shape, str(v.dtype), 0, k in ("image", "locals", "recoloured")) for k, v in found.items()
+        } == spec
     assert spec.keys() == {"image", "tokens", "locals", "recoloured", "flipped"}
 
 

@@ -54,7 +54,7 @@ def on_one_device(config):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "shard_backbone"),
-    [((4, 2), True), ((2, 4), False), ((1, 8), False)],  # (8, 1) is padded below
+    [((4, 2), True), ((1, 8), False)],  # (8, 1) is padded below
 )
 def test_any_mesh_gives_the_losses_gradients_and_bank_of_one_device(config, on_one_device, shape, shard_backbone):
     assert_same_run(on_one_device, run_steps(sharded(config, shape, shard_backbone), make_mesh(*shape)))

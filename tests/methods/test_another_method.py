@@ -1,11 +1,6 @@
-"""A method that lives wholly in tests/ goes through the real house: trained, killed, resumed, evaluated, predicted."""
+"""A method that lives wholly in tests/ goes through the real house: trained, evaluated, predicted."""
 
 import functools
-import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
@@ -25,11 +20,7 @@ from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.train import train
 from larvseg_jax.weights.stored_checkpoint import read_checkpoint
 from tests import tiny
-from tests.child import environment
 from tests.methods import prototypes
-
-REPOSITORY = Path(__file__).parents[2]
-STEPS = 40
 
 
 def config_of(data: Path, workdir: Path, steps: int = 12):
@@ -118,41 +109,3 @@ def test_the_best_class_is_that_of_the_nearest_prototype(trained, data):
     patch = predictor.trained.method.task.backbone.patch_size
     corner = found.labels[0, 0, 0]  # the corner pixel lies beyond the centre of its patch: no interpolation
     assert corner == scores[0, 0].argmax(), patch
-
-
-def start(workdir: Path, data: Path) -> subprocess.Popen:
-    arguments = [f"--config.workdir={workdir}", f"--config.data_root={data}", f"--config.total_steps={STEPS}"]
-    return subprocess.Popen(
-        [sys.executable, "train.py", "--config=tests/methods/prototypes.py", *arguments],
-        cwd=REPOSITORY,
-        env=environment(JAX_COMPILATION_CACHE_DIR=str(workdir.parent / "xla")),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-@pytest.mark.slow
-def test_it_is_killed_and_resumed_bit_for_bit(data, tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = start(whole, data)
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
-    process = start(killed, data)
-    deadline = time.monotonic() + 240
-    while not (history := read_history(killed)) or history[-1]["step"] < 17:
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
-    process = start(killed, data)
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
-    one, other = (read_checkpoint(folder, memory=True) for folder in (whole, killed))
-    assert one.step == other.step == STEPS
-    for name, value in {**one.params, **one.memory}.items():
-        np.testing.assert_array_equal(value, {**other.params, **other.memory}[name], err_msg=name)
-    lines = [[line["loss"] for line in read_history(folder) if line["kind"] == "train"] for folder in (whole, killed)]
-    assert lines[0] == lines[1]
-    assert json.loads((killed / "config.json").read_text())["method"]["name"] == "tests.methods.prototypes"
