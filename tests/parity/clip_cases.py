@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from larvseg_jax.methods.class_vectors import ensemble
-from larvseg_jax.methods.clip.loss import contrastive_loss
+from larvseg_jax.methods.contrastive import contrastive_loss
 from larvseg_jax.models.blocks import EncoderBlock
 from larvseg_jax.models.clip import Clip, contrastive_logits, normalised
 from larvseg_jax.models.dense_clip import denoised, dense_tokens, probabilities_of, smoothed
@@ -54,7 +54,8 @@ def check_clip(report: Report, golden: Golden) -> None:
     @functools.partial(jax.value_and_grad, argnums=(0, 1))
     def loss(params, images):
         embedded, texts = model.apply({"params": params}, images, ids)
-        return contrastive_loss(embedded.cls, texts, model.apply({"params": params}, method=Clip.scale))
+        logits = contrastive_logits(embedded.cls, texts, model.apply({"params": params}, method=Clip.scale))
+        return contrastive_loss(logits, jnp.ones(len(images), bool), symmetric=True)
 
     value, (to_params, to_images) = loss(params, images)
     report.loss("loss", value, golden["out/loss"], LOSS)

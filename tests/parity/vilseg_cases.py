@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from larvseg_jax.methods.vilseg import clusters, cross, regions, vision
+from larvseg_jax.methods.contrastive import contrastive_loss
+from larvseg_jax.methods.vilseg import clusters, regions, vision
 from larvseg_jax.methods.vilseg.network import linear
 from larvseg_jax.models.clip import contrastive_logits
 from larvseg_jax.models.flip import flip_back
@@ -58,7 +59,7 @@ def check_cross(report: Report, golden: Golden) -> None:
         @jax.value_and_grad
         def loss(features, symmetric=name == "symmetric"):
             logits = contrastive_logits(features["image"], features["text"], jnp.exp(features["log_scale"]))
-            return cross.cross_loss(logits, counted, symmetric=symmetric)
+            return contrastive_loss(logits, counted, symmetric=symmetric)
 
         value, gradients = loss(features)
         report.loss(f"{name}_loss", value, golden[f"out/{name}_loss"], LOSS)

@@ -12,11 +12,11 @@ from jaxtyping import Array, Float, Int, Int32, PyTree
 
 from larvseg_jax.errors import UserError
 from larvseg_jax.methods.class_vectors import class_vectors, prompt_ids
-from larvseg_jax.methods.clip.loss import contrastive_loss
 from larvseg_jax.methods.clip.options import Options
+from larvseg_jax.methods.contrastive import contrastive_loss
 from larvseg_jax.methods.method import Batch, Dense, Images, Linear, Metrics, Seen, Task, Vectors
 from larvseg_jax.models.attention import cpu_attention
-from larvseg_jax.models.clip import Clip, fresh_parameters, normalised, pooled
+from larvseg_jax.models.clip import Clip, contrastive_logits, fresh_parameters, normalised, pooled
 from larvseg_jax.models.dense_clip import DenseTokens, denoised, dense_tokens, probabilities_of, smoothed
 from larvseg_jax.models.frozen import frozen_blocks
 from larvseg_jax.models.precision import exact_einsum
@@ -71,7 +71,8 @@ class ClipMethod:
             embedded, texts = self.model.apply(
                 {"params": params}, arrays["image"], arrays["tokens"], train=True, rngs=rngs
             )
-            loss = contrastive_loss(pooled(embedded, "cls"), cast(Array, texts), scale, arrays["valid"])
+            logits = contrastive_logits(pooled(embedded, "cls"), cast(Array, texts), scale)
+            loss = contrastive_loss(logits, arrays["valid"], symmetric=True)
             total += stream.loss.weight * loss
             metrics[f"{name}/L_contrastive"] = loss
         return total, (metrics, ())

@@ -30,6 +30,12 @@ def joint_distribution(
     return (joint + joint.T) / 2 if symmetric else joint
 
 
+def clusters_in_each(logits: Float[Array, "b h w c"]) -> Float[Array, " b"]:
+    """How many clusters the patches of each picture are in."""
+    members = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)
+    return jnp.sum(jnp.max(members, axis=(1, 2)), axis=-1)
+
+
 def mutual_information(joint: Float[Array, "c c"], marginal_weight: float = 1.0) -> Float[Array, ""]:
     """I(J) = sum J ln(J / (J_row J_column)) in nats; L_cluster is -I(J) (Eq. 8). The most is ln C.
 

@@ -19,10 +19,10 @@ from data_pipelines.feature_files import token_names
 from data_pipelines.features import FeatureView
 from larvseg_jax.devices.in_step import constrain
 from larvseg_jax.errors import UserError
+from larvseg_jax.methods.contrastive import contrastive_loss, mean_of, retrieved
 from larvseg_jax.methods.method import Batch, Dense, Images, Metrics, Seen, Task
 from larvseg_jax.methods.vilseg import vision
-from larvseg_jax.methods.vilseg.clusters import cluster_loss, mutual_information
-from larvseg_jax.methods.vilseg.cross import cross_loss, retrieved
+from larvseg_jax.methods.vilseg.clusters import cluster_loss, clusters_in_each, mutual_information
 from larvseg_jax.methods.vilseg.flops import step_flops
 from larvseg_jax.methods.vilseg.network import Network
 from larvseg_jax.methods.vilseg.options import Options
@@ -184,7 +184,7 @@ class ViLSeg:
         mean = jnp.sum(lax.stop_gradient(target) * weights, axis=0) / jnp.maximum(jnp.sum(weights), 1.0)
         metrics = {
             "L_vision": loss,
-            "target_entropy": vision.mean_of(vision.entropy(lax.stop_gradient(target)), counted),
+            "target_entropy": mean_of(vision.entropy(lax.stop_gradient(target)), counted),
             "mean_target_entropy": vision.entropy(mean),
         }
         if not options.keeps_center:
@@ -202,7 +202,7 @@ class ViLSeg:
         """L_cross (Eq. 3 and 4), all pictures of the batch against all of its captions, on whatever devices."""
         texts = self._apply(params, Network.texts, tokens)
         logits = constrain(contrastive_logits(vectors, texts, self._scale(params)), "data", None)
-        loss = cross_loss(logits, counted, symmetric=self.config.cross.symmetric)
+        loss = contrastive_loss(logits, counted, symmetric=self.config.cross.symmetric)
         return loss, {"L_cross": loss, "retrieval_at_1": lax.stop_gradient(retrieved(logits, counted))}
 
     def _cluster(
@@ -235,6 +235,7 @@ class ViLSeg:
             "L_cluster": jnp.mean(losses),
             "information": mutual_information(joints[0]) / math.log(options.num),
             "clusters_in_use": jnp.sum(used).astype(losses.dtype),
+            "clusters_in_a_picture": mean_of(clusters_in_each(lax.stop_gradient(logits[0, ..., 0, :])), counted),
         }
         return losses, metrics
 

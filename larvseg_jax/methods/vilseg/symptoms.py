@@ -9,6 +9,7 @@ from larvseg_jax.methods.vilseg.options import Options
 
 _NEARLY = 0.99  # of ln K, from which on a distribution says nothing
 _HARDLY = 0.01  # of ln K, up to which a distribution is one outcome
+_SEVERAL = 1.5  # clusters of a picture, on average
 
 
 def symptoms(metrics: Mapping[str, float], streams: Sequence[str], config: Options) -> list[str]:
@@ -26,5 +27,10 @@ def symptoms(metrics: Mapping[str, float], streams: Sequence[str], config: Optio
             found.append(
                 f"{stream}: all patches are in one of {config.cluster.num} clusters: train longer, raise "
                 "method.cluster.weight, or set method.cluster.marginal_weight above 1"
+            )
+        elif metrics.get(f"{stream}/clusters_in_a_picture", math.nan) < _SEVERAL:
+            found.append(
+                f"{stream}: the patches of a picture are in one cluster: pictures are told apart, and nothing in them; "
+                "compare with method.eval.clusters='kmeans'"
             )
     return found

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from larvseg_jax.methods.contrastive import mean_of
+
 Target = Literal["centered", "ema_teacher", "stopgrad", "literal"]
 """What the whole picture says: softmax of its logits less the centre, sharpened, of the network itself or of its
 running mean; or plain softmax, as a constant or with gradients (Eq. 2 as printed)."""
@@ -59,8 +61,3 @@ def next_center(
 def entropy(probabilities: Float[Array, "*batch k"]) -> Float[Array, "*batch"]:
     """In nats."""
     return -jnp.sum(probabilities * jnp.log(jnp.maximum(probabilities, jnp.finfo(jnp.float32).tiny)), axis=-1)
-
-
-def mean_of(values: Float[Array, " b"], counted: Bool[Array, " b"]) -> Float[Array, ""]:
-    """Mean over the pictures that count; 0 without any."""
-    return jnp.sum(jnp.where(counted, values, 0.0)) / jnp.maximum(jnp.sum(counted), 1).astype(values.dtype)

@@ -1,6 +1,7 @@
 """CLIP as a method: its loss, its classes and its scores, computed once more by hand."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,10 @@ from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
 from larvseg_jax.methods.class_vectors import class_vectors, ensemble, prompt_ids, spoken
 from larvseg_jax.methods.clip import Config
-from larvseg_jax.methods.clip.loss import contrastive_loss
 from larvseg_jax.methods.clip.options import CaptionLoss
+from larvseg_jax.methods.contrastive import contrastive_loss
 from larvseg_jax.methods.method import Linear, Method, MethodConfig, ReadsText, StreamTask, Task
-from larvseg_jax.models.clip import Clip
+from larvseg_jax.models.clip import Clip, contrastive_logits
 from larvseg_jax.models.dense_clip import dense_tokens
 from larvseg_jax.models.text import TextConfig
 from larvseg_jax.models.vit_config import ViTConfig
@@ -74,12 +75,13 @@ def test_the_loss_by_hand():
     def expected(logits):
         return (cross_entropies(logits).mean() + cross_entropies(logits.T).mean()) / 2
 
-    scale = jnp.asarray(7.0)
-    np.testing.assert_allclose(contrastive_loss(images, texts, scale), expected(logits), rtol=1e-5)
+    ours = contrastive_logits(images, texts, jnp.asarray(7.0))
+    loss = functools.partial(contrastive_loss, ours, symmetric=True)
+    np.testing.assert_allclose(loss(jnp.ones(5, bool)), expected(logits), rtol=1e-5)
     valid = jnp.asarray([i in real for i in range(5)])
     of_real = expected(logits[np.ix_(real, real)])
-    np.testing.assert_allclose(contrastive_loss(images, texts, scale, valid), of_real, rtol=1e-5)
-    nothing = contrastive_loss(images, texts, scale, jnp.zeros(5, bool))
+    np.testing.assert_allclose(loss(valid), of_real, rtol=1e-5)
+    nothing = loss(jnp.zeros(5, bool))
     assert nothing == 0
 
 

@@ -203,6 +203,7 @@ def test_a_collapse_is_named():
         ({"captions/target_entropy": np.log(100)}, "say nothing"),
         ({"captions/mean_target_entropy": 0.001, "captions/target_entropy": 0.001}, "same outcome for all"),
         ({"captions/clusters_in_use": 1.0}, "in one of 5 clusters"),
+        ({"captions/clusters_in_a_picture": 1.1}, "the patches of a picture are in one cluster"),
     ):
         (line,) = method.symptoms(fine | change)
         assert words in line

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from larvseg_jax.methods.vilseg import clusters, cross, vision
+from larvseg_jax.methods import contrastive
+from larvseg_jax.methods.vilseg import clusters, vision
 from larvseg_jax.models.clip import contrastive_logits
 
 RNG = np.random.default_rng(0)
@@ -25,7 +26,7 @@ COUNTED = jnp.arange(6) < 4
 
 def cross_of(images, texts, counted, symmetric):
     logits = contrastive_logits(images, texts, jnp.asarray(7.0))
-    return cross.cross_loss(logits, counted, symmetric=symmetric)
+    return contrastive.contrastive_loss(logits, counted, symmetric=symmetric)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
@@ -66,7 +67,7 @@ def test_nothing_that_counts_changes_nothing():
 
 def test_retrieval_at_1():
     cosine = jnp.asarray([[0.9, 0.1, 1.0], [0.5, 0.2, 1.0], [0.0, 0.0, 0.0]])
-    assert cross.retrieved(cosine, jnp.asarray([True, True, False])) == 0.5
+    assert contrastive.retrieved(cosine, jnp.asarray([True, True, False])) == 0.5
 
 
 @pytest.mark.parametrize("count", [2, 5])
@@ -82,3 +83,10 @@ def test_mutual_information_of_hard_clusters(count):
 
 def test_entropy():
     assert vision.entropy(jnp.asarray([0.5, 0.5, 0.0])) == pytest.approx(np.log(2))
+
+
+def test_clusters_are_counted_in_each_picture():
+    hard = np.zeros((2, 2, 2, 4), np.float32)
+    for place, cluster in zip(np.ndindex(2, 2, 2), (0, 0, 0, 0, 1, 3, 3, 2), strict=True):
+        hard[place][cluster] = 1
+    np.testing.assert_array_equal(clusters.clusters_in_each(jnp.asarray(hard)), [1, 3])

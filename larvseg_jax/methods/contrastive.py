@@ -1,4 +1,4 @@
-"""L_cross (ViL-Seg, Eq. 3 and 4): a picture is to be told from its caption among those of the whole batch."""
+"""Which caption belongs to which picture of a batch: the loss of CLIP, and L_cross of ViL-Seg (Eq. 3 and 4)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from larvseg_jax.methods.vilseg.vision import mean_of
-
 _NEVER = -1e9
 
 
-def cross_loss(logits: Float[Array, "b b"], counted: Bool[Array, " b"], *, symmetric: bool) -> Float[Array, ""]:
-    """L_cross: cross entropy of each picture's own caption among all of the batch.
+def contrastive_loss(logits: Float[Array, "b b"], counted: Bool[Array, " b"], *, symmetric: bool) -> Float[Array, ""]:
+    """Cross entropy of each picture's own caption among all of the batch; 0 if no pair counts.
 
     Args:
-      logits: cos(e_v, e_t) / tau of picture (row) and caption (column); pair b is [b, b].
+      logits: scaled cosines of picture (row) and caption (column); pair b is [b, b].
       counted: False for rows that only fill up; they are nobody's negatives.
-      symmetric: the mean of that and of each caption's own picture among all. `Paper:` False.
+      symmetric: the mean of that and of each caption's own picture among all (CLIP). ViL-Seg's paper: False.
     """
     own = jnp.diagonal(logits)
 
@@ -34,3 +32,8 @@ def retrieved(logits: Float[Array, "b b"], counted: Bool[Array, " b"]) -> Float[
     among = jnp.where(counted[None], logits, _NEVER)
     right = jnp.diagonal(logits) >= jnp.max(among, axis=1)
     return mean_of(right.astype(logits.dtype), counted)
+
+
+def mean_of(values: Float[Array, " b"], counted: Bool[Array, " b"]) -> Float[Array, ""]:
+    """Mean over the pictures that count; 0 without any."""
+    return jnp.sum(jnp.where(counted, values, 0.0)) / jnp.maximum(jnp.sum(counted), 1).astype(values.dtype)
