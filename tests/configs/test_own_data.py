@@ -175,7 +175,7 @@ def argument(words):
 
 
 def test_the_other_arguments_of_the_page_are_accepted(mydata):
-    novel, gpu = arguments_of_the_page()
+    novel, dinov2, gpu = arguments_of_the_page()
     with (mydata / "classes.txt").open("a") as file:
         file.write("zebra\n")
     config = own_data.get_config(argument(novel))
@@ -184,6 +184,9 @@ def test_the_other_arguments_of_the_page_are_accepted(mydata):
     assert config.vocabulary.novel == ("zebra", "giraffe")
     assert config.vocabulary.ignore_in_eval == ("giraffe",)
     assert "zebra" not in config.streams.masks.classes
+    config = own_data.get_config(argument(dinov2))
+    assert config.name == "mydata_sizedinov2"
+    assert (config.model.width, config.model.depth, config.model.patch_size) == (384, 12, 14)
     config = own_data.get_config(argument(gpu))
     assert config.pretrained == "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0.npz"
     assert (config.model.width, config.model.depth, config.model.patch_size) == (768, 12, 16)
