@@ -2,8 +2,8 @@
 
 Names are separated by commas; a file has one per line; a class list of the package (`larvseg vocab list`) has its own.
 The file has `names`, `vectors` (float32, a row of length 1 for each name), `templates` (sentences whose vectors were
-averaged) and `weights` (the SHA-256 of the weights' file). The vectors are those that a segmentation by the same
-weights and templates compares patches with (docs/clip.md).
+averaged) and `weights` (the SHA-256 of the weights' file, or the run and its step). The vectors are those that a
+segmentation by the same weights and templates compares patches with (docs/clip.md).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TAKES_REST = True  # names
 
 def define(flags: Flags) -> None:
     """Adds the flags."""
-    flags.text("weights", None, "A CLIP's file, or an exported model that reads text.", required=True)
+    flags.text("weights", None, "A CLIP's file, or a run or an exported model that reads text.", required=True)
     flags.text("out", None, "The .npz file to be written.", required=True)
     flags.text(
         "templates", "vild_14", f'One of {", ".join(known_templates())}, or a sentence with {{}}: "a photo of a {{}}."'
@@ -36,8 +36,8 @@ def main(given: Given) -> None:
     names = free_names(given.rest)
     sentences = templates(given.templates)
     check_output(given.out, "out", ".npz")
-    if not path.is_file():
-        raise UserError(f"--weights={given.weights} is no file: give a CLIP as .safetensors or .pt")
+    if not path.exists():
+        raise UserError(f"there is no {given.weights}: give a CLIP as .safetensors or .pt, or a run that reads text")
     check_model(path)
     # Imported late: a mistyped flag is answered before JAX has started.
     import numpy as np
@@ -52,8 +52,13 @@ def main(given: Given) -> None:
         raise UserError(f"{path} does not read text: give a CLIP")
     with stage("vectors"):
         vectors = np.asarray(trained.method.text_vectors(trained.params, names, given.templates))
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    np.savez(given.out, names=np.array(names), vectors=vectors, templates=np.array(sentences), weights=np.array(digest))
+    weights = f"{path.name}, step {trained.step}" if path.is_dir() else _digest(path)
+    texts = np.array(names), np.array(sentences), np.array(weights)
+    np.savez(given.out, vectors=vectors, names=texts[0], templates=texts[1], weights=texts[2])
     shape = f"{len(vectors):,} vectors of {vectors.shape[1]} numbers"
-    console.print(f"{given.out}: {shape}, {len(sentences)} templates, weights {digest[:12]}")
+    console.print(f"{given.out}: {shape}, {len(sentences)} templates, weights {weights[:40]}")
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -124,7 +124,7 @@ def test_text_vectors_are_those_of_the_scorer(place, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["cat", "--out=v.npz"], "--weights is missing"),
-        (["cat", "--weights=hf", "--out=v.npz"], "--weights=hf is no file"),
+        (["cat", "--weights=hf", "--out=v.npz"], "hf is no run and no checkpoint"),
         (["cat", "--weights=ViT.pt", "--out=v.txt"], "give a name that ends in .npz"),
         (["cat", "--weights=ViT.pt", "--out=v.npz", "--templates=all"], "'all' is no template: use clip"),
         (["--weights=ViT.pt", "--out=v.npz"], "no class is named"),
