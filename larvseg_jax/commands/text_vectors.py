@@ -15,6 +15,7 @@ from larvseg_jax.cli import Flags, Given
 from larvseg_jax.commands._places import check_output
 from larvseg_jax.errors import UserError
 from larvseg_jax.text.prompts import known_templates, templates
+from larvseg_jax.text.vectors import write_text_vectors
 from larvseg_jax.vocabulary.free_names import free_names
 from larvseg_jax.weights.places import check_model
 
@@ -53,8 +54,7 @@ def main(given: Given) -> None:
     with stage("vectors"):
         vectors = np.asarray(trained.method.text_vectors(trained.params, names, given.templates))
     weights = f"{path.name}, step {trained.step}" if path.is_dir() else _digest(path)
-    texts = np.array(names), np.array(sentences), np.array(weights)
-    np.savez(given.out, vectors=vectors, names=texts[0], templates=texts[1], weights=texts[2])
+    write_text_vectors(Path(given.out), names, vectors, templates=sentences, weights=weights)
     shape = f"{len(vectors):,} vectors of {vectors.shape[1]} numbers"
     console.print(f"{given.out}: {shape}, {len(sentences)} templates, weights {weights[:40]}")
 

@@ -54,10 +54,18 @@ def read_text_vectors(file: Path, names: Sequence[str]) -> Float32[np.ndarray, "
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-def write_text_vectors(file: Path, names: Sequence[str], vectors: Float32[np.ndarray, "n d"], **about: str) -> None:
+def write_text_vectors(
+    file: Path, names: Sequence[str], vectors: Float32[np.ndarray, "n d"], **about: str | Sequence[str]
+) -> None:
     """Writes a file that `read_text_vectors` reads; `about`: what else it is to say, such as the templates."""
     with file.open("wb") as out:
-        np.savez(out, allow_pickle=False, names=np.array(names), vectors=vectors, **about)
+        np.savez(
+            out,
+            allow_pickle=False,
+            names=np.array(names),
+            vectors=vectors,
+            **{name: np.array(text) for name, text in about.items()},
+        )
 
 
 def _read(file: Path) -> tuple[list[str], Float32[np.ndarray, "n d"]]:
