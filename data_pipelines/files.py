@@ -97,12 +97,17 @@ def listed_path(text: str) -> str:
     return text.strip().replace("\\", "/").removeprefix("./")
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in a file, UserError if there is none."""
+def parsed_json(file: Path) -> Any:
+    """Whatever JSON a file holds, UserError if it is none."""
     try:
-        content = json.loads(read_bytes(file))
+        return json.loads(read_bytes(file))
     except (ValueError, RecursionError) as error:  # the latter where it is nested beyond all measure
         raise UserError(f"{file}: not valid JSON ({error}): correct it") from error
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file, UserError if there is none."""
+    content = parsed_json(file)
     if not isinstance(content, dict):
         raise UserError(f"{file}: holds a {type(content).__name__}: it must be a JSON object")
     return content

@@ -9,7 +9,7 @@ tags.csv: a header, then a line a photo. Names of classes hold no comma, semicol
   filename,car,bicycle      as Roboflow and others write them: 0 or 1 for every class
   a.jpg,1,1
 
-tags.json: {"a.jpg": ["car", "bicycle"]}; any name of a class.
+tags.json: {"a.jpg": ["car", "bicycle"]}, or [{"file": "a.jpg", "tags": ["car", "bicycle"]}]; any name of a class.
 
 A photo may have several lines, whose tags add up. Files are given as seen from the folder.
 """
@@ -20,9 +20,10 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from data_pipelines.faults import Fault
-from data_pipelines.files import FILE_COLUMNS, csv_rows, listed_path, read_json
+from data_pipelines.files import FILE_COLUMNS, csv_rows, listed_path, parsed_json
 from larvseg_jax.errors import UserError
 
 LISTS = ("tags.json", "tags.csv")
@@ -53,10 +54,24 @@ def read_tag_list(file: Path) -> tuple[dict[str, tuple[str, ...]], list[Fault]]:
 
 
 def _of_json(file: Path) -> Iterator[tuple[str, list[str]]]:
-    for photo, names in read_json(file).items():
+    for photo, names in _photos_of_json(file):
         if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
             raise UserError(f"{file}: {photo!r} has the tags {names!r}: give a list of names of classes")
         yield listed_path(photo), [_name(name) for name in names]
+
+
+def _photos_of_json(file: Path) -> Iterator[tuple[str, Any]]:
+    """Every photo and what stands as its tags, of an object or of a list of objects."""
+    content = parsed_json(file)
+    if isinstance(content, dict):
+        yield from content.items()
+        return
+    for entry in content if isinstance(content, list) else [content]:
+        keys = [key for key in FILE_COLUMNS if isinstance(entry, dict) and isinstance(entry.get(key), str)]
+        if not keys or "tags" not in entry:
+            form = '{"a.jpg": ["car"]} or [{"file": "a.jpg", "tags": ["car"]}]'
+            raise UserError(f"{file}: holds {str(entry)[:60]!r} where a photo and its tags are to stand: write {form}")
+        yield entry[keys[0]], entry["tags"]
 
 
 def _of_csv(file: Path) -> Iterator[tuple[str, list[str]]]:

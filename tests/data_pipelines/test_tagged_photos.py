@@ -43,6 +43,10 @@ SAME = {
     "marks": ("tags.csv", "filename, car, bicycle, person\na.png,1,1,0\nb/c.png,0,1,1\nb/d.png,0,,1\n"),
     "tabs": ("tags.csv", "\ufefffile\ttags\na.png\tcar;bicycle\nb/c.png\tperson,bicycle\nb/d.png\tperson\n"),
     "semicolons": ("tags.csv", "file;tags\na.png;car,bicycle\nb/c.png;bicycle|person\nb/d.png;person\n"),
+    "json list": (
+        "tags.json",
+        json.dumps([{"file": photo, "tags": sorted(tags)} for photo, tags in EXPECTED.items()]),
+    ),
     "json": ("tags.json", json.dumps({photo: sorted(tags) for photo, tags in EXPECTED.items()})),
 }
 
@@ -99,7 +103,9 @@ WRONG = {
     "marks": ("tags.csv", "file,car,road\na.png,1,0\nb/c.png,1\n", r"'b/c\.png' has 1 marks for 2 classes"),
     "no list of names": ("tags.json", '{"a.png": "car"}', r"'a\.png' has the tags 'car': give a list of names"),
     "a number": ("tags.json", '{"a.png": [1]}', r"'a\.png' has the tags \[1\]: give a list of names"),
-    "no object": ("tags.json", "[]", "holds a list: it must be a JSON object"),
+    "no photos": ("tags.json", "[]", "lists no photo"),
+    "a list of names": ("tags.json", '["a.png"]', r"holds 'a\.png' where a photo and its tags are to stand"),
+    "a file without tags": ("tags.json", '[{"file": "a.png"}]', "where a photo and its tags are to stand"),
     "cut off": ("tags.json", '{"a.png": [', "not valid JSON"),
 }
 
