@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from configs import clip, common
+from larvseg_jax import cli
 from larvseg_jax.config import from_config
 from larvseg_jax.evaluate import evaluate_checkpoint
 from larvseg_jax.export import export
@@ -72,6 +73,15 @@ def test_it_trains_resumes_evaluates_predicts_and_is_exported(data, tmp_path):
         found = Segmenter.load(model, classes="red photo,of blue, grey")(image)  # any words
         assert found.names == ("red photo", "of blue", "grey")
         assert Segmenter.load(model, classes="blue,grey").classes == CLASSES
+    of_run, of_file = (text_vectors(model, tmp_path / "v.npz") for model in (run, tmp_path / "m.safetensors"))
+    np.testing.assert_array_equal(of_run["vectors"], of_file["vectors"])
+    assert str(of_run["weights"]) == "run, step 6"
+
+
+def text_vectors(model, out):
+    cli.run("text_vectors", ["red,grey", f"--weights={model}", f"--out={out}"])
+    with np.load(out) as file:
+        return {name: file[name] for name in file.files}
 
 
 @pytest.mark.slow
