@@ -57,12 +57,12 @@ def losses_of(workdir):
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_ever_fewer_devices_as_if_nothing_had_happened(tmp_path, run_on, capsys):
-    for until, shape, shard in ((2, (4, 2), True), (4, (2, 2), False), (6, (1, 2), True)):
+    for until, shape, shard in ((2, (4, 2), True), (5, (1, 2), False)):
         with pytest.raises(Stopped, match=f"goes on from step {until}, which is saved"):
             run_on(tmp_path / "shrinking", shape, until, shard)
     last = run_on(tmp_path / "shrinking", (1, 1))
     changes = capsys.readouterr().out
-    assert "changed: mesh.data: 2, was 4" in changes
+    assert "changed: mesh.data: 1, was 4" in changes
     assert "changed: mesh.model: 1, was 2" in changes
     whole = run_on(tmp_path / "whole", (1, 1))
 

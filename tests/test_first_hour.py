@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:the load_modu
 
 LINES = list(dict.fromkeys(line for page in PAGES for line in lines_of(page)))
 NETWORK = [f"--config.model.{option}" for option in ("width=16", "depth=1", "num_heads=2", "mlp_dim=32")]
-# 22 steps on crops of 32 pixels; the 8 emulated devices do not divide the batches.
+# 22 steps on crops of 32 pixels; 8 emulated devices do not divide the batches.
 STREAMS = [f"--config.streams.{name}.{option}" for name in ("masks", "tags", "objects")
            for option in ("batch_size=4", "crop_size=32")]  # fmt: skip
 SHORT = [
@@ -99,8 +99,8 @@ NOT_RUN = {  # beginning of a command -> why not
 
 
 DIVERGING = [
-    f"--config={REPOSITORY / 'tests' / 'tiny.py'}", "--config.total_steps=4", "--config.optimizer.learning_rate=3e38",
-    "--config.optimizer.weight_decay=100", "--config.optimizer.warmup_steps=0",
+    f"--config={REPOSITORY / 'tests' / 'tiny.py'}", "--config.total_steps=4", "--config.gallery=0",
+    "--config.optimizer.learning_rate=3e38", "--config.optimizer.weight_decay=100", "--config.optimizer.warmup_steps=0",
 ]  # fmt: skip
 
 
@@ -169,7 +169,7 @@ def here(place, monkeypatch):
     return place
 
 
-def test_the_readme(here, capsys, monkeypatch):
+def test_the_readme(here, one_device, capsys, monkeypatch):
     for part in pictures.SIZES:
         monkeypatch.setitem(pictures.SIZES, part, 8)
     run("python -m data_pipelines.scenes --data_root=data", capsys)  # the first line of `make quickstart`
@@ -234,7 +234,7 @@ def test_the_page_on_clip(here, capsys):
         assert file["vectors"].shape == (160, 12)  # titles of 171 classes
 
 
-def test_the_page_on_reliability(place, tmp_path, monkeypatch, capsys):
+def test_the_page_on_reliability(place, one_device, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as left:
         cli.run("train", [*DIVERGING, f"--config.data_root={place / 'data'}", "--config.workdir=runs/x"])

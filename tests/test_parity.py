@@ -43,7 +43,7 @@ def test_a_few_goldens(given, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_all_goldens(given, shared, tmp_path):
-    for path in sorted((*given.glob("*.npz"), *(shared / "goldens-vl" / "given").glob("*.npz"))):
+    for path in sorted((*given.glob("*.npz"), *(shared / "goldens-vl" / "given").glob("*.*"))):
         if given in path.parents or case_of(path.stem) is not None:
             shutil.copy(path, tmp_path)
     command = [sys.executable, "-m", "tests.parity", str(tmp_path)]

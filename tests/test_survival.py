@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def test_a_run_that_diverges_saves_nothing_of_it_and_its_step_can_be_repeated(da
 
 
 @pytest.mark.slow
-def test_changed_options_are_said_and_kept_and_a_finished_run_can_be_lengthened(data, tmp_path, capsys):
+def test_changed_options_are_said_a_finished_run_is_lengthened_and_other_data_accepted(data, tmp_path, capsys):
     train(from_config(config_of(data, tmp_path / "run", 2)))
     config = config_of(data, tmp_path / "run", 4)
     config.optimizer.learning_rate = 0.5
@@ -110,8 +111,17 @@ def test_changed_options_are_said_and_kept_and_a_finished_run_can_be_lengthened(
         assert f"changed: {line}" in printed
         assert any(line in detail for detail in resumed["details"])
     assert len(resumed["details"]) == 4
-    # And once it is finished, nothing is compiled to find that out.
-    train(from_config(config))
+
+    splits = json.loads((data / "tiny" / "splits.json").read_text())
+    splits["train"].pop()
+    (data / "tiny" / "splits.json").write_text(json.dumps(splits))
+    config.total_steps, changed = 5, "streams.masks.pictures: 9, was 10"
+    with pytest.raises(UserError, match=rf"{changed}.*--accept=data"):
+        train(from_config(config))
+    train(from_config(config), accept=["data"])
+    assert f"changed: {changed}" in history.read(tmp_path / "run")[-1]["details"]
+    capsys.readouterr()
+    train(from_config(config))  # accepted once is enough; and of a finished run nothing is compiled to find that out
     assert "compilation" not in capsys.readouterr().out
 
 
@@ -124,27 +134,16 @@ def later_photo(data: Path, workdir: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_data_that_fails_costs_no_step_and_once_mended_the_run_goes_on(data, tmp_path):
-    photo = later_photo(data, tmp_path / "x")
-    whole = photo.read_bytes()
-    photo.write_bytes(whole[:60])
-    with pytest.raises(UserError, match=rf"{photo.name}.*all steps so far are saved"):
-        train(from_config(config_of(data, tmp_path / "run")))
-    assert steps_of(tmp_path / "run") == [1]
-    photo.write_bytes(whole)
-    mended = train(from_config(config_of(data, tmp_path / "run")))
-    untouched = train(from_config(config_of(data, tmp_path / "other")))
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(mended), jax.device_get(untouched))
-
-
-@pytest.mark.slow
-def test_a_run_that_stopped_at_a_photo_goes_on_without_it(data, tmp_path, capsys):
-    """The same command with one more option, and no other acceptance; restarts do not change what takes its place."""
+def test_a_run_that_stopped_at_a_photo_goes_on_with_it_mended_or_without_it(data, tmp_path, capsys):
+    """Without: one more option, and no other acceptance; restarts do not change what takes its place."""
     workdir = tmp_path / "run"
     photo = later_photo(data, tmp_path / "x")
-    photo.write_bytes(photo.read_bytes()[:60])
+    whole_photo = photo.read_bytes()
+    photo.write_bytes(whole_photo[:60])
     with pytest.raises(UserError, match=rf"{photo.name}.*all steps so far are saved.*--config.data.on_error=replace "):
         train(from_config(config_of(data, workdir)))
+    assert steps_of(workdir) == [1]
+    shutil.copytree(workdir, tmp_path / "mended")
     capsys.readouterr()
     config = config_of(data, workdir)
     config.data.on_error = "replace"
@@ -174,6 +173,10 @@ def test_a_run_that_stopped_at_a_photo_goes_on_without_it(data, tmp_path, capsys
         assert "photos replaced in masks" in report
         assert f"{times} times, as 1 cannot be used: " in report
 
+    photo.write_bytes(whole_photo)
+    mended, untouched = (train(from_config(config_of(data, tmp_path / name))) for name in ("mended", "untouched"))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(mended), jax.device_get(untouched))
+
 
 @pytest.mark.slow
 def test_a_bad_photo_of_an_evaluation_costs_no_step_and_is_not_replaced(data, tmp_path):
@@ -190,20 +193,6 @@ def test_a_bad_photo_of_an_evaluation_costs_no_step_and_is_not_replaced(data, tm
     assert steps_of(tmp_path / "run") == [2, 3]
     photo.write_bytes(whole)
     assert int(train(from_config(config)).step) == 4
-
-
-@pytest.mark.slow
-def test_a_run_goes_on_with_other_data_once_that_is_accepted(data, tmp_path):
-    train(from_config(config_of(data, tmp_path / "run", 2)))
-    splits = json.loads((data / "tiny" / "splits.json").read_text())
-    splits["train"].pop()
-    (data / "tiny" / "splits.json").write_text(json.dumps(splits))
-    changed = "streams.masks.pictures: 9, was 10"
-    with pytest.raises(UserError, match=rf"{changed}.*--accept=data"):
-        train(from_config(config_of(data, tmp_path / "run")))
-    train(from_config(config_of(data, tmp_path / "run")), accept=["data"])
-    assert f"changed: {changed}" in history.read(tmp_path / "run")[-1]["details"]
-    train(from_config(config_of(data, tmp_path / "run", 5)))  # accepted once is enough
 
 
 def stopped_by(number: signal.Signals, data: Path, workdir: Path, ready) -> tuple[int, str]:

@@ -1,6 +1,7 @@
 """A folder data set of a few small pictures, and a config that trains on it in seconds."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -78,10 +79,11 @@ def get_config() -> ml_collections.ConfigDict:
     return config
 
 
-def save_untrained(config: ml_collections.ConfigDict) -> None:
-    """The checkpoint of a run of no steps, in its folder."""
+def save_untrained(config: ml_collections.ConfigDict, steps: Sequence[int] = (0,)) -> None:
+    """Checkpoints of a run in its folder, of the same fresh weights at all these steps."""
     run, mesh = from_config(config), make_mesh(1, 1, jax.devices()[:1])
     state = assemble.fresh_state(run, mesh)
     record = Record.of(run.settings, run.vocabulary.classes, {}, assemble.state_layout(run, mesh))
     with Checkpoints(run.workdir) as checkpoints:
-        checkpoints.save(record, state, 0, None)
+        for step in steps:
+            checkpoints.save(record, state.replace(step=state.step * 0 + step), step, None)

@@ -8,11 +8,9 @@ import pytest
 
 from benchmarks import quickstart_picture
 from benchmarks.attention_on_objects import Looked, look
-from larvseg_jax.config import from_config
 from larvseg_jax.errors import UserError
 from larvseg_jax.report.attention import by_class, on_photo
 from larvseg_jax.report.cards import GalleryItem
-from larvseg_jax.train import train
 from tests import tiny
 
 NAMES = ("water", "fish", "kite")
@@ -83,7 +81,7 @@ def test_a_picture_is_drawn_of_the_first_photo_of_a_class(tmp_path):
 def test_a_run_is_looked_at(tmp_path):
     config = tiny.get_config()
     config.data_root, config.workdir = str(tiny.write_data(tmp_path / "data").parent), str(tmp_path / "run")
-    train(from_config(config))
+    tiny.save_untrained(config)
     looked = look(tmp_path / "run")
     assert len(looked.photos) == tiny.VALIDATION
     found = by_class(looked.photos, looked.summary.names, looked.novel)

@@ -19,7 +19,6 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.features.features import make_features
 from larvseg_jax.methods.larvseg.network import Network
 from larvseg_jax.report.attention import OnPhoto
-from larvseg_jax.train import train
 from tests import tiny
 
 
@@ -162,10 +161,9 @@ def test_every_checkpoint_of_a_run_on_cached_features(tmp_path, monkeypatch, cap
     config = tiny_config(tmp_path)
     config.optimizer.frozen = "^backbone/"
     config.workdir, config.checkpoint.keep_last = str(tmp_path / "run"), 9
-    config.total_steps, config.checkpoint.every, config.evals.val.every = 8, 4, 8
     make_features(from_config(config), tmp_path / "features", views=1)
     config.features = str(tmp_path / "features")
-    train(from_config(config))
+    tiny.save_untrained(config, steps=(4, 8))
     run_main(monkeypatch, f"--run={tmp_path / 'run'}")
     said = capsys.readouterr().out
     picture = cv2.imread(str(tmp_path / "run/bank_purity.png"))
@@ -183,8 +181,8 @@ def test_every_checkpoint_of_a_run_on_cached_features(tmp_path, monkeypatch, cap
 @pytest.mark.slow
 def test_a_run_without_attention_has_a_purity_too(tmp_path, monkeypatch, capsys, one_device):
     config = tiny_config(tmp_path, lambda_aux=0.0)
-    config.workdir, config.total_steps = str(tmp_path / "run"), 3
-    train(from_config(config))
+    config.workdir = str(tmp_path / "run")
+    tiny.save_untrained(config, steps=(3,))
     run_main(monkeypatch, f"--run={tmp_path / 'run'}", "--step=3", f"--out={tmp_path / 'here.png'}")
     assert (tmp_path / "here.png").is_file()
     bank, attention = (line for line in capsys.readouterr().out.splitlines() if " mean " in line)

@@ -1,12 +1,11 @@
 """docs/own_data.md, followed to the letter on made pictures; and the config behind it."""
 
+import contextlib
+import dataclasses
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -17,11 +16,12 @@ from PIL import Image
 from configs import own_data
 from data_pipelines.folder_classes import read_classes
 from data_pipelines.views import TagView
+from larvseg_jax import cli
 from larvseg_jax.assemble import lower_step, state_layout
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
-from tests.child import environment
+from tests.doc_commands import Line, command_of, words_of
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "own_data.md").read_text()
@@ -95,27 +95,32 @@ def commands():
     return [line for line in lines if "mydata" in line]
 
 
-def run(command, folder):
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    result = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment(PATH=path), capture_output=True, text=True
-    )
-    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
-    return result.stdout
+SMALL = ["--config.model.width=16", "--config.model.depth=1", "--config.model.num_heads=2", "--config.gallery=1"]
+
+
+def run(command, capsys):
+    """Runs a command of the page in this process, in the current folder; what it printed."""
+    name, arguments = command_of(words_of(Line("", command, True)))
+    capsys.readouterr()
+    with contextlib.suppress(SystemExit):
+        cli.run(name, arguments)
+    printed = capsys.readouterr()
+    assert "error: " not in printed.err, command
+    return printed.out
 
 
 @pytest.mark.slow
-def test_the_page_leads_from_pictures_to_a_report(mydata):
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_the_page_leads_from_pictures_to_a_report(mydata, one_device, capsys):
     root = mydata.parent
-    for name in ("train.py", "evaluate.py", "configs", "larvseg_jax", "data_pipelines"):
-        (root / name).symlink_to(REPOSITORY / name)  # as if the data lay in the repository, which stays clean
+    (root / "configs").symlink_to(REPOSITORY / "configs")  # as if the data lay in the repository, which stays clean
     assert SHORT in PAGE
     assert [c.split()[1] for c in commands()] == ["-m", "train.py", "evaluate.py", "evaluate.py"]
     output = {}
     for command in commands()[:-1]:
-        is_training = command.startswith("python train.py")
-        output.setdefault(command.split()[1], run(f"{command} {SHORT}" if is_training else command, root))
-    assert re.search(r"val: novel_offset \S+ chosen", run(commands()[-1], root))
+        more = [SHORT, *SMALL] if command.startswith("python train.py") else []
+        output.setdefault(command.split()[1], run(" ".join([command, *more]), capsys))
+    assert re.search(r"val: novel_offset \S+ chosen", run(commands()[-1], capsys))
     assert "masks: 6 pictures, 3 classes" in output["train.py"]
     assert "tagged: 6 pictures, 5 classes" in output["train.py"]
     assert (root / "runs" / "mydata" / "doctor.html").stat().st_size > 0
@@ -202,6 +207,7 @@ def test_config_builds_and_its_step_lowers(mydata, arguments):
     attending = [s.loss.lambda_aux > 0 for s in run.streams.values() if isinstance(s.view, TagView)]
     assert attending == [("baseline" not in arguments)] * 2
     assert run.name == arguments.replace(",", "_").replace("=", "")
+    run = dataclasses.replace(run, vit=dataclasses.replace(run.vit, depth=2))  # all blocks are alike
     mesh = make_mesh(1, 1, jax.devices()[:1])
     assert "stablehlo" in lower_step(run, mesh, state_layout(run, mesh)).as_text()[:2000]
 

@@ -97,10 +97,10 @@ def on_one(data_root):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [(4, 4)], ids=str)  # four processes take too long on two cores
+@pytest.mark.parametrize("devices", [(2, 2)], ids=str)  # four processes take too long on two cores
 def test_several_processes_train_like_one_and_one_goes_on_from_them(tmp_path, data_root, on_one, devices):
     config, workdir, (losses, ours, one_step) = config_for(data_root, STEPS), tmp_path / "run", on_one
-    mesh = "--config.mesh.model=2", "--config.mesh.shard_backbone=True"
+    mesh = "--config.mesh.model=2", "--config.mesh.shard_backbone=True", "--config.checkpoint.every=6"
     assert_all_finish(workdir, start(workdir, *options(config), *mesh, devices=devices))
 
     history = read_history(workdir)
@@ -155,7 +155,7 @@ def test_two_processes_go_on_from_one_and_stop_together(tmp_path, data_root):
         checkpoints.save(record, early, 3, None)
     shutil.copytree(workdir / "checkpoints" / "3", workdir / "checkpoints" / "4")
     shutil.rmtree(workdir / "checkpoints" / "4" / "record")
-    processes = start(workdir, *options(config), "--config.checkpoint.every=100000")
+    processes = start(workdir, *options(config), "--config.checkpoint.every=100000", devices=(1, 1))
     try:
         deadline = time.monotonic() + 400
         while not (history := read_history(workdir)) or history[-1]["step"] < 6:

@@ -23,7 +23,7 @@ from tests import tiny
 from tests.methods import prototypes
 
 
-def config_of(data: Path, workdir: Path, steps: int = 12):
+def config_of(data: Path, workdir: Path, steps: int = 6):
     config = prototypes.get_config()
     config.data_root, config.workdir, config.total_steps = str(data), str(workdir), steps
     return config

@@ -19,7 +19,6 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.oracle.cosines import Drawing
 from larvseg_jax.oracle.oracle import Subject, oracle_test
 from larvseg_jax.oracle.photos import Photos
-from larvseg_jax.train import train
 from larvseg_jax.vocabulary.class_lists import class_list
 from larvseg_jax.weights.checkpoint import Checkpoints
 from larvseg_jax.weights.record import Record
@@ -210,12 +209,9 @@ def test_wrong_flags_are_answered_in_one_line(flags, parts):
 
 
 @pytest.mark.slow
-def test_the_command_scores_a_run_that_was_trained(tmp_path):
-    folder = tiny.write_data(tmp_path)
-    train(tiny_run(tmp_path))
-    rename_classes(folder)
-    flags = [f"--run={tmp_path / 'run'}", "--data=ade", "--class_list=ade20k_150"]
+def test_the_command_scores_a_run(root):
+    flags = [f"--run={root / 'run'}", "--data=ade", "--class_list=ade20k_150"]
     result = command("-m", "larvseg_jax.oracle", *flags, "--points=2", "--repeats=3", "--seed=4", "--novel_only")
     assert result.returncode == 0, result.stderr
-    assert f"step 2 of {tmp_path / 'run'}" in result.stdout
+    assert f"step 2 of {root / 'run'}" in result.stdout
     assert "novel only" in result.stdout

@@ -245,6 +245,7 @@ def test_a_run_logs_its_speed_and_leaves_its_profile(tmp_path, capsys):
     config = tiny.get_config()
     config.data_root, config.workdir = str(tiny.write_data(tmp_path).parent), str(tmp_path / "run")
     config.total_steps, config.log_every = 4, 2
+    config.evals, config.gallery, config.checkpoint.every = {}, 0, 100
     train(from_config(config), (1, 3))
     lines = [line for line in read_history(tmp_path / "run") if line["kind"] == "train"]
     assert [line["step"] for line in lines] == [2, 4]

@@ -1,4 +1,4 @@
-"""CLIP through the real house: trained on captions of a folder, resumed, evaluated on masks, predicted, exported."""
+"""CLIP through the real house: trained on captions of a folder, evaluated on masks, predicted, exported."""
 
 import json
 import shutil
@@ -55,13 +55,12 @@ def config_of(data, workdir, steps=6):
 
 
 @pytest.mark.slow
-def test_it_trains_resumes_evaluates_predicts_and_is_exported(data, tmp_path):
+def test_it_trains_evaluates_predicts_and_is_exported(data, tmp_path, one_device):
     assert common.caption_stream(CaptionLoss).weight == 1.0
     run = tmp_path / "run"
     train(from_config(config_of(data, run, steps=3)))
-    train(from_config(config_of(data, run)))
     history = [line for line in read_history(run) if line["kind"] == "train"]
-    assert [line["step"] for line in history] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in history] == [1, 2, 3]
     assert all(np.isfinite(line["captions/L_contrastive"]) for line in history)
     scores = evaluate_checkpoint(run)["val"]
     assert np.isfinite(scores.scalars()["mIoU"])

@@ -1,13 +1,9 @@
-"""The recorded losses, gradients and labels of ViL-Seg, and that a wrong one is found."""
-
-import shutil
+"""A changed number in the recorded losses, gradients and labels is found. The right ones: tests/test_parity.py."""
 
 import numpy as np
 import pytest
 
 from tests.parity.__main__ import main
-
-KINDS = ["vilseg_vision", "vilseg_cross", "vilseg_iic", "vilseg_cluster_head", "vilseg_inference", "scores"]
 
 
 @pytest.fixture
@@ -16,13 +12,6 @@ def given(shared):
     if not folder.is_dir():
         pytest.skip(f"no goldens of vision and language here ({folder} is no folder)")
     return folder
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_golden(given, tmp_path, capsys, kind):
-    shutil.copy(given / f"{kind}.npz", tmp_path)
-    assert main([str(tmp_path)]) == 0, capsys.readouterr().out
-    assert "1 files, 0 failures" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
