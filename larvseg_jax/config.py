@@ -51,7 +51,7 @@ class RunConfig:
     batch_padding: Literal["refuse", "pad"] = "refuse"  # a batch the mesh does not divide: filled up with masked rows
     data_threads: CountOrNone = 4  # that prepare batches ahead; 0: none
     pretrained: str = ""  # AugReg .npz, run folder, .safetensors or .pth (docs/weights.md); "" = from scratch
-    # Regular expression on parameter paths ("^backbone/"): what of `pretrained` is taken; the rest begins fresh. "" = all.
+    # Regular expression on parameter paths ("^backbone/"): what of `pretrained` is taken; "" = all.
     pretrained_parts: str = ""
     features: str = ""  # folder of cached features (docs/features.md) that streams read in place of photos; "" = none
     log_every: Count = 50  # steps
