@@ -21,6 +21,7 @@ from tests.parity.evaluation_cases import check_metrics, check_resize_shapes, ch
 from tests.parity.golden import Golden
 from tests.parity.head_cases import check_head_forward, check_image_loss, check_seg_loss
 from tests.parity.lseg_cases import check_lseg
+from tests.parity.mask_decoder_cases import MASK_DECODER_CASES
 from tests.parity.table import Report
 from tests.parity.vilseg_cases import VILSEG_CASES
 from tests.parity.vit_cases import check_vit, check_vit_npz
@@ -41,17 +42,16 @@ CASES: dict[str, Callable[[Report, Golden], None]] = {
     "scores": check_scores,
     "lseg_head": check_lseg,
     **CLIP_CASES,
+    **MASK_DECODER_CASES,
     **VILSEG_CASES,
 }
 NOT_COVERED = (
     "cel",
     "deformable_attention",
     "mask2former",
-    "masked_decoder",
     "pixel_decoder",
     "reco",
     "resnet",
-    "sine_position",
 )
 """Kinds that nothing here computes yet."""
 
