@@ -1,0 +1,1 @@
+"""CEL (Zhao et al.): masks and classes of queries are matched apart; absent classes push no query to a background."""
