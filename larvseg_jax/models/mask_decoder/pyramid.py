@@ -5,6 +5,8 @@ Letters: b pictures, h x w patch grid, d features.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -23,20 +25,23 @@ class FeaturePyramid(nn.Module):
 
     Attributes:
       width: features of the maps.
+      finest: the side of a patch in elements of the finest map: 4, or 2, and then there are three maps.
     """
 
     width: int
+    finest: Literal[2, 4] = 4
 
     @nn.compact
     def __call__(self, patches: Float[Array, "b h w d"]) -> tuple[Float[Array, "b _ _ {self.width}"], ...]:
         """Maps of strides patch/4, patch/2, patch and 2 patch, fine to coarse."""
         d = patches.shape[-1]
+        maps = {}
+        if self.finest == 4:
+            # The quarter has a first upscaling of its own, as in the paper's code.
+            quarter = nn.LayerNorm(1e-6, name="quarter_norm")(Upscaling(d // 2, name="quarter_0")(patches))
+            maps["quarter"] = Upscaling(d // 4, name="quarter_1")(gelu(quarter))
         half = Upscaling(d // 2, name="half_0")(patches)
-        # The quarter has a first upscaling of its own, as in the paper's code.
-        quarter = nn.LayerNorm(1e-6, name="quarter_norm")(Upscaling(d // 2, name="quarter_0")(patches))
-        quarter = Upscaling(d // 4, name="quarter_1")(gelu(quarter))
-        double = nn.max_pool(patches, (2, 2), (2, 2), "SAME")
-        maps = {"quarter": quarter, "half": half, "same": patches, "double": double}
+        maps |= {"half": half, "same": patches, "double": nn.max_pool(patches, (2, 2), (2, 2), "SAME")}
         xavier = nn.initializers.xavier_uniform()
         return tuple(nn.Dense(self.width, kernel_init=xavier, name=name)(x) for name, x in maps.items())
 
