@@ -47,9 +47,7 @@ CASES: dict[str, Callable[[Report, Golden], None]] = {
 }
 NOT_COVERED = (
     "cel",
-    "deformable_attention",
     "mask2former",
-    "pixel_decoder",
     "reco",
     "resnet",
 )
