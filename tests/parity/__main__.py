@@ -51,8 +51,6 @@ CASES: dict[str, Callable[[Report, Golden], None]] = {
 }
 NOT_COVERED = (
     "cel_pseudo_labels",
-    "deformable_attention",
-    "pixel_decoder",
     "reco",
     "resnet",
 )

@@ -25,7 +25,8 @@ def decoded():
     rng = np.random.default_rng(0)
     scales = tuple(jnp.asarray(rng.normal(size=(2, s, s, 8)), jnp.float32) for s in (1, 2, 4))
     mask_features = jnp.asarray(rng.normal(size=(2, 8, 8, 5)), jnp.float32)
-    params = jax.jit(MODEL.init)(jax.random.key(0), scales, mask_features)["params"]
+    shapes = jax.eval_shape(MODEL.init, jax.random.key(0), scales, mask_features)["params"]
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), shapes)
 
     @jax.jit
     def states_and_gradient(params, mask_features):
@@ -52,6 +53,7 @@ def test_outputs_before_the_first_layer_and_after_each(decoded):
     assert out.masks.shape == (3, 2, 4, 8, 8)
     x = np.asarray(params["query_features"])
     normed = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+    normed = normed * np.asarray(params["norm"]["scale"]) + np.asarray(params["norm"]["bias"])
     np.testing.assert_allclose(out.states[0], np.broadcast_to(normed, (2, 4, 8)), atol=1e-5)
 
 
