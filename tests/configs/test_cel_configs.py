@@ -4,6 +4,7 @@ import importlib
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -71,7 +72,7 @@ def test_the_sizes_of_the_paper(any_text):
     assert params["decoder"]["query_features"].shape == (100, 256)
     assert sum(name.startswith("layer_") for name in params["decoder"]) == 9
     assert memory.shape == (176, 512)  # 171 rows, filled up
-    masks = jax.eval_shape(lambda p: method._proposed(p, np.zeros((1, 640, 640, 3), np.float32)).masks, params)
+    masks = jax.eval_shape(lambda p: method._proposed(p, jnp.zeros((1, 640, 640, 3))).masks, params)
     assert masks.shape == (10, 1, 100, 160, 160)
     rate = learning_rate(run.optimizer, run.total_steps)
     assert [float(rate(step)) for step in (0, 44_000, 45_000, 49_000)] == pytest.approx([5e-5, 5e-5, 5e-6, 5e-7])
