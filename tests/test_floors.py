@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "methods.clip": {"errors", "options", *DATA, *METHODS},
     "methods.lseg": {"errors", "options", *DATA, *METHODS},
     "methods.vilseg": {"errors", "options", *DATA, *METHODS},
+    "methods.cel": {"errors", "options", *DATA, *METHODS},
     # What any method is trained, scored, shown and stored by: none knows a method by name.
     "evaluation": {*CORE, *DATA, *METHODS},
     "report": {*CORE, *DATA, *METHODS, "evaluation"},
@@ -73,7 +74,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "larvseg_jax": {"cli", "predict"},  # its one public name
     "configs": {*CORE, *DATA, *METHODS, "training", "evaluation", "config", "grid"}
-    | {"methods.larvseg", "methods.clip", "methods.lseg", "methods.vilseg"},
+    | {"methods.larvseg", "methods.clip", "methods.lseg", "methods.vilseg", "methods.cel"},
 }  # fmt: skip
 """Room -> rooms it may import. A method may be imported by its configs and its tests only."""
 

@@ -91,7 +91,8 @@ class Dense:
     """How a method scores the classes of a label set.
 
     Attributes:
-      scores: (params, memory, windows) -> scores on the patch grid; the highest wins.
+      scores: (params, memory, windows) -> scores on the patch grid, or on a finer one of the whole window; the highest
+        wins.
       reads_memory: whether the memory matters; else it may be None.
     """
 
@@ -118,6 +119,15 @@ class Linear(Dense):
     def features(self, params: PyTree, memory: PyTree, classes: Vectors, images: Seen) -> Float[Array, "b h w d"]:
         """Features of the patches, whose products with the classes' vectors are the scores but for the offset."""
         return self.scale(self.embed(params, memory, images), classes)
+
+
+def grid_of(
+    embed: Callable[[PyTree, PyTree, Seen], Array], params: PyTree, memory: PyTree, sides: tuple[int, int]
+) -> tuple[int, int]:
+    """Rows and columns of what `Dense.scores` or `Linear.embed`, best compiled, says of a window of `sides` pixels."""
+    window = jax.ShapeDtypeStruct((1, *sides, 3), np.float32)
+    _, height, width, _ = jax.eval_shape(embed, params, memory, window).shape
+    return height, width
 
 
 def as_linear(scorer: Dense, label_set: LabelSet) -> Linear:

@@ -16,11 +16,15 @@ from pathlib import Path
 import jax
 
 from tests.parity.attention_cases import check_attention
+from tests.parity.cel_cases import CEL_CASES
 from tests.parity.clip_cases import CLIP_CASES
 from tests.parity.evaluation_cases import check_metrics, check_resize_shapes, check_scores, check_slide
 from tests.parity.golden import Golden
 from tests.parity.head_cases import check_head_forward, check_image_loss, check_seg_loss
 from tests.parity.lseg_cases import check_lseg
+from tests.parity.mask_decoder_cases import MASK_DECODER_CASES
+from tests.parity.mask_loss_cases import MASK_LOSS_CASES
+from tests.parity.resnet_cases import RESNET_CASES
 from tests.parity.table import Report
 from tests.parity.vilseg_cases import VILSEG_CASES
 from tests.parity.vit_cases import check_vit, check_vit_npz
@@ -41,17 +45,15 @@ CASES: dict[str, Callable[[Report, Golden], None]] = {
     "scores": check_scores,
     "lseg_head": check_lseg,
     **CLIP_CASES,
+    **MASK_DECODER_CASES,
     **VILSEG_CASES,
+    **MASK_LOSS_CASES,
+    **CEL_CASES,
+    **RESNET_CASES,
 }
 NOT_COVERED = (
-    "cel",
-    "deformable_attention",
-    "mask2former",
-    "masked_decoder",
-    "pixel_decoder",
+    "cel_pseudo_labels",
     "reco",
-    "resnet",
-    "sine_position",
 )
 """Kinds that nothing here computes yet."""
 
