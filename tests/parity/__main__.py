@@ -24,6 +24,7 @@ from tests.parity.head_cases import check_head_forward, check_image_loss, check_
 from tests.parity.lseg_cases import check_lseg
 from tests.parity.mask_decoder_cases import MASK_DECODER_CASES
 from tests.parity.mask_loss_cases import MASK_LOSS_CASES
+from tests.parity.pseudo_label_cases import PSEUDO_LABEL_CASES
 from tests.parity.table import Report
 from tests.parity.vilseg_cases import VILSEG_CASES
 from tests.parity.vit_cases import check_vit, check_vit_npz
@@ -48,9 +49,9 @@ CASES: dict[str, Callable[[Report, Golden], None]] = {
     **VILSEG_CASES,
     **MASK_LOSS_CASES,
     **CEL_CASES,
+    **PSEUDO_LABEL_CASES,
 }
 NOT_COVERED = (
-    "cel_pseudo_labels",
     "reco",
     "resnet",
 )
