@@ -59,6 +59,7 @@ MAY_IMPORT = {
     "import_original": RUN | {"cli"},
     "shipped": {"errors", "console", "disk"},
     "teach": RUN | {"export"},
+    "pseudo_labels": RUN,
     "predict": RUN | {"cli", "shipped", "teach", "export"},
     "hub": RUN | {"export", "predict"},
     "portable": RUN,
@@ -70,7 +71,7 @@ MAY_IMPORT = {
     "grid": {*LIBRARY, "config", "cli"},
     "commands": RUN | {"cli", "show", "start", "train", "evaluate", "export", "import_original", "predict", "oracle"}
     | {"compile_check", "doctor", "diverged", "features", "grid", "shipped", "demo", "teach", "hub", "portable"}
-    | {"page", "compare"},
+    | {"page", "compare", "pseudo_labels"},
     "__main__": {"cli"},
     "larvseg_jax": {"cli", "predict"},  # its one public name
     "configs": {*CORE, *DATA, *METHODS, "training", "evaluation", "config", "grid"}

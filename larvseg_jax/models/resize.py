@@ -63,7 +63,8 @@ def bicubic_crop_matrix(
 ) -> Float[Array, "b {n_out} {n_in}"]:
     """For each of b stretches [first, last) of n_in samples the `bicubic_matrix` to n_out samples; one of none is 0."""
     length = last - first
-    position = (jnp.arange(n_out) + 0.5)[None] * (length / n_out)[:, None] - 0.5
+    middles = jnp.asarray((np.arange(n_out) + 0.5) / n_out, jnp.float32)
+    position = middles[None] * length.astype(jnp.float32)[:, None] - 0.5
     left = jnp.floor(position).astype(first.dtype) - 1
     matrix = jnp.zeros((len(first), n_out, n_in))
     for tap in range(4):

@@ -1,1 +1,1 @@
-"""Pseudo labels: classes of photos that nobody has named, by proposals and an image-text model (docs/pseudo_labels.md)."""
+"""Pseudo labels: classes that nobody has named in a photo, by proposals and a CLIP (docs/pseudo_labels.md)."""

@@ -107,6 +107,10 @@ class Cel:
         proposed = self._proposed(params, seen)
         return Proposed(proposed.vectors[-1:], proposed.masks[-1:])
 
+    def proposals(self, params: PyTree, memory: PyTree, images: Seen) -> Float[Array, "b q h w"]:
+        """The masks of the last layer, logits."""
+        return self._last(params, images).masks[0]
+
     def embed(self, params: PyTree, images: Seen) -> Float[Array, "b h w d"]:
         """Unit patch features of the backbone."""
         network = self.network.of(images, self.task.first_block)

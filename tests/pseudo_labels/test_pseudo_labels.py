@@ -1,0 +1,118 @@
+"""larvseg pseudo_labels on coloured boxes: its labels once more by hand, its pieces, its list as a stream reads it."""
+
+import json
+import shutil
+
+import cv2
+import ml_collections
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.special import softmax
+
+from configs import common
+from data_pipelines.streams import StreamConfig
+from data_pipelines.views import MaskView
+from larvseg_jax import cli
+from larvseg_jax.evaluation.windows import Windows
+from larvseg_jax.options import defaults
+from tests import tiny
+from tests.pseudo_labels.colours import COLOURS, Config, Loss
+from tests.weights.clip_writing import write_clip
+
+WINDOWS = Windows((64, 24), 16, 12)  # several of a photo
+PHOTOS, COVERED = tiny.MASKED, 3
+SIDE = 8  # of crops
+
+
+def stream(**changes):
+    section = ml_collections.ConfigDict(dict(kind="masks", **defaults(StreamConfig, MaskView, Loss)))
+    section.update(source=common.source(folder="tiny", split="train"), batch_size=2, crop_size=16, **changes)
+    return section
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A run of "colours" on the tiny data, whose stream knows the masks of base classes alone."""
+    root = tmp_path_factory.mktemp("pseudo")
+    folder = tiny.write_data(root)
+    covered = np.full((16, 16), 1, np.uint8)  # a photo whose pixels all have a base class
+    Image.fromarray(covered).save(folder / "masks" / "p03.png")
+    Image.fromarray(tiny.COLOURS[covered]).save(folder / "images" / "p03.png")
+    config = tiny.get_config()
+    config.data_root, config.workdir = str(root), str(root / "run")
+    config.model.update(depth=1, image_size=SIDE)
+    del config.streams["tags"]
+    config.streams.masks = stream(classes=("background", *tiny.BASE))
+    with config.unlocked():
+        del config["method"]
+        config.method = defaults(Config)
+    config.mesh.rules = ()
+    config.evals.val.update(scale=WINDOWS.scale, window=WINDOWS.window, stride=WINDOWS.stride)
+    tiny.save_untrained(config)
+    return root
+
+
+def labels(place, capsys, *more, out="tags.json"):
+    """Runs the command; the list it wrote, and what it printed."""
+    run = place / "run"
+    capsys.readouterr()
+    try:
+        cli.run("pseudo_labels", [f"--run={run}", f"--clip={run}", f"--out={place / out}", *more])
+    except SystemExit as left:
+        return left.code, capsys.readouterr().err
+    return json.loads((place / out).read_text()), capsys.readouterr().out
+
+
+def scores_by_hand(pixels, names):
+    """The same by OpenCV and NumPy: every window, every colour, its box, its mean colour, the softmax, the maximum."""
+    best = np.zeros(len(names))
+    text = np.stack([COLOURS[tiny.NAMES.index(name)] for name in names])
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    content = [min(side, WINDOWS.window) for side in WINDOWS.test_size(pixels.shape)]
+    for window in WINDOWS.cut(pixels):
+        for colour in COLOURS:
+            near = 1.0 - ((window[::2, ::2] - colour) ** 2).sum(-1)
+            mask = cv2.resize(near.astype(np.float32), (16, 16), interpolation=cv2.INTER_LINEAR) > 0
+            rows, columns = np.nonzero(mask[: content[0], : content[1]])
+            if not rows.size:
+                continue
+            box = np.ascontiguousarray(window[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1])
+            mean = cv2.resize(box, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC).mean((0, 1))
+            scores = softmax(10.0 * text @ (mean / np.linalg.norm(mean)))
+            best = np.maximum(best, scores)
+    return best
+
+
+def pixels_of(place, i):
+    return np.asarray(Image.open(place / "tiny" / "images" / f"p{i:02d}.png").convert("RGB"))
+
+
+def true_classes(place, i):
+    return {tiny.NAMES[v] for v in np.unique(np.asarray(Image.open(place / "tiny" / "masks" / f"p{i:02d}.png")))}
+
+
+def test_labels_are_those_by_hand(place, capsys):
+    found, printed = labels(place, capsys, "--threshold=0.8")
+    names = tiny.NOVEL
+    expected = {}
+    for i in range(PHOTOS):
+        best = scores_by_hand(pixels_of(place, i), names) if i != COVERED else np.zeros(2)
+        assert (np.abs(best - 0.8) > 1e-3).all()
+        expected[f"p{i:02d}"] = [name for name, score in zip(names, best, strict=True) if score > 0.8]
+    assert found == expected
+    assert 0 < sum(map(len, found.values())) < 2 * PHOTOS
+    # Precision and recall, counted from the files.
+    for name in names:
+        given, true = ({i for i in range(PHOTOS) if name in of(i)} for of in (
+            lambda i: found[f"p{i:02d}"], lambda i: true_classes(place, i)))  # fmt: skip
+        cells = next(line for line in printed.splitlines() if name in line).split()
+        numbers = [cell for cell in cells if cell[0].isdigit()]
+        both = len(given & true)
+        assert numbers == [
+            str(len(given)),
+            f"{100 * both / len(given):.1f}",
+            str(len(true)),
+            f"{100 * both / len(true):.1f}",
+        ]
+    assert f"{PHOTOS} photos, 0 of them scored before" in printed
