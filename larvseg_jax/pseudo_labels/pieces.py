@@ -86,7 +86,7 @@ class Pieces:
 
 def _read(path: Path, photos: int) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             found = {field.name: file[field.name] for field in dataclasses.fields(Scores)}
         if {len(x) for x in found.values()} != {photos}:
             raise ValueError("another number of photos")

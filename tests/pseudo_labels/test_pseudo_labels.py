@@ -11,11 +11,16 @@ from PIL import Image
 from scipy.special import softmax
 
 from configs import common
+from data_pipelines.sources import SourceConfig, open_source
 from data_pipelines.streams import StreamConfig
+from data_pipelines.tagged_photos import TaggedSource
 from data_pipelines.views import MaskView
 from larvseg_jax import cli
 from larvseg_jax.evaluation.windows import Windows
 from larvseg_jax.options import defaults
+from larvseg_jax.pseudo_labels import pieces
+from larvseg_jax.pseudo_labels.labeller import Labeller
+from larvseg_jax.vocabulary import Vocabulary
 from tests import tiny
 from tests.pseudo_labels.colours import COLOURS, Config, Loss
 from tests.weights.clip_writing import write_clip
@@ -116,3 +121,76 @@ def test_labels_are_those_by_hand(place, capsys):
             f"{100 * both / len(true):.1f}",
         ]
     assert f"{PHOTOS} photos, 0 of them scored before" in printed
+
+
+def test_a_stopped_command_goes_on_and_another_threshold_looks_at_nothing_again(place, capsys, monkeypatch):
+    monkeypatch.setattr(pieces, "PHOTOS", 4)
+    first, _ = labels(place, capsys, out="again.json")
+    folder = place / "again_scores"
+    assert [path.name for path in sorted(folder.glob("*.npz"))] == [f"part_{i:05d}.npz" for i in range(3)]
+    kept = (folder / "part_00000.npz").read_bytes()
+    (folder / "part_00001.npz").unlink()
+    second, printed = labels(place, capsys, out="again.json")
+    assert second == first
+    assert "10 photos, 6 of them scored before" in printed
+    monkeypatch.setattr(Labeller, "__call__", None)
+    lower, _ = labels(place, capsys, "--threshold=0.5", out="again.json")
+    assert (folder / "part_00000.npz").read_bytes() == kept
+    assert sum(map(len, lower.values())) > sum(map(len, first.values()))
+    assert labels(place, capsys, "--threshold=1.0", out="again.json")[0] == {photo: [] for photo in first}  # strictly
+    code, said = labels(place, capsys, "--fill=mean", out="again.json")
+    assert code == 2
+    assert "again_scores holds scores of something else (fill: 'mean', was 'none')" in said
+    (folder / "part_00002.npz").write_bytes(kept[:50])
+    assert "part_00002.npz is damaged" in labels(place, capsys, out="again.json")[1]
+
+
+def test_a_stream_reads_the_list(place, capsys):
+    found, _ = labels(place, capsys, "--limit=4", "--threshold=0.6", "--fill=mean", out="few.json")
+    assert [*found] == ["p00", "p01", "p02", "p03"]
+    names = Vocabulary(tiny.NAMES).label_set()
+    source = SourceConfig(folder="tiny", split="train", tags_file="few.json")
+    read = open_source(source, place, names, "masks")
+    assert {read[i]["id"]: [tiny.NAMES[t] for t in read[i]["tags"]] for i in range(4)} == found
+
+
+def test_a_folder_of_pictures_becomes_tagged_photos(place, tmp_path, capsys):
+    shutil.copytree(place / "tiny" / "images", tmp_path / "photos" / "deep")
+    out = tmp_path / "pseudo" / "tags.json"
+    found, printed = labels(
+        place, capsys, f"--images={tmp_path / 'photos'}", f"--out={out}", "--classes=red,grey", out=out
+    )
+    assert found
+    assert all(photo.startswith("deep/p") and tags for photo, tags in found.items())
+    assert "right %" not in printed  # there are no masks
+    shutil.copy(out, tmp_path / "photos")
+    source = TaggedSource(tmp_path / "photos", "train", Vocabulary(("red", "grey")).label_set())
+    assert len(source) == len(found)
+
+
+@pytest.mark.slow
+def test_a_file_of_clip_reads_the_crops(place, tmp_path, capsys):
+    clip = write_clip(tmp_path / "clip-quickgelu.safetensors")
+    more = ["--limit=3", "--classes=blue,grey,a cat", "--threshold=0.34", "--templates={}"]
+    found, _ = labels(place, capsys, f"--clip={clip}", *more, out="clip.json")
+    assert [*found] == ["p00", "p01", "p02"]
+    assert all(found.values())  # of three probabilities one is more than a third
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--fill=grey"], "--fill=grey: use one of none, mean"),
+        (["--out=tags.txt"], "give a name that ends in .json"),
+        (["--clip=nowhere"], "nowhere is no run and no checkpoint"),
+        (["--stream=tags"], "--stream=tags: the run has masks"),
+        (["--classes=blue"], "1 classes are asked for"),
+        (["--images=tiny"], "--images=tiny does not exist"),
+        (["--templates=all"], "'all' is no template"),
+    ],
+)
+def test_slips(place, capsys, more, said):
+    code, error = labels(place, capsys, *more)
+    assert code == 2
+    assert said in error
+    assert len(error.splitlines()) == 1
