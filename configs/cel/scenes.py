@@ -32,15 +32,16 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config.method.decoder.update(queries=20, layers=3, width=96, num_heads=3, mlp_dim=384, mask_width=96)
     config.method.decoder.masks_per_patch = 2
     config.method.mask.points = 256
-    config.streams.photos = parts.photos(
+    parts.photos(
+        config,
+        given,
+        scenes.NOVEL,
         source=common.source(folder="scenes_captions", split="train"),
-        **dict(batch_size=8, scale=(64, 64), ratio_range=(1.0, 1.5), crop_size=64),
-        masked=scenes.BASE,
-        hidden_tags=given.labels == "true",
+        **dict(classes=scenes.CLASSES, batch_size=8, scale=(64, 64), ratio_range=(1.0, 1.5), crop_size=64),
+        max_labels=8,
     )
     config.optimizer.update(common.from_scratch_optimizer(learning_rate=1e-3))
     source = common.source(folder="scenes_captions", split="val")
     config.evals.val.update(source=source, scale=(64, 64), window=64, stride=64, every=500)
     config.checkpoint.every = 500
-    parts.use_stage(config, given, scenes.BASE)
     return config

@@ -1,4 +1,4 @@
-"""CEL goes through the real house: trained, resumed, evaluated, shown, predicted, exported, begun from its stage before."""
+"""CEL goes through the real house: trained, resumed, evaluated, shown, predicted, exported, begun from a stage."""
 
 import shutil
 import types
@@ -45,14 +45,14 @@ def config_of(tmp_path_factory):
         config.model.update(width=16, depth=1, num_heads=2, mlp_dim=16, patch_size=4, image_size=16)
         config.method.decoder.update(queries=5, layers=1, width=16, num_heads=2, mlp_dim=16, mask_width=8)
         config.method.decoder.masks_per_patch, config.method.mask.points = 2, 8
+        given = types.SimpleNamespace(**parts.ARGUMENTS | arguments)
         source = common.source(folder="tiny", split="train")
-        photos = dict(batch_size=4, scale=(64, 16), crop_size=16, masked=("background", *tiny.BASE))
-        config.streams.photos = parts.photos(source=source, **photos)
+        sizes = dict(batch_size=4, scale=(64, 16), crop_size=16)
+        parts.photos(config, given, tiny.NOVEL, source=source, classes=tiny.NAMES, **sizes)
         config.optimizer.update(common.from_scratch_optimizer())
         source = common.source(folder="tiny", split="val")
         config.evals.val.update(source=source, scale=(64, 16), window=16, stride=8, every=STEPS, batch_size=4)
         config.checkpoint.every = 2
-        parts.use_stage(config, types.SimpleNamespace(**parts.ARGUMENTS | arguments), ("background", *tiny.BASE))
         return config
 
     return config_of
@@ -103,7 +103,7 @@ def test_it_predicts_and_is_exported(trained, tmp_path, config_of):
 def test_a_stage_begins_with_the_one_before(trained, config_of, tmp_path, parts_of):
     """All that it has learnt, or its backbone alone; what of queries without labels is in both."""
     config = config_of(tmp_path, stage="pretrain")
-    config.pretrained, config.pretrained_parts = str(trained), parts_of
+    config.pretrained, config.pretrained_parts, config.seed = str(trained), parts_of, 1
     params, _ = first_params(from_config(config), make_mesh(1, 1, jax.devices()[:1]))
     learnt = read_checkpoint(trained).params
     for name in ("backbone/embedding/bias", "decoder/query_features", "background"):
