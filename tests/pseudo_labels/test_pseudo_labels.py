@@ -171,7 +171,7 @@ def test_a_folder_of_pictures_becomes_tagged_photos(place, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_file_of_clip_reads_the_crops(place, tmp_path, capsys):
     clip = write_clip(tmp_path / "clip-quickgelu.safetensors")
-    more = ["--limit=3", "--classes=blue,grey,a cat", "--threshold=0.34", "--templates={}"]
+    more = ["--limit=3", "--classes=blue,grey,a cat", "--threshold=0.3334", "--templates={}"]
     found, _ = labels(place, capsys, f"--clip={clip}", *more, out="clip.json")
     assert [*found] == ["p00", "p01", "p02"]
     assert all(found.values())  # of three probabilities one is more than a third
