@@ -25,6 +25,7 @@ from tests.parity.lseg_cases import check_lseg
 from tests.parity.mask_decoder_cases import MASK_DECODER_CASES
 from tests.parity.mask_loss_cases import MASK_LOSS_CASES
 from tests.parity.pseudo_label_cases import PSEUDO_LABEL_CASES
+from tests.parity.reco_cases import RECO_CASES
 from tests.parity.table import Report
 from tests.parity.vilseg_cases import VILSEG_CASES
 from tests.parity.vit_cases import check_vit, check_vit_npz
@@ -50,11 +51,9 @@ CASES: dict[str, Callable[[Report, Golden], None]] = {
     **MASK_LOSS_CASES,
     **CEL_CASES,
     **PSEUDO_LABEL_CASES,
+    **RECO_CASES,
 }
-NOT_COVERED = (
-    "reco",
-    "resnet",
-)
+NOT_COVERED = ("resnet",)
 """Kinds that nothing here computes yet."""
 
 WEIGHTS = "vit_npz_*_weights"

@@ -1,4 +1,6 @@
-"""Boxes and crops against OpenCV, whose cubic kernel is the same, and the grid of masks."""
+"""Boxes and crops against OpenCV, whose cubic kernel is the same, and against what was recorded; masks on pixels."""
+
+import shutil
 
 import cv2
 import jax
@@ -8,6 +10,7 @@ import pytest
 
 from larvseg_jax.pseudo_labels.crops import boxes_of, crops_of
 from larvseg_jax.pseudo_labels.labeller import masks_on_pixels
+from tests.parity.__main__ import main
 
 SIDE = 9
 BOXES = [(2, 3, 11, 7), (0, 0, 1, 1), (5, 0, 16, 12), (15, 11, 16, 12)]  # the last column and row, too
@@ -53,3 +56,15 @@ def test_masks_are_enlarged_and_end_with_the_photo():
     expected = np.stack([[cv2.resize(q, (8, 8), interpolation=cv2.INTER_LINEAR) > 0 for q in of] for of in logits])
     expected[1, :, 5:], expected[1, :, :, 3:] = False, False
     np.testing.assert_array_equal(found, expected)
+
+
+def test_the_golden(shared, tmp_path, capsys):
+    given = shared / "goldens-vl" / "given" / "cel_pseudo_labels.npz"
+    shutil.copy(given, tmp_path)
+    assert main([str(tmp_path)]) == 0, capsys.readouterr().out
+    with np.load(given) as file:
+        arrays = {name: file[name] for name in file.files}
+    arrays["out/boxes_xyxy"][0, 2] += 1
+    np.savez(tmp_path / given.name, **arrays)
+    assert main([str(tmp_path)]) == 1
+    assert "FAILED cel_pseudo_labels: boxes_xyxy" in capsys.readouterr().out

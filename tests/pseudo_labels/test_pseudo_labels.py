@@ -17,6 +17,8 @@ from data_pipelines.tagged_photos import TaggedSource
 from data_pipelines.views import MaskView
 from larvseg_jax import cli
 from larvseg_jax.evaluation.windows import Windows
+from larvseg_jax.methods.cel.method import Cel
+from larvseg_jax.methods.method import Proposes
 from larvseg_jax.options import defaults
 from larvseg_jax.pseudo_labels import pieces
 from larvseg_jax.pseudo_labels.labeller import Labeller
@@ -166,6 +168,10 @@ def test_a_folder_of_pictures_becomes_tagged_photos(place, tmp_path, capsys):
     shutil.copy(out, tmp_path / "photos")
     source = TaggedSource(tmp_path / "photos", "train", Vocabulary(("red", "grey")).label_set())
     assert len(source) == len(found)
+
+
+def test_cel_proposes():
+    assert issubclass(Cel, Proposes)
 
 
 @pytest.mark.slow
