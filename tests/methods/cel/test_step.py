@@ -55,7 +55,10 @@ def batch_of(pictures=BATCH, counted=BATCH):
 def one(text):
     """The method on one device, its state, and loss, metrics and gradient of a batch."""
     method = method_of(text)
-    params, memory = jax.jit(method.init)(jax.random.key(0))
+    rng = np.random.default_rng(0)  # drawn here, since to compile the network's own draws takes longer
+    layout, _ = jax.eval_shape(method.init, jax.random.key(0))
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape, scale=0.3), jnp.float32), layout)
+    memory = jnp.ones((8, TEXT_WIDTH)).at[: len(NAMES)].set(method.config.text.read(NAMES))
     gradient = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
     return method, params, memory, gradient(params, memory, {"photos": batch_of()}, KEY)
 
