@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from larvseg_jax.pseudo_labels.crops import boxes_of, crops_of
 from larvseg_jax.pseudo_labels.labeller import masks_on_pixels
+from larvseg_jax.pseudo_labels.scores import best_scores, class_scores
 from tests.parity.__main__ import main
 
 SIDE = 9
@@ -56,6 +58,16 @@ def test_masks_are_enlarged_and_end_with_the_photo():
     expected = np.stack([[cv2.resize(q, (8, 8), interpolation=cv2.INTER_LINEAR) > 0 for q in of] for of in logits])
     expected[1, :, 5:], expected[1, :, :, 3:] = False, False
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_region_without_a_crop_scores_nothing():
+    """Its vector is 0, which would be as like to one class as to another."""
+    images = jnp.asarray([[3.0, 4.0], [0.0, 0.0]])
+    text = jnp.eye(2)
+    scores = class_scores(images, text, jnp.asarray(5.0))
+    np.testing.assert_allclose(scores, softmax([[3.0, 4.0], [0.0, 0.0]], axis=1), rtol=1e-5)
+    np.testing.assert_allclose(best_scores(scores, jnp.array([True, False])), scores[0])
+    assert not np.asarray(best_scores(scores, jnp.zeros(2, bool))).any()
 
 
 def test_the_golden(shared, tmp_path, capsys):
