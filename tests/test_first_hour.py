@@ -90,6 +90,7 @@ NOT_RUN = {  # beginning of a command -> why not
     "python -m tests.parity": "needs recorded files",
     "python -m benchmarks.": "measures for minutes",
     "larvseg evaluate --run=runs/x --hierarchy": "needs masks; tests/evaluation/test_hierarchy_scores.py",
+    "larvseg pseudo_labels": "needs CEL and CLIP; tests/pseudo_labels/ has small models of the kind",
     "larvseg page": "serves until it is stopped; tests/page/ opens it",
     "larvseg demo": "needs pretrained weights; tests/demo/ runs it",
     "python evaluate.py --run=ViT-B-16.pt": "needs CLIP's weights and PASCAL VOC; tests/methods/clip/test_clip_run.py",

@@ -225,6 +225,27 @@ class ReadsText(Protocol):
         """Unit vectors of classes, as its scorer has them; `templates` as text/prompts.py has it, "": its own."""
         ...
 
+    def image_vectors(self, params: PyTree, images: Seen) -> Float[Array, "b d"]:
+        """Unit vectors of whole pictures, as the training compares them with captions."""
+        ...
+
+    def caption_vectors(self, params: PyTree, ids: Int[Array, "m l"]) -> Float[Array, "m d"]:
+        """Unit vectors of captions by the ids of its tokenizer, likewise."""
+        ...
+
+    def logit_scale(self, params: PyTree) -> Float[Array, ""]:
+        """What the training multiplies their cosines with; 100 in the published models of CLIP."""
+        ...
+
+
+@runtime_checkable
+class Proposes(Protocol):
+    """A method that cuts pictures into regions before it asks which classes these have."""
+
+    def proposals(self, params: PyTree, memory: PyTree, images: Seen) -> Float[Array, "b q h w"]:
+        """Logits of the masks of q regions of each picture, on a grid over the whole of it."""
+        ...
+
 
 @runtime_checkable
 class Teachable(Protocol):

@@ -12,6 +12,7 @@ FILES = [
     "clip_tiny_openai_names.npz",
     "maskclip_tiny.npz",
     "openai_archive_tiny.pt",
+    "reco_cosegment.npz",
     "tokenizer_clip.npz",
     "tokenizer_toy.npz",
 ]
@@ -31,6 +32,7 @@ def test_goldens_of_clip(given, tmp_path, capsys):
 CHANGED = [
     ("clip_tiny_openai_names", "w/transformer.resblocks.1.attn.in_proj_bias", "text_features"),
     ("maskclip_tiny", "w/visual.transformer.resblocks.2.attn.in_proj_weight", "value_cosine"),
+    ("reco_cosegment", "in/text_attention", "weights"),
     ("tokenizer_toy", "out/ids", "ids"),
 ]
 
