@@ -36,7 +36,8 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from benchmarks.attention_on_objects import Opened, look_at, open_checkpoint
-from data_pipelines.views import MaskView, TagView, tags_in
+from data_pipelines.crop_views import tags_in
+from data_pipelines.views import MaskView, TagView
 from larvseg_jax.cli import fail
 from larvseg_jax.console import console, printable
 from larvseg_jax.disk import write_bytes

@@ -16,12 +16,12 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 from rich.table import Table
 
 from data_pipelines.caption_views import CaptionView
@@ -32,7 +32,6 @@ from larvseg_jax.config import Experiment
 from larvseg_jax.console import console, track
 from larvseg_jax.errors import UserError
 from larvseg_jax.methods.method import ReadsText
-from larvseg_jax.models.clip import Clip, normalised, pooled
 from larvseg_jax.trained import Trained, load_trained
 from larvseg_jax.weights.places import check_model
 
@@ -90,20 +89,10 @@ def vectors_of(
     trained: Trained, photos: Float[np.ndarray, "p s s 3"], ids: Int[np.ndarray, "c l"]
 ) -> tuple[Float[np.ndarray, "p d"], Float[np.ndarray, "c d"]]:
     """Unit vectors of photos and of captions, as the method compares them in training."""
-    if not isinstance(trained.method, ReadsText):
+    method = trained.method
+    if not isinstance(method, ReadsText):
         raise UserError("the run's method does not read text: give a run of ViL-Seg or CLIP")
-    method = cast(Any, trained.method)
-    network: Any = method.network if hasattr(method, "network") else method.model
-    pool: Any = method.config.encoder.pool if hasattr(method.config, "encoder") else "cls"
-
-    @jax.jit
-    def of_photos(params: Any, images: Array) -> Array:
-        return normalised(pooled(network.apply({"params": params}, images, method=Clip.images), pool))
-
-    @jax.jit
-    def of_captions(params: Any, ids: Array) -> Array:
-        return normalised(network.apply({"params": params}, ids, method=Clip.texts))
-
+    of_photos, of_captions = jax.jit(method.image_vectors), jax.jit(method.caption_vectors)
     return _in_batches(of_photos, trained.params, photos), _in_batches(of_captions, trained.params, ids)
 
 

@@ -5,13 +5,15 @@
     FROM/splits.json        {"train": [stems], "val": [stems], ...}
 
     OUT/images              a link to FROM/images
-    OUT/classes.txt         the classes, by how many training photos they are in
+    OUT/classes.txt         the classes: those of --include, then others by how many training photos they are in
     OUT/splits.json         the same splits without the photos that have no tag, and "image_labels"
+    OUT/tags.json           {stem: [classes]}, tags beside the masks of the same photos elsewhere (source.tags_file)
 
 OUT is a data folder (listing.py) that a stream of tags reads. A class is a noun of a thing or ground (wordnet.py) that
 is, in the singular, in the captions of many training photos; all persons are the class "person", because "man" and
-"player" are names of the same region. A photo has a tag if one of its captions says so. What is not said is not there:
-tags are far from complete.
+"player" are names of the same region. Classes of --include are there whatever captions say; those of several words are
+found as they stand, in the plural, too. A photo has a tag if one of its captions says so. What is not said is not
+there: tags are far from complete.
 """
 
 from __future__ import annotations
@@ -46,13 +48,19 @@ def things_of(captions: Iterable[str], wordnet: WordNet) -> set[str]:
     return {"person" if thing[1] == "person" else thing[0] for thing in found if thing} - LEFT_OUT
 
 
+def phrases_of(captions: Iterable[str], phrases: Iterable[str]) -> set[str]:
+    """Those of some names of several words that captions have, also in the plural: "bus stop" in "Bus stops"."""
+    text = "\n".join(" ".join(caption.lower().split()) for caption in captions)
+    return {name for name in phrases if re.search(rf"\b{re.escape(name.lower())}(?:s|es)?\b", text)}
+
+
 def most_frequent(things: Iterable[set[str]], count: int) -> list[str]:
     """The `count` names that are in most sets, most frequent first; of equally frequent ones the first by alphabet."""
     photos = collections.Counter(name for found in things for name in found)
     return sorted(photos, key=lambda name: (-photos[name], name))[:count]
 
 
-def write_tags(source: Path, wordnet: Path, out: Path, count: int) -> dict[str, int]:
+def write_tags(source: Path, wordnet: Path, out: Path, count: int, include: Sequence[str] = ()) -> dict[str, int]:
     """Writes the folder `out`; how many classes and photos it has.
 
     Args:
@@ -60,19 +68,24 @@ def write_tags(source: Path, wordnet: Path, out: Path, count: int) -> dict[str, 
       wordnet: folder of WordNet's files.
       out: must not exist.
       count: how many classes, at most.
+      include: classes that are among them whatever captions say.
 
     Raises:
-      UserError: a file is missing or has another form, or `out` exists.
+      UserError: a file is missing or has another form, `out` exists, or `include` is longer than `count`.
     """
     if out.exists():
         raise UserError(f"{out} exists: give --out a folder that does not exist yet")
+    if len(include) > count:
+        raise UserError(f"--classes={count} is less than the {len(include)} classes of --include: give more")
     if not (source / "images").is_dir():
         raise UserError(f"{source} has no folder images: give --from a folder with photos and captions.json")
     captions = _captions(source / "captions.json")
     splits = _splits(source / "splits.json", captions)
     nouns = WordNet(wordnet)
-    things = {stem: things_of(lines, nouns) for stem, lines in captions.items()}
-    names = most_frequent((things[stem] for stem in splits["train"]), count)
+    phrases = [name for name in include if " " in name]
+    things = {stem: things_of(lines, nouns) | phrases_of(lines, phrases) for stem, lines in captions.items()}
+    others = ({*things[stem]} - {*include} for stem in splits["train"])
+    names = [*include, *most_frequent(others, count - len(include))]
     ids = {name: i for i, name in enumerate(names)}
     tags = {stem: sorted(ids[name] for name in found if name in ids) for stem, found in sorted(things.items())}
     kept: dict[str, Any] = {name: [stem for stem in stems if tags[stem]] for name, stems in splits.items()}
@@ -82,6 +95,8 @@ def write_tags(source: Path, wordnet: Path, out: Path, count: int) -> dict[str, 
     (out / "images").symlink_to((source / "images").absolute())
     write_text(out / "classes.txt", "".join(f"{name}\n" for name in names), "make room")
     write_text(out / "splits.json", json.dumps(kept), "make room")
+    listed = {stem: [names[label] for label in labels] for stem, labels in tags.items()}
+    write_text(out / "tags.json", json.dumps(listed, ensure_ascii=False), "make room")
     return {"classes": len(names), **{name: len(stems) for name, stems in kept.items() if name != "image_labels"}}
 
 

@@ -11,6 +11,7 @@ from data_pipelines.captioned_photos import Captioned, CaptionSource, list_capti
 from data_pipelines.class_folders import ClassFolderSource
 from data_pipelines.examples import Reads, Source
 from data_pipelines.folder import FolderSource
+from data_pipelines.listed_tags import with_listed_tags
 from data_pipelines.picture_files import MAX_MEGAPIXELS
 from data_pipelines.prepared import open_prepared
 from data_pipelines.tagged_photos import TaggedSource
@@ -30,6 +31,7 @@ class SourceConfig:
     class_folders: str = ""  # folder with one folder of pictures per class (tags only)
     tagged: str = ""  # folder of pictures and a tags.csv or tags.json (tags only; docs/own_data.md)
     shards: str = ""  # folder of .tar files, as web data sets come (captions only; docs/captions.md)
+    tags_file: str = ""  # tags besides the masks of tfds or a folder, by a photo's id (docs/pseudo_labels.md)
     split: str = "train"  # TFDS split, sub-folder of images/, or key of splits.json ("suggested.train_masks": nested)
 
     @property
@@ -72,7 +74,10 @@ def open_source(
     """
     if sum(map(bool, source.named.values())) != 1:
         raise UserError(f"source has {', '.join(f'{k}={v!r}' for k, v in source.named.items())}: name one of them")
-    place = source.location(data_root or os.environ.get("LARVSEG_DATA", ""))
+    root = data_root or os.environ.get("LARVSEG_DATA", "")
+    place = source.location(root)
+    if source.tags_file and reads != "masks":
+        raise UserError(f"source.tags_file is read beside masks, and this stream reads {reads}: leave it empty")
     kind = next(kind for kind, value in source.named.items() if value)
     has, words, stream = _ONLY.get(kind, (reads, "", ""))
     if has != reads:
@@ -84,7 +89,8 @@ def open_source(
         return of(place, source.split, label_set, max_megapixels)
     masks, tags = reads == "masks", reads == "tags"
     either = FolderSource if kind == "folder" else TfdsSource
-    return either(place, source.split, label_set, masks=masks, tags=tags, max_megapixels=max_megapixels)
+    opened = either(place, source.split, label_set, masks=masks, tags=tags, max_megapixels=max_megapixels)
+    return with_listed_tags(opened, Path(root, source.tags_file), label_set) if source.tags_file else opened
 
 
 def open_captioned(source: SourceConfig, place: Path) -> Captioned:

@@ -20,6 +20,7 @@ from jaxtyping import Int64
 
 from data_pipelines.balance import balanced_order
 from data_pipelines.examples import Example, Source
+from data_pipelines.mask_tag_views import MaskTagView
 from data_pipelines.picture_files import MAX_MEGAPIXELS
 from data_pipelines.replacing import row_or_another
 from data_pipelines.rows import ArraySpec, stacked
@@ -60,6 +61,12 @@ class StreamConfig:
     def __post_init__(self) -> None:
         if self.class_list and self.classes:
             raise UserError("a stream has classes and a class_list: keep one of the two")
+        own = isinstance(self.view, MaskTagView) and self.view.tags_from == "photo"
+        if own != bool(self.source.tags_file):
+            raise UserError(
+                f"source.tags_file is {self.source.tags_file!r}: a stream has it where kind='masks_and_tags' and "
+                "tags_from='photo', give all of these or none"
+            )
         if not 0 <= self.rare_below <= 1:
             raise UserError(f"rare_below is {self.rare_below}: give a share of the photos, 0 to 1")
         if self.rare_below and self.view.reads == "captions":
@@ -118,7 +125,7 @@ def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     kept = {name: value for name, value in options.items() if name not in _NEWER or value != _NEWER[name]}
     if isinstance(kept.get("source"), Mapping):
-        newer = ("tagged", "shards")
+        newer = ("tagged", "shards", "tags_file")
         kept["source"] = {kind: value for kind, value in kept["source"].items() if kind not in newer or value}
     return kept
 

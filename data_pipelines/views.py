@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int32
 
 from data_pipelines.caption_views import CaptionView
+from data_pipelines.crop_views import CropView, padded_tags, tags_in
 from data_pipelines.examples import Example, Reads
+from data_pipelines.mask_tag_views import MaskTagView
 from data_pipelines.rows import ArraySpec
-from data_pipelines.transforms import Crop, train_transform
-from larvseg_jax.errors import DataError, UserError
+from larvseg_jax.errors import UserError
 from larvseg_jax.options import Count
 from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet
 
@@ -69,44 +69,7 @@ class View(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class _CropView:
-    """What both views of labels do to a photo before they look at them."""
-
-    scale: tuple[int, int] = (2048, 512)  # resize: (long side, short side) limits in pixels, times a random ratio
-    ratio_range: tuple[float, float] = (0.5, 2.0)  # of that ratio
-    crop_size: Count = 512  # side of the square crop, pixels
-    category_ratio: float = 0.75  # redraw a crop that one class fills beyond this share of its pixels; 1.0 = never
-    downsample_rate: Count = 2  # pixels of the crop per pixel of the loss grid
-
-    def __post_init__(self) -> None:
-        if self.crop_size % self.downsample_rate:
-            raise UserError(f"crop_size={self.crop_size} is not a multiple of downsample_rate={self.downsample_rate}")
-
-    @property
-    def loss_size(self) -> int:
-        """Side of the loss grid."""
-        return self.crop_size // self.downsample_rate
-
-    def _image_spec(self) -> dict[str, ArraySpec]:
-        return {
-            "image": ArraySpec((self.crop_size, self.crop_size, 3), "float32", 0, picture=True)
-        }  # 0 is the mean colour
-
-    def _crop(self, example: Example, rng: np.random.Generator, *, label: bool) -> Crop:
-        return train_transform(
-            example["image"],
-            example["label"] if label else None,
-            rng,
-            scale=self.scale,
-            ratio_range=self.ratio_range,
-            crop_size=self.crop_size,
-            category_ratio=self.category_ratio,
-            label_stride=self.downsample_rate,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class MaskView(_CropView):
+class MaskView(CropView):
     """A random crop of a photo, and the class of every pixel of its loss grid."""
 
     reads: ClassVar[Reads] = "masks"
@@ -118,15 +81,15 @@ class MaskView(_CropView):
         pass
 
     def row(self, example: Example, rng: np.random.Generator, label_set: LabelSet) -> dict[str, Any]:
-        crop = self._crop(example, rng, label=True)
+        crop = self.crop(example, rng, label=True)
         return {"image": crop, "label": crop.label}
 
     def spec(self) -> dict[str, ArraySpec]:
-        return {**self._image_spec(), "label": ArraySpec((self.loss_size, self.loss_size), "int32", IGNORE_LABEL)}
+        return {**self.image_spec(), "label": ArraySpec((self.loss_size, self.loss_size), "int32", IGNORE_LABEL)}
 
 
 @dataclasses.dataclass(frozen=True)
-class TagView(_CropView):
+class TagView(CropView):
     """A random crop of a photo, and the classes that are in it: ascending columns, then IGNORE_LABEL."""
 
     labels_pixels: ClassVar[bool] = False
@@ -145,34 +108,19 @@ class TagView(_CropView):
             raise UserError(f"always_tags has {unknown[0]!r}, which is not among the stream's classes: add it to them")
 
     def row(self, example: Example, rng: np.random.Generator, label_set: LabelSet) -> dict[str, Any]:
-        crop = self._crop(example, rng, label=self.reads == "masks")
+        crop = self.crop(example, rng, label=self.reads == "masks")
         present = example["tags"] if crop.label is None else tags_in(crop.label)
-        return {"image": crop, "tags": self._padded(present, label_set, example["id"])}
+        always = (label_set.column(name) for name in self.always_tags)
+        return {"image": crop, "tags": padded_tags({*present.tolist(), *always}, self.max_labels, example["id"])}
 
     def spec(self) -> dict[str, ArraySpec]:
-        return {**self._image_spec(), "tags": ArraySpec((self.max_labels,), "int32", IGNORE_LABEL)}
-
-    def _padded(
-        self, present: Int32[np.ndarray, " k"], label_set: LabelSet, photo: str
-    ) -> Int32[np.ndarray, " max_labels"]:
-        tags = sorted({*present.tolist(), *(label_set.column(name) for name in self.always_tags)})
-        if len(tags) > self.max_labels:
-            what = f"photo {photo!r} has {len(tags)} tags and max_labels is {self.max_labels}"
-            raise DataError("many tags", what, f"set the stream's max_labels to at least {len(tags)}")
-        padded = np.full(self.max_labels, IGNORE_LABEL, np.int32)
-        padded[: len(tags)] = tags
-        return padded
+        return {**self.image_spec(), "tags": ArraySpec((self.max_labels,), "int32", IGNORE_LABEL)}
 
 
-def tags_in(label: Int32[np.ndarray, "h w"]) -> Int32[np.ndarray, " k"]:
-    """Ascending columns present in a label."""
-    pixels = np.bincount((label - IGNORE_LABEL).ravel())[1:]
-    return np.flatnonzero(pixels).astype(np.int32)
-
-
-VIEWS: dict[str, type[MaskView] | type[TagView] | type[CaptionView]] = {
+VIEWS: dict[str, type[MaskView] | type[TagView] | type[MaskTagView] | type[CaptionView]] = {
     "masks": MaskView,
     "tags": TagView,
+    "masks_and_tags": MaskTagView,
     "captions": CaptionView,
 }
 """The views by the word that a config has for them: a stream's `kind`."""

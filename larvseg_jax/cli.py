@@ -48,6 +48,7 @@ COMMANDS = {
     "scenes": "generates the quickstart's data set",
     "features": "runs your photos through the frozen part of a backbone, once for all trainings",
     "caption_tags": "tags photos by the things that their captions name",
+    "pseudo_labels": "labels photos with classes that nobody has named in them, by proposals and a CLIP",
     "oracle": "the oracle test of the paper's Table 1",
     "compile_check": "compiles the step for a TPU slice or GPUs that are not here",
     "replay": "repeats the step at which a run diverged",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -50,9 +51,19 @@ class RunConfig:
     batch_padding: Literal["refuse", "pad"] = "refuse"  # a batch the mesh does not divide: filled up with masked rows
     data_threads: CountOrNone = 4  # that prepare batches ahead; 0: none
     pretrained: str = ""  # AugReg .npz, run folder, .safetensors or .pth (docs/weights.md); "" = from scratch
+    # Regular expression on parameter paths ("^backbone/"): what of `pretrained` is taken; "" = all.
+    pretrained_parts: str = ""
     features: str = ""  # folder of cached features (docs/features.md) that streams read in place of photos; "" = none
     log_every: Count = 50  # steps
     gallery: CountOrNone = 12  # photos in the report, of each evaluation
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.pretrained_parts)
+        except re.error as error:
+            raise UserError(
+                f"pretrained_parts is {self.pretrained_parts!r}, no regular expression ({error}): correct it"
+            ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +79,7 @@ class Experiment:
     batch_padding: str
     data_threads: int
     pretrained: str
+    pretrained_parts: str
     features: Path | None
     log_every: int
     gallery: int

@@ -60,7 +60,9 @@ def first_state(
     fresh = assemble.fresh_state(run, mesh, method)
     if not run.pretrained:
         return fresh, ["from scratch"]
-    params, report = load_pretrained(run.pretrained, fresh.params, run.vit, run.vocabulary.classes)
+    params, report = load_pretrained(
+        run.pretrained, fresh.params, run.vit, run.vocabulary.classes, run.pretrained_parts
+    )
     return dataclasses.replace(fresh, params=params), [str(report)]
 
 
@@ -78,5 +80,5 @@ def first_params(run: Experiment, mesh: Mesh) -> tuple[PyTree, str]:
         raise UserError(f"method {run.settings['method']['name']!r} has no parameters backbone/: it has no features")
     if not run.pretrained:
         return params, "from scratch"
-    params, report = load_pretrained(run.pretrained, params, run.vit, run.vocabulary.classes)
+    params, report = load_pretrained(run.pretrained, params, run.vit, run.vocabulary.classes, run.pretrained_parts)
     return params, str(report)

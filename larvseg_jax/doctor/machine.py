@@ -94,7 +94,7 @@ def _weights(run: Experiment, layout: TrainState | None) -> Finding:
         return Finding("note", "pretrained", f"{run.pretrained}: whether it fits is seen when the run starts")
     try:
         classes = run.vocabulary.classes
-        report = check_pretrained(run.pretrained, layout.params, run.vit, classes)
+        report = check_pretrained(run.pretrained, layout.params, run.vit, classes, run.pretrained_parts)
     except UserError as error:
         return Finding("error", "pretrained", str(error))
     return Finding("ok", "pretrained", f"{report.source} fits: {report.size}, {len(report.loaded)} arrays")

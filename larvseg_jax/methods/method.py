@@ -91,7 +91,8 @@ class Dense:
     """How a method scores the classes of a label set.
 
     Attributes:
-      scores: (params, memory, windows) -> scores on the patch grid; the highest wins.
+      scores: (params, memory, windows) -> scores on the patch grid, or on a finer one of the whole window; the highest
+        wins.
       reads_memory: whether the memory matters; else it may be None.
     """
 
@@ -118,6 +119,15 @@ class Linear(Dense):
     def features(self, params: PyTree, memory: PyTree, classes: Vectors, images: Seen) -> Float[Array, "b h w d"]:
         """Features of the patches, whose products with the classes' vectors are the scores but for the offset."""
         return self.scale(self.embed(params, memory, images), classes)
+
+
+def grid_of(
+    embed: Callable[[PyTree, PyTree, Seen], Array], params: PyTree, memory: PyTree, sides: tuple[int, int]
+) -> tuple[int, int]:
+    """Rows and columns of what `Dense.scores` or `Linear.embed`, best compiled, says of a window of `sides` pixels."""
+    window = jax.ShapeDtypeStruct((1, *sides, 3), np.float32)
+    _, height, width, _ = jax.eval_shape(embed, params, memory, window).shape
+    return height, width
 
 
 def as_linear(scorer: Dense, label_set: LabelSet) -> Linear:
@@ -213,6 +223,27 @@ class ReadsText(Protocol):
 
     def text_vectors(self, params: PyTree, names: tuple[str, ...], templates: str = "") -> Float[Array, "n d"]:
         """Unit vectors of classes, as its scorer has them; `templates` as text/prompts.py has it, "": its own."""
+        ...
+
+    def image_vectors(self, params: PyTree, images: Seen) -> Float[Array, "b d"]:
+        """Unit vectors of whole pictures, as the training compares them with captions."""
+        ...
+
+    def caption_vectors(self, params: PyTree, ids: Int[Array, "m l"]) -> Float[Array, "m d"]:
+        """Unit vectors of captions by the ids of its tokenizer, likewise."""
+        ...
+
+    def logit_scale(self, params: PyTree) -> Float[Array, ""]:
+        """What the training multiplies their cosines with; 100 in the published models of CLIP."""
+        ...
+
+
+@runtime_checkable
+class Proposes(Protocol):
+    """A method that cuts pictures into regions before it asks which classes these have."""
+
+    def proposals(self, params: PyTree, memory: PyTree, images: Seen) -> Float[Array, "b q h w"]:
+        """Logits of the masks of q regions of each picture, on a grid over the whole of it."""
         ...
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
 
 from data_pipelines.transforms import MEAN, STD
 
@@ -19,6 +19,12 @@ _MEAN_AND_STD = {  # levels of 0 to 255
         255 * np.array([0.26862954, 0.26130258, 0.27577711]),
     ),
 }
+
+
+def mean_colour(pixels: Pixels) -> Float32[np.ndarray, "3"]:
+    """The mean colour of pretrained weights, as batches have it."""
+    mean = MEAN if pixels == "imagenet" else _MEAN_AND_STD[pixels][0]
+    return ((mean - MEAN) / STD).astype(np.float32)
 
 
 def own_pixels(images: Float[Array, "b height width 3"], pixels: Pixels) -> Float[Array, "b height width 3"]:

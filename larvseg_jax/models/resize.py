@@ -8,9 +8,12 @@ says so.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, Int
 
 from larvseg_jax.models.precision import exact_einsum
 
@@ -55,6 +58,22 @@ def antialiased_bicubic_matrix(n_in: int, n_out: int) -> Float32[np.ndarray, "{n
     return _frozen(matrix / matrix.sum(1, keepdims=True))
 
 
+def bicubic_crop_matrix(
+    first: Int[Array, " b"], last: Int[Array, " b"], n_in: int, n_out: int
+) -> Float[Array, "b {n_out} {n_in}"]:
+    """For each of b stretches [first, last) of n_in samples the `bicubic_matrix` to n_out samples; one of none is 0."""
+    length = last - first
+    middles = jnp.asarray((np.arange(n_out) + 0.5) / n_out, jnp.float32)
+    position = middles[None] * length.astype(jnp.float32)[:, None] - 0.5
+    left = jnp.floor(position).astype(first.dtype) - 1
+    matrix = jnp.zeros((len(first), n_out, n_in))
+    for tap in range(4):
+        weight = _cubic_kernel(position - (left + tap).astype(position.dtype), of=jnp)
+        place = first[:, None] + jnp.clip(left + tap, 0, length[:, None] - 1)
+        matrix += jax.nn.one_hot(place, n_in) * weight[..., None]
+    return jnp.where((length > 0)[:, None, None], matrix, 0.0)
+
+
 def nearest_indices(n_in: int, n_out: int) -> np.ndarray:
     """Source index floor(i * n_in / n_out) of every output sample, (n_out,) int."""
     return np.arange(n_out) * n_in // n_out
@@ -69,11 +88,12 @@ def resize_bilinear(maps: Float[Array, "*batch h w c"], size: tuple[int, int]) -
     return exact_einsum("Hh,...hWc->...HWc", rows, wide)
 
 
-def _cubic_kernel(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
-    t = np.abs(distance)
+def _cubic_kernel(distance: Any, a: float = -0.75, of: Any = np) -> Any:
+    """Of an array of NumPy or, with of=jnp, of JAX."""
+    t = abs(distance)
     near = (a + 2) * t**3 - (a + 3) * t**2 + 1
     far = a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
-    return np.where(t <= 1, near, np.where(t < 2, far, 0.0))
+    return of.where(t <= 1, near, of.where(t < 2, far, 0.0))
 
 
 def _frozen(matrix: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from data_pipelines.transforms import MEAN, STD
 from larvseg_jax.config import network_sections
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.sliding_window import mosaic, window_starts
+from larvseg_jax.methods.method import grid_of
 from larvseg_jax.models.precision import exact_einsum
 from larvseg_jax.trained import Trained
 
@@ -47,10 +48,11 @@ def photo_program(trained: Trained, classes: Sequence[str], size: tuple[int, int
         )
     windows = dataclasses.replace(trained.windows, scale=(max(size), min(size)))
     patch = network_sections(trained.settings)[1].patch_size
-    side, patches = windows.window, -(-windows.window // patch)
+    side = windows.window
     rows, columns = (window_starts(length, side, windows.stride) for length in size)
-    stitching = windows.stitching((patches, patches), size, size, patch)
     scorer = trained.scorer(trained.vocabulary.label_set(tuple(classes)))
+    grid = grid_of(scorer.scores, trained.params, trained.memory, (side, side))
+    stitching = windows.stitching(grid, size, size, patch)
 
     def label_map(photo: UInt8[Array, "H W 3"]) -> Int32[Array, "H W"]:
         mean, std = (values.astype(np.float32)[None, None] for values in (MEAN, STD))

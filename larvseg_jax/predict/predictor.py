@@ -24,7 +24,7 @@ from larvseg_jax.evaluation.sliding_window import mosaic
 from larvseg_jax.evaluation.tiles import AxisTiles, axis_tiles, rounded_up
 from larvseg_jax.evaluation.top_classes import top_classes
 from larvseg_jax.evaluation.windows import Windows
-from larvseg_jax.methods.method import Linear, Vectors, as_linear
+from larvseg_jax.methods.method import Linear, Vectors, as_linear, grid_of
 from larvseg_jax.predict.classes import check_several
 from larvseg_jax.trained import Trained, load_trained
 from larvseg_jax.vocabulary import LabelSet
@@ -232,7 +232,7 @@ class Predictor:
         if not 1 <= top_k <= classes:
             raise UserError(f"top_k is {top_k}: choose 1 to {classes}, the number of classes that compete")
         test_size = self.windows.test_size(size)
-        grid = tuple(-(-side // self._patch) for side in self.windows.sides(test_size, self._patch))
+        grid = grid_of(competition.embed, *self._state, self.windows.sides(test_size, self._patch))
         stitching = self.windows.stitching(grid, test_size, size, self._patch)
         # A band of tiles is as wide as the photo: that of a wide one is made lower.
         longest = min(max(_BAND_PIXELS // size[1], 8), 64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from larvseg_jax.weights.clip_files import is_clip, read_clip
 from larvseg_jax.weights.load_report import SHOWN, LoadReport, about_activation, about_pixels
 from larvseg_jax.weights.original import TORCH_SUFFIXES, OriginalCheckpoint, union_classes
 from larvseg_jax.weights.places import find_run
+from larvseg_jax.weights.resnet_files import is_resnet, read_resnet
 from larvseg_jax.weights.safetensors_file import read_arrays, read_safetensors
 from larvseg_jax.weights.stored_checkpoint import read_checkpoint
 from larvseg_jax.weights.stored_weights import CLASS_EMBEDDINGS, POSITIONS, StoredWeights, describe_size, options_of
@@ -36,7 +38,7 @@ POSITION_EMBEDDING = POSITIONS.removeprefix("backbone/")
 
 
 def load_pretrained(
-    path: str | Path, params: PyTree, vit: ViTConfig, classes: Sequence[str]
+    path: str | Path, params: PyTree, vit: ViTConfig, classes: Sequence[str], parts: str = ""
 ) -> tuple[PyTree, LoadReport]:
     """The parameters of a model, with all that a file holds of them in place of the fresh values.
 
@@ -51,13 +53,14 @@ def load_pretrained(
       params: fresh parameters of the Network, placed; the result is placed in the same way.
       vit: options of the backbone.
       classes: names of the rows of the class embeddings, in order; rows beyond them stay fresh.
+      parts: regular expression on the paths of the arrays that are taken ("^backbone/"); "": all.
 
     Raises:
       UserError: the file cannot be read, or it does not fit (all differences in one line).
         `Original:` missing and unknown arrays are only logged.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
-    fitted = _fit_all(Path(path), _shapes(flat), vit, classes)
+    fitted = _fit_all(Path(path), _shapes(flat), vit, classes, parts)
     arrays = dict(fitted.arrays)
     if CLASS_EMBEDDINGS in arrays:
         rows = arrays.pop(CLASS_EMBEDDINGS)[fitted.rows_there]
@@ -75,10 +78,12 @@ def check_there(path: str | Path) -> None:
         read_weights(path, ViTConfig())  # each reader has its own remedy
 
 
-def check_pretrained(path: str | Path, layout: PyTree, vit: ViTConfig, classes: Sequence[str]) -> LoadReport:
+def check_pretrained(
+    path: str | Path, layout: PyTree, vit: ViTConfig, classes: Sequence[str], parts: str = ""
+) -> LoadReport:
     """What `load_pretrained` would report or raise; of the parameters only names and shapes are needed."""
     wanted = _shapes(traverse_util.flatten_dict(layout, sep="/"))
-    return _fit_all(Path(path), wanted, vit, classes).report
+    return _fit_all(Path(path), wanted, vit, classes, parts).report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +96,15 @@ class _Fitted:
     rows_there: np.ndarray
 
 
-def _fit_all(path: Path, wanted: Mapping[str, tuple[int, ...]], vit: ViTConfig, classes: Sequence[str]) -> _Fitted:
+def _fit_all(
+    path: Path, wanted: Mapping[str, tuple[int, ...]], vit: ViTConfig, classes: Sequence[str], parts: str
+) -> _Fitted:
     stored = read_weights(path, vit)
+    taken = {name: value for name, value in stored.arrays.items() if re.search(parts, name)}
+    if not taken:
+        begin = " or ".join(sorted({name.partition("/")[0] for name in stored.arrays}))
+        raise UserError(f"pretrained_parts={parts!r} finds nothing in {path}, whose arrays begin with {begin}")
+    stored = dataclasses.replace(stored, arrays=taken)
     arrays, report = fit(stored, wanted, vit, path)
     row_of = {name: row for row, name in enumerate(stored.classes)}
     here = np.array([i for i, name in enumerate(classes) if name in row_of], np.int32)
@@ -147,6 +159,8 @@ def _foreign(arrays: Mapping[str, Callable[[], np.ndarray]], vit: ViTConfig, pat
     """The weights of another implementation; None if the names are none of those that are read here."""
     if is_clip(arrays):
         return read_clip(arrays, path, vit)
+    if is_resnet(arrays):
+        return read_resnet(arrays, path)
     return read_backbone(arrays, (vit.width, vit.num_heads), path) if is_backbone(arrays) else None
 
 
@@ -221,8 +235,8 @@ def _resize_position_embedding(
     arrays: dict[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], vit: ViTConfig
 ) -> str:
     """Resizes it in `arrays` if it is that of another, square grid; says from what to what."""
-    value, target, leading = arrays.get(POSITIONS), wanted[POSITIONS], int(vit.class_token)
-    if value is None or value.ndim != 3 or value.shape == target or value.shape[::2] != target[::2]:
+    value, target, leading = arrays.get(POSITIONS), wanted.get(POSITIONS), int(vit.class_token)
+    if value is None or target is None or value.ndim != 3 or value.shape == target or value.shape[::2] != target[::2]:
         return ""
     side = math.isqrt(max(value.shape[1] - leading, 0))
     if not side or side**2 != value.shape[1] - leading or not _is_float(value):

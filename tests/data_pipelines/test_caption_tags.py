@@ -8,6 +8,7 @@ from PIL import Image
 
 from data_pipelines.caption_tags import most_frequent, things_of, write_tags
 from data_pipelines.folder import FolderSource
+from data_pipelines.listed_tags import with_listed_tags
 from data_pipelines.wordnet import WordNet
 from larvseg_jax import cli
 from larvseg_jax.errors import UserError
@@ -103,6 +104,24 @@ def test_a_stream_of_tags_reads_what_is_written(photos, wordnet, tmp_path, capsy
     source = FolderSource(out, "train", Vocabulary(names).label_set(), masks=False, tags=True)
     found = {source[i]["id"]: sorted(names[t] for t in source[i]["tags"] if t >= 0) for i in range(len(source))}
     assert found == {"a": ["beach", "dog", "person"], "b": ["person"], "c": ["bush", "dog"]}
+
+
+def test_names_that_are_there_in_any_case(photos, wordnet, tmp_path, capsys):
+    """Horses are in no training photo, "near bushes" is a plural; by hand: dog in a and c, person in a and b."""
+    out, names = tmp_path / "nouns", ["horse", "near bush", "dog", "person"]
+    flags = [f"--from={photos}", f"--wordnet={wordnet}", f"--out={out}", "--include=horse,near bush"]
+    cli.run("caption_tags", [*flags, "--classes=4"])
+    assert capsys.readouterr().out == f"{out}: 4 classes, 3 train, 2 val\n"
+    assert (out / "classes.txt").read_text().splitlines() == names
+    tags = {"a": ["dog", "person"], "b": ["person"], "c": ["near bush", "dog"], "d": [], "e": ["horse"], "f": ["horse"]}
+    assert json.loads((out / "tags.json").read_text()) == tags
+    label_set = Vocabulary(tuple(names)).label_set()
+    found = FolderSource(out, "val", label_set, masks=False, tags=True)
+    assert [found[i]["tags"].tolist() for i in range(2)] == [[0], [0]]
+    listed = with_listed_tags(found, out / "tags.json", label_set)
+    assert [listed[i]["tags"].tolist() for i in range(2)] == [[0], [0]]
+    with pytest.raises(UserError, match="--classes=1 is less than the 2 classes of --include"):
+        write_tags(photos, wordnet, tmp_path / "more", 1, ("horse", "dog"))
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,11 @@ def test_batch_that_processes_do_not_divide():
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("streams.masks.kind", "boxes", "streams.masks.kind is 'boxes': use 'masks' or 'tags' or 'captions'"),
+        (
+            "streams.masks.kind",
+            "boxes",
+            "streams.masks.kind is 'boxes': use 'masks' or 'tags' or 'masks_and_tags' or 'captions'",
+        ),
         ("streams.tags.tags_from", "photo", "streams.tags.tags_from is 'photo': use 'crop' or 'image'"),
         ("streams.masks.crop_size", 15, "streams.masks: crop_size=15 is not a multiple of downsample_rate=2"),
         ("streams.tags.batch_size", 0, "streams.tags.batch_size is 0: use 1 or more"),

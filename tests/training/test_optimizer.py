@@ -1,5 +1,7 @@
 """Schedules and updates against the formulas, step by step."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,23 @@ def test_the_learning_rate_falls_as_a_cosine_behind_the_warm_up(step):
     share = min((step - 20) / 40, 1.0)
     expected = 0.01 + 0.09 * (1 + np.cos(np.pi * share)) / 2 if step >= 20 else 0.1 * step / 20
     assert float(rate(step)) == pytest.approx(expected, rel=1e-5, abs=1e-8)
+
+
+def test_the_learning_rate_falls_by_steps():
+    rate = learning_rate(config(schedule="steps", falls=(0.5, 0.9), min_learning_rate=0.0, warmup_steps=10), 110)
+    steps = (5, 10, 59, 60, 99, 100, 110)
+    np.testing.assert_allclose([rate(t) for t in steps], [0.05, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
+
+
+def test_long_gradients_are_cut_and_the_backbone_is_slower():
+    """SGD without momentum, whose updates are the gradients: (3, 4) of length 5 become (0.6, 0.8)."""
+    options = config(momentum=0.0, power=0.0, clip_norm=1.0, backbone_rate=0.5)
+    params, gradient = ({"backbone": {"x": jnp.array([a])}, "y": jnp.array([b])} for a, b in ((0.0, 0.0), (3.0, 4.0)))
+    for frozen, expected in (("", (-0.03, -0.08)), ("^backbone/", (0.0, -0.1))):
+        optimizer = make_optimizer(dataclasses.replace(options, frozen=frozen), STEPS)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+        np.testing.assert_allclose((updates["backbone"]["x"][0], updates["y"][0]), expected, rtol=1e-5)
 
 
 def test_the_learning_rate_falls_polynomially_to_its_floor():

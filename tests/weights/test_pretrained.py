@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from larvseg_jax.config import from_config
 from larvseg_jax.errors import UserError
 from larvseg_jax.methods.larvseg.network import Network
 from larvseg_jax.models.vit import VisionTransformer
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.weights.pretrained import load_pretrained
 from larvseg_jax.weights.stored_weights import describe_size
+from tests.weights import learnt_runs
 from tests.weights.augreg_files import load_backbone
 
 CONFIG = ViTConfig(width=8, depth=2, num_heads=2, mlp_dim=12, patch_size=4, image_size=12)
@@ -112,6 +114,20 @@ def test_a_segmenter_keeps_its_fresh_head_and_the_report_tells_all(save):
         "    pixels: the weights were trained with 'half', the model has 'imagenet': "
         "--config.model.pixels=half is theirs",
     ]
+
+
+def test_of_a_run_only_the_parts_that_are_asked_for(tmp_path):
+    config = learnt_runs.config_of(tmp_path, "")
+    run = from_config(config)
+    parameters = learnt_runs.random_parameters(run, seed=0)
+    folder = learnt_runs.write_run(config, parameters)
+    fresh = jax.tree.map(lambda x: jnp.full(x.shape, FRESH), traverse_util.unflatten_dict(parameters, sep="/"))
+    params, report = load_pretrained(folder, fresh, run.vit, run.vocabulary.classes, "^backbone/")
+    for name, value in flat(params).items():
+        np.testing.assert_array_equal(value, parameters[name] if name.startswith("backbone/") else FRESH)
+    assert report.missing == tuple(sorted(name for name in parameters if name.startswith("head/")))
+    with pytest.raises(UserError, match=r"pretrained_parts='\^back/' finds nothing in .* backbone or head"):
+        load_pretrained(folder, fresh, run.vit, run.vocabulary.classes, "^back/")
 
 
 def forward(arrays, images, patch):

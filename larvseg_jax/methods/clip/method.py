@@ -16,7 +16,7 @@ from larvseg_jax.methods.clip.options import Options
 from larvseg_jax.methods.contrastive import contrastive_loss
 from larvseg_jax.methods.method import Batch, Dense, Images, Linear, Metrics, Seen, Task, Vectors
 from larvseg_jax.models.attention import cpu_attention
-from larvseg_jax.models.clip import Clip, contrastive_logits, fresh_parameters, normalised, pooled
+from larvseg_jax.models.clip import Clip, Embedded, contrastive_logits, fresh_parameters, normalised, pooled
 from larvseg_jax.models.dense_clip import DenseTokens, denoised, dense_tokens, probabilities_of, smoothed
 from larvseg_jax.models.frozen import frozen_blocks
 from larvseg_jax.models.precision import exact_einsum
@@ -63,7 +63,7 @@ class ClipMethod:
         self, params: PyTree, memory: PyTree, batch: Batch, key: Array
     ) -> tuple[Float[Array, ""], tuple[Metrics, tuple[()]]]:
         """The contrastive losses of the streams, and besides: each, and the scale of the cosines."""
-        scale = cast(Array, self.model.apply({"params": params}, method=Clip.scale))
+        scale = self.logit_scale(params)
         total, metrics = jnp.zeros(()), {"logit_scale": scale}
         for index, (name, stream) in enumerate(self.task.streams.items()):
             arrays = batch[name]
@@ -115,6 +115,19 @@ class ClipMethod:
         """The unit vectors of classes by their names, as the scorer has them."""
         ids = self._prompt_ids(names, templates)
         return cast(Array, jax.jit(lambda params: class_vectors(functools.partial(self._texts, params), ids))(params))
+
+    def image_vectors(self, params: PyTree, images: Seen) -> Float[Array, "b d"]:
+        """Unit vectors of whole pictures: of the class token."""
+        found = self.model.apply({"params": params}, cast(Array, images), method=Clip.images)
+        return normalised(pooled(cast(Embedded, found), "cls"))
+
+    def caption_vectors(self, params: PyTree, ids: Int[Array, "m l"]) -> Float[Array, "m d"]:
+        """Unit vectors of captions."""
+        return normalised(self._texts(params, ids))
+
+    def logit_scale(self, params: PyTree) -> Float[Array, ""]:
+        """What cosines of pictures and captions are multiplied with."""
+        return cast(Array, self.model.apply({"params": params}, method=Clip.scale))
 
     def flops(self, data: int = 1, model: int = 1) -> dict[str, int]:
         """Unknown."""

@@ -83,7 +83,7 @@ class ViLSeg:
         self, params: PyTree, memory: Memory, batch: Batch, key: Array
     ) -> tuple[Float[Array, ""], tuple[Metrics, Memory]]:
         """L (Eq. 1), and besides: its parts, what tells a collapse, and the centre and head losses after the step."""
-        total, metrics = jnp.zeros(()), {"scale": self._scale(params)}
+        total, metrics = jnp.zeros(()), {"scale": self.logit_scale(params)}
         seen = {name: value for name, value in memory.items() if name != "teacher"}
         for index, (name, stream) in enumerate(self.task.streams.items()):
             weighted, found, seen = self._of_stream(params, memory | seen, batch[name], jax.random.fold_in(key, index))
@@ -154,11 +154,6 @@ class ViLSeg:
     def _apply(self, params: PyTree, method: Any, *arguments: Array) -> Array:
         return cast(Array, self.network.apply({"params": params}, *arguments, method=method))
 
-    def _scale(self, params: PyTree) -> Float[Array, ""]:
-        """1 / tau."""
-        scale = self._apply(params, Network.scale)
-        return scale if self.config.cross.temperature == "learned" else lax.stop_gradient(scale)
-
     def _vision(
         self,
         params: PyTree,
@@ -201,7 +196,7 @@ class ViLSeg:
     ) -> tuple[Float[Array, ""], Metrics]:
         """L_cross (Eq. 3 and 4), all pictures of the batch against all of its captions, on whatever devices."""
         texts = self._apply(params, Network.texts, tokens)
-        logits = constrain(contrastive_logits(vectors, texts, self._scale(params)), "data", None)
+        logits = constrain(contrastive_logits(vectors, texts, self.logit_scale(params)), "data", None)
         loss = contrastive_loss(logits, counted, symmetric=self.config.cross.symmetric)
         return loss, {"L_cross": loss, "retrieval_at_1": lax.stop_gradient(retrieved(logits, counted))}
 
@@ -254,6 +249,19 @@ class ViLSeg:
     def text_vectors(self, params: PyTree, names: tuple[str, ...], templates: str = "") -> Float[Array, "n d"]:
         """Unit vectors of classes by any names, as the scorer has them (`methods.method.ReadsText`)."""
         return self._reader.text_vectors(params, names, templates)
+
+    def image_vectors(self, params: PyTree, images: Seen) -> Float[Array, "b d"]:
+        """Unit vectors of whole pictures, by `encoder.pool`."""
+        return normalised(pooled(self._images(params, images), self.config.encoder.pool))
+
+    def caption_vectors(self, params: PyTree, ids: Int[Array, "m l"]) -> Float[Array, "m d"]:
+        """Unit vectors of captions."""
+        return normalised(self._apply(params, Network.texts, ids))
+
+    def logit_scale(self, params: PyTree) -> Float[Array, ""]:
+        """1 / tau."""
+        scale = self._apply(params, Network.scale)
+        return scale if self.config.cross.temperature == "learned" else lax.stop_gradient(scale)
 
     def clusters(self, params: PyTree, memory: Memory, images: Seen) -> Int[Array, "b h w"]:
         """The cluster of each patch (Sec. 3.5), whatever it is called."""

@@ -85,6 +85,23 @@ def test_the_loss_by_hand():
     assert nothing == 0
 
 
+def test_pictures_and_captions_are_compared_as_in_training(params):
+    """The loss of a batch, once more from the vectors and the scale that others get."""
+    view = CaptionView(crop_size=16, text=WORDS)
+    method = method_of(captions=StreamTask(LABELS, view, CaptionLoss(), 3))
+    tokens = jnp.asarray(np.stack([WORDS.make()(text) for text in ("a cat", "red car", "a photo of dog")]))
+    images, texts = method.image_vectors(params, IMAGES), method.caption_vectors(params, tokens)
+    for vectors in (images, texts):
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    batch = {"captions": dict(image=IMAGES, tokens=tokens, valid=jnp.ones(3, bool))}
+    loss, _ = method.loss(params, (), batch, jax.random.key(0))
+    logits = np.asarray(method.logit_scale(params)) * np.asarray(images) @ np.asarray(texts).T
+    np.testing.assert_allclose(
+        contrastive_loss(jnp.asarray(logits), jnp.ones(3, bool), symmetric=True), loss, rtol=1e-5
+    )
+    assert method.logit_scale({**params, "logit_scale": jnp.log(100.0)}) == pytest.approx(100, rel=1e-5)
+
+
 def test_classes_are_means_over_their_prompts(params):
     method = method_of()
     expected = vectors_by_hand(params)

@@ -63,6 +63,19 @@ def test_any_name_has_a_text_vector():
     np.testing.assert_allclose(found, texts_of(method, params, ["red blue", "green"]), atol=1e-5)
 
 
+@pytest.mark.parametrize("pool", ["mean", "cls"])
+def test_vectors_of_pictures_and_captions(pool):
+    method, params, _, images = prepared(encoder=dict(pool=pool))
+    embedded = method.network.apply({"params": params}, images, method=Network.images)
+    whole = np.asarray(embedded.cls) if pool == "cls" else np.asarray(embedded.patches).mean((1, 2))
+    expected = whole / np.linalg.norm(whole, axis=1, keepdims=True)
+    np.testing.assert_allclose(method.image_vectors(params, images), expected, atol=1e-5)
+    ids = jnp.asarray(np.stack([TEXT.make()("red blue"), TEXT.make()("green")]))
+    expected = texts_of(method, params, ["red blue", "green"])
+    np.testing.assert_allclose(method.caption_vectors(params, ids), expected, atol=1e-5)
+    assert method.logit_scale(params) == pytest.approx(1 / 0.07)
+
+
 def test_two_classes_that_are_one_to_the_words_are_refused():
     method, params, memory, images = prepared()
     with pytest.raises(UserError, match="'zebra' and 'okapi' are the same"):

@@ -1,0 +1,1 @@
+"""CEL's experiments; docs/cel.md."""

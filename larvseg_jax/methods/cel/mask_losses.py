@@ -1,0 +1,118 @@
+"""Mask2Former's losses of matched pairs of masks, at points, and of classes with one for "no object".
+
+All take the outputs of the decoder as leading axes and give a loss for each. Sums are over the whole batch, divided by
+the number of pairs of the whole batch, so that nothing depends on the number of devices.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from larvseg_jax.methods.cel.matching import Matching, of_matched
+from larvseg_jax.methods.cel.points import least_certain_points, sample_maps, sample_masks
+from larvseg_jax.methods.pixel_loss import pick
+from larvseg_jax.vocabulary import IGNORE_LABEL
+
+MaskLoss = Literal["ce", "focal"]
+"""Of a point: sigmoid cross entropy, as Mask2Former computes what its comments call focal; or that with RetinaNet's
+weights, which hardly count points that are right already."""
+
+_ALPHA, _GAMMA = 0.25, 2.0  # of the focal loss: weight of points inside the mask, exponent of the error
+
+
+class MaskLosses(NamedTuple):
+    """Of each output, without weights."""
+
+    ce: Float[Array, "*outputs"]
+    dice: Float[Array, "*outputs"]
+
+
+def losses_of_pairs(
+    mask_logits: Float[Array, "*outputs b q h w"],
+    matching: Matching,
+    label: Int[Array, "b H W"],
+    labels: Int[Array, "b k"],
+    candidates: Float[Array, "*outputs b k n 2"],
+    anywhere: Float[Array, "*outputs b k r 2"],
+    points: int,
+    kind: MaskLoss = "ce",
+) -> MaskLosses:
+    """The losses of matched masks, each at `points` points of its own, most of them where it is least certain.
+
+    Args:
+      mask_logits: of all queries.
+      matching: of queries and `labels`.
+      label: of each pixel, IGNORE_LABEL for none; may be larger or smaller than the logits.
+      labels: of each picture's masks, filled up with IGNORE_LABEL.
+      candidates, anywhere: uniform draws, see points.least_certain_points.
+      points: of each pair.
+      kind: see `MaskLoss`.
+    """
+    logits = of_matched(mask_logits, matching)
+    chosen = least_certain_points(logits, candidates, anywhere, points)
+    of_points = sample_maps(logits[..., None, :, :], chosen)[..., 0, :]
+    targets = sample_masks(label, jnp.broadcast_to(labels, matching.query.shape), chosen)
+    return mask_losses(of_points, targets, matching.matched, kind)
+
+
+def mask_losses(
+    logits: Float[Array, "*outputs b k p"],
+    targets: Float[Array, "*outputs b k p"],
+    matched: Bool[Array, "*outputs b k"],
+    kind: MaskLoss = "ce",
+) -> MaskLosses:
+    """Cross entropy and dice loss of matched pairs, summed over the pairs and divided by their number.
+
+    Args:
+      logits, targets: of the matched queries' masks and the labels' masks at the points of each pair; the
+        latter in [0, 1].
+      matched: False for slots that are no pair.
+      kind: see `MaskLoss`.
+    """
+    pairs = jnp.maximum(jnp.sum(matched, axis=(-2, -1)), 1).astype(logits.dtype)
+
+    def over_pairs(losses: Float[Array, "*outputs b k"]) -> Float[Array, "*outputs"]:
+        return jnp.sum(jnp.where(matched, losses, 0.0), axis=(-2, -1)) / pairs
+
+    return MaskLosses(over_pairs(point_entropy(logits, targets, kind)), over_pairs(dice_loss(logits, targets)))
+
+
+def point_entropy(
+    logits: Float[Array, "*batch p"], targets: Float[Array, "*batch p"], kind: MaskLoss = "ce"
+) -> Float[Array, "*batch"]:
+    """Mean over the points of softplus(-x) y + softplus(x) (1 - y), or of its focal form."""
+    losses = jax.nn.softplus(-logits) * targets + jax.nn.softplus(logits) * (1 - targets)
+    if kind == "focal":
+        probabilities = jax.nn.sigmoid(logits)
+        error = probabilities * (1 - targets) + (1 - probabilities) * targets
+        losses = losses * error**_GAMMA * (_ALPHA * targets + (1 - _ALPHA) * (1 - targets))
+    return jnp.mean(losses, axis=-1)
+
+
+def dice_loss(logits: Float[Array, "*batch p"], targets: Float[Array, "*batch p"]) -> Float[Array, "*batch"]:
+    """1 - (2 sum s y + 1) / (sum s + sum y + 1) over the points, s = sigmoid of the logits."""
+    probabilities = jax.nn.sigmoid(logits)
+    overlap = jnp.sum(probabilities * targets, axis=-1)
+    return 1 - (2 * overlap + 1) / (jnp.sum(probabilities, axis=-1) + jnp.sum(targets, axis=-1) + 1)
+
+
+def no_object_loss(
+    logits: Float[Array, "*outputs b q c"],
+    label_of_query: Int[Array, "*outputs b q"],
+    counted: Bool[Array, " b"],
+    weight: float,
+) -> Float[Array, "*outputs"]:
+    """Cross entropy of all queries, of which those without a label are to say the last class, "no object".
+
+    Divided by the sum of weights: 1 for queries with a label, `weight` for the others. Pictures that are not counted
+    have none.
+    """
+    none = label_of_query == IGNORE_LABEL
+    target = jnp.where(none, logits.shape[-1] - 1, label_of_query)
+    losses = jax.nn.logsumexp(logits, axis=-1) - pick(logits, target)
+    weights = jnp.where(counted[:, None], jnp.where(none, weight, 1.0), 0.0)
+    return jnp.sum(weights * losses, axis=(-2, -1)) / jnp.maximum(jnp.sum(weights, axis=(-2, -1)), 1e-6)
