@@ -96,4 +96,5 @@ def split(config: ml_collections.ConfigDict, given: types.SimpleNamespace, key: 
     source = common.source(tfds=f"{found.class_list}/1.0.0", split="train")
     photos(config, given, found.unseen, source=source, classes=classes, **crops(side) | changes)
     source = common.source(tfds=f"{found.class_list}/1.0.0", split="val")
-    config.evals = dict(val=evaluation(side, source=source, classes=classes))
+    known = config.streams.photos.classes  # in the first stage the seen ones
+    config.evals = dict(val=evaluation(side, source=source, classes=known))

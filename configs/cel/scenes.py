@@ -43,5 +43,6 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config.optimizer.update(common.from_scratch_optimizer(learning_rate=1e-3))
     source = common.source(folder="scenes_captions", split="val")
     config.evals.val.update(source=source, scale=(64, 64), window=64, stride=64, every=500)
+    config.evals.val.classes = config.streams.photos.classes  # in the first stage the seen ones
     config.checkpoint.every = 500
     return config
