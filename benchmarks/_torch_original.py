@@ -264,10 +264,8 @@ class Original:
         self.head.zero_grad(set_to_none=True)
 
 
-def main() -> None:
-    """Answers requests until stdin ends."""
-    with np.load(sys.argv[1]) as file:
-        original = Original(dict(file))
+def serve(original: Any) -> None:
+    """Answers requests for its methods, with seconds and the peak of memory, until stdin ends."""
     on_gpu = original.device.type == "cuda"
     name = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads"
     print(json.dumps({"versions": f"torch {torch.__version__}, {name}"}), flush=True)
@@ -288,4 +286,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with np.load(sys.argv[1]) as given:
+        serve(Original(dict(given)))

@@ -162,11 +162,13 @@ def timed(work: Callable[[], list[float]]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def torch_process(python: str, arrays: dict[str, Any]) -> Iterator[tuple[str, Callable[..., dict[str, Any]]]]:
-    """(versions, ask) of benchmarks/_torch_original.py under another interpreter; ask(work, *arguments)."""
+def torch_process(
+    python: str, arrays: dict[str, Any], module: str = "benchmarks._torch_original"
+) -> Iterator[tuple[str, Callable[..., dict[str, Any]]]]:
+    """(versions, ask) of a module with PyTorch under another interpreter; ask(work, *arguments)."""
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder, "given.npz"), **arrays)
-        command = [python, "-m", "benchmarks._torch_original", f"{folder}/given.npz"]
+        command = [python, "-m", module, f"{folder}/given.npz"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdin is not None
             assert child.stdout is not None

@@ -55,6 +55,8 @@ NOT_RUN = {  # beginning of a command -> why not
     "python train.py --config=configs/voc_animals.py:larvseg,learn=": "needs PASCAL VOC and pretrained weights",
     "python train.py --config=configs/clothing.py:larvseg,learn=": "needs Clothing Co-Parsing and pretrained weights",
     "python train.py --config=configs/lseg/": "needs text vectors and photos; tests/methods/lseg/ trains a small one",
+    "larvseg text_vectors sky,grass": "needs such a training; docs/clip.md has one that is run",
+    "python -m larvseg_jax.export --run=runs/vilseg": "likewise",
     "larvseg text_vectors coco_stuff_171 --weights clip": "needs CLIP's weights; docs/clip.md has one that is run",
     "python -m larvseg_jax.doctor --config=configs/captions.py": "needs Flickr8k, PASCAL VOC and COCO",
     "python train.py --config=configs/captions.py": "needs Flickr8k, PASCAL VOC, COCO and pretrained weights",

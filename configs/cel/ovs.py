@@ -2,7 +2,7 @@
 
     larvseg text_vectors @names.txt --weights=clip-vit-b16.safetensors --templates=imagenet_80 --out=nouns.npz
     python train.py --config=configs/cel/ovs.py:stage=pretrain
-    python train.py --config=configs/cel/ovs.py:nouns=nouns.txt,tags=nouns.json    and --config.pretrained, as the others
+    python train.py --config=configs/cel/ovs.py:nouns=nouns.txt,tags=nouns.json   with --config.pretrained, as others
 
 In data_root: coco_stuff_171/1.0.0 and ade20k_150/1.0.0; `nouns` names a file with the 1,047 words of the training, 156
 of them the masks' (one a line; without it these alone are learnt), `tags` the words of each photo. Text vectors are

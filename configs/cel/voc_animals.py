@@ -20,7 +20,7 @@ from configs.cel import parts
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     """Arguments: text=FILE of vectors of `width` numbers; frozen=false; crops of `side`; and of parts.py."""
-    own = dict(text="voc.npz", width=512, frozen=True, side=224)
+    own: dict[str, str | int | bool] = dict(text="voc.npz", width=512, frozen=True, side=224)
     given = common.parse_arguments(arguments, first="stage", **own, **parts.ARGUMENTS)
     name = "cel_voc_animals" + ("" if given.frozen else "_moving")
     config = parts.experiment(name, given.text, given.width)

@@ -26,7 +26,7 @@ def get_config(text: str = "coco_ade.npz") -> ml_collections.ConfigDict:
     base = class_list("coco_stuff_171").ids
     others = [name for name in class_list("ade20k_150").ids if name not in base]
     config.vocabulary.update(classes=(*base, *others), base=base, novel=tuple(others))
-    given = common.parse_arguments("stage=pretrain", **parts.ARGUMENTS)
+    given = common.parse_arguments("pretrain", first="stage", **parts.ARGUMENTS)
     source = common.source(tfds="coco_stuff_171/1.0.0", split="train")
     parts.photos(config, given, (), source=source, classes=base, **parts.crops(640), max_labels=32)
     config.name = "zsbaseline"

@@ -144,7 +144,7 @@ def arrays_by_kind(layout: TrainState, batch: Any) -> dict[str, int]:
         r"^params/head/class_embeddings$": "class table",
         r"^params/": "rest of the head",
         r"^opt_state/": "optimiser state",
-        r"^memory/": "memory",
+        r"^memory\b": "memory",
         r"^batch/": "batch",
     }
     trees = {name: tree for name, tree in vars(layout).items() if name != "step"} | {"batch": batch}

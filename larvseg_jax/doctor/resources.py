@@ -109,7 +109,7 @@ def state_bytes(layout: TrainState) -> dict[str, int]:
         r"^params/(?!head/class_embeddings$)|^step$": "parameters",
         r"^params/": "class embeddings",
         r"^opt_state/": "optimiser",
-        r"^memory/": "memory",
+        r"^memory\b": "memory",
     }
     return {part: size.on_one for part, size in bytes_by_part(layout, parts).items()}
 

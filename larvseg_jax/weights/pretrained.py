@@ -26,6 +26,7 @@ from larvseg_jax.weights.clip_files import is_clip, read_clip
 from larvseg_jax.weights.load_report import SHOWN, LoadReport, about_activation, about_pixels
 from larvseg_jax.weights.original import TORCH_SUFFIXES, OriginalCheckpoint, union_classes
 from larvseg_jax.weights.places import find_run
+from larvseg_jax.weights.resnet_files import is_resnet, read_resnet
 from larvseg_jax.weights.safetensors_file import read_arrays, read_safetensors
 from larvseg_jax.weights.stored_checkpoint import read_checkpoint
 from larvseg_jax.weights.stored_weights import CLASS_EMBEDDINGS, POSITIONS, StoredWeights, describe_size, options_of
@@ -158,6 +159,8 @@ def _foreign(arrays: Mapping[str, Callable[[], np.ndarray]], vit: ViTConfig, pat
     """The weights of another implementation; None if the names are none of those that are read here."""
     if is_clip(arrays):
         return read_clip(arrays, path, vit)
+    if is_resnet(arrays):
+        return read_resnet(arrays, path)
     return read_backbone(arrays, (vit.width, vit.num_heads), path) if is_backbone(arrays) else None
 
 
@@ -232,8 +235,8 @@ def _resize_position_embedding(
     arrays: dict[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], vit: ViTConfig
 ) -> str:
     """Resizes it in `arrays` if it is that of another, square grid; says from what to what."""
-    value, target, leading = arrays.get(POSITIONS), wanted[POSITIONS], int(vit.class_token)
-    if value is None or value.ndim != 3 or value.shape == target or value.shape[::2] != target[::2]:
+    value, target, leading = arrays.get(POSITIONS), wanted.get(POSITIONS), int(vit.class_token)
+    if value is None or target is None or value.ndim != 3 or value.shape == target or value.shape[::2] != target[::2]:
         return ""
     side = math.isqrt(max(value.shape[1] - leading, 0))
     if not side or side**2 != value.shape[1] - leading or not _is_float(value):

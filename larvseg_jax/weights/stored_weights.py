@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ CLASS_TOKEN = "backbone/cls"
 REGISTERS = "backbone/Transformer/registers"
 BLOCK = "backbone/Transformer/encoderblock_"
 
+_BOTTLENECK = re.compile(r"backbone/layer\d_\d+/")
 _QUERY = f"{BLOCK}0/MultiHeadDotProductAttention_1/query/bias"
 _MLP_IN, _MLP_OUT = (f"{BLOCK}0/MlpBlock_3/Dense_{i}/kernel" for i in range(2))
 _PATCHES = "backbone/embedding/kernel"
@@ -97,6 +99,8 @@ def describe_size(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """The size of a backbone in the field's words, "ViT-S/16 at 384 pixels", as far as its shapes tell."""
     if any(name.startswith("backbone/conv_root/") for name in shapes):
         return "hybrid with a ResNet stem"
+    if bottlenecks := {match[0] for match in map(_BOTTLENECK.match, shapes) if match}:
+        return f"ResNet-{3 * len(bottlenecks) + 2}"  # convolutions, and the classifier that it once had
     found = options_of(shapes)
     width, depth, heads, mlp, patch = (found[name] for name in ("width", "depth", "num_heads", "mlp_dim", "patch_size"))
     if not width or not depth:

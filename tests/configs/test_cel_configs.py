@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from larvseg_jax.assemble import lower_step, make_method, state_layout
+from larvseg_jax.assemble import abstract_batch, lower_step, make_method, state_layout
+from larvseg_jax.compile_check.report import arrays_by_kind
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.text.vectors import TextClasses
@@ -67,11 +68,14 @@ def test_words_of_captions_are_classes_without_masks(tmp_path, any_text):
 
 def test_the_sizes_of_the_paper(any_text):
     run = load("coco_stuff")
-    method = make_method(run, make_mesh(1, 1, jax.devices()[:1]))
-    params, memory = jax.eval_shape(method.init, jax.random.key(0))
+    mesh = make_mesh(1, 1, jax.devices()[:1])
+    method = make_method(run, mesh)
+    layout = state_layout(run, mesh, method)
+    params, memory = layout.params, layout.memory
     assert params["decoder"]["query_features"].shape == (100, 256)
     assert sum(name.startswith("layer_") for name in params["decoder"]) == 9
     assert memory.shape == (176, 512)  # 171 rows, filled up
+    assert arrays_by_kind(layout, abstract_batch(run, mesh))["memory"] == 176 * 512 * 4
     masks = jax.eval_shape(lambda p: method._proposed(p, jnp.zeros((1, 640, 640, 3))).masks, params)
     assert masks.shape == (10, 1, 100, 160, 160)
     rate = learning_rate(run.optimizer, run.total_steps)

@@ -33,7 +33,15 @@ from tests.fuzz import mutations
 from tests.fuzz.derived import captions_reader, features_reader, wordnet_reader
 from tests.fuzz.pairs import lists_reader, shards_reader
 from tests.fuzz.reader import Reader
-from tests.fuzz.weights import backbone_readers, clip_readers, learnt_reader, npz_reader, pth_reader, safetensors_reader
+from tests.fuzz.weights import (
+    backbone_readers,
+    clip_readers,
+    learnt_reader,
+    npz_reader,
+    pth_reader,
+    resnet_reader,
+    safetensors_reader,
+)
 
 CLASSES = ("cat", "dog", "sky")
 _CHECKPOINT = REPOSITORY / "tests/data/version_0_1.tar.xz"
@@ -234,6 +242,12 @@ def readers(folder: Path) -> list[Reader]:
             _metrics(),
         ),
         *(_classes(), _splits(folder), _folders(), *_pictures(), _metadata(), _archives()),
-        *(*backbone_readers(folder), *clip_readers(folder), features_reader(folder), captions_reader(folder)),
+        *(
+            *backbone_readers(folder),
+            *clip_readers(folder),
+            resnet_reader(folder),
+            features_reader(folder),
+            captions_reader(folder),
+        ),
         *(wordnet_reader(), lists_reader(folder), shards_reader()),
     ]

@@ -16,7 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 from safetensors import safe_open
+from safetensors.numpy import save
 
 from larvseg_jax.config import network_sections
 from larvseg_jax.errors import UserError
@@ -29,7 +31,7 @@ from larvseg_jax.weights.augreg import read_augreg
 from larvseg_jax.weights.clip_model import clip_model
 from larvseg_jax.weights.learnt import all_weights, split_off
 from larvseg_jax.weights.original import OriginalCheckpoint, vit_config
-from larvseg_jax.weights.pretrained import check_pretrained, fit
+from larvseg_jax.weights.pretrained import check_pretrained, fit, read_weights
 from larvseg_jax.weights.safetensors_file import SavedModel, load_safetensors, save_safetensors
 from larvseg_jax.weights.stored_weights import POSITIONS
 from tests.conftest import REPOSITORY
@@ -38,6 +40,7 @@ from tests.fuzz.reader import Reader
 from tests.weights.clip_writing import write_archive, write_clip
 from tests.weights.pth_files import write_pth
 from tests.weights.recordings import recording
+from tests.weights.resnet_arrays import hugging_face_arrays, torchvision_arrays
 
 _IDS = 60  # of a text tower: what is refused does not depend on them
 _EXPORTED = REPOSITORY / "tests/data/version_0_1.safetensors"
@@ -129,6 +132,23 @@ def backbone_readers(folder: Path) -> list[Reader]:
         return Reader(f"backbone{suffix}", seeds, changed[suffix], read, 4)
 
     return [reader(suffix) for suffix in changed]
+
+
+def resnet_reader(folder: Path) -> Reader:
+    """A ResNet in both spellings."""
+    small = torchvision_arrays((1, 1, 1, 1))
+    seeds = [save(arrays) for arrays in (small, hugging_face_arrays(small))]
+    valid = folder / "resnet.safetensors"
+    valid.write_bytes(seeds[0])
+    arrays = read_weights(valid, _VIT).arrays
+    layout = traverse_util.unflatten_dict({name: jnp.asarray(value) for name, value in arrays.items()}, sep="/")
+
+    def read(content: bytes, own: Path) -> None:
+        path = own / "x.safetensors"
+        path.write_bytes(content)
+        check_pretrained(path, layout, _VIT, ())
+
+    return Reader("resnet", seeds, mutations.changed_safetensors, read, 3)
 
 
 def clip_readers(folder: Path) -> list[Reader]:

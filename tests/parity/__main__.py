@@ -26,6 +26,7 @@ from tests.parity.mask_decoder_cases import MASK_DECODER_CASES
 from tests.parity.mask_loss_cases import MASK_LOSS_CASES
 from tests.parity.pseudo_label_cases import PSEUDO_LABEL_CASES
 from tests.parity.reco_cases import RECO_CASES
+from tests.parity.resnet_cases import RESNET_CASES
 from tests.parity.table import Report
 from tests.parity.vilseg_cases import VILSEG_CASES
 from tests.parity.vit_cases import check_vit, check_vit_npz
@@ -52,8 +53,9 @@ CASES: dict[str, Callable[[Report, Golden], None]] = {
     **CEL_CASES,
     **PSEUDO_LABEL_CASES,
     **RECO_CASES,
+    **RESNET_CASES,
 }
-NOT_COVERED = ("resnet",)
+NOT_COVERED: tuple[str, ...] = ()
 """Kinds that nothing here computes yet."""
 
 WEIGHTS = "vit_npz_*_weights"

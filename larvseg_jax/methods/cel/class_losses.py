@@ -122,6 +122,5 @@ def rank_loss(
     sums = jnp.sum(jnp.where(present[..., None] & absent[:, None], losses, 0.0), axis=(-2, -1))
     positives = jnp.sum(present, axis=1)
     pairs = positives if options.normalise == "positives" else positives * jnp.sum(absent, axis=1)
-    divisor = jnp.broadcast_to(jnp.maximum(pairs, 1).astype(sums.dtype), sums.shape)
-    of_pictures = jnp.where(counted, sums / divisor, 0.0)
-    return jnp.sum(of_pictures, axis=-1) / jnp.maximum(jnp.sum(counted), 1).astype(sums.dtype)
+    weights = jnp.where(counted, 1 / jnp.maximum(pairs, 1).astype(sums.dtype), 0.0)
+    return exact_einsum("...b,b->...", sums, weights) / jnp.maximum(jnp.sum(counted), 1).astype(sums.dtype)

@@ -108,7 +108,7 @@ class Cel:
         return Proposed(proposed.vectors[-1:], proposed.masks[-1:])
 
     def proposals(self, params: PyTree, memory: PyTree, images: Seen) -> Float[Array, "b q h w"]:
-        """The masks of the last layer, logits."""
+        """Logits of the masks of the last layer (`methods.method.Proposes`)."""
         return self._last(params, images).masks[0]
 
     def embed(self, params: PyTree, images: Seen) -> Float[Array, "b h w d"]:

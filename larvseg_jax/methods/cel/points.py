@@ -44,11 +44,15 @@ def neighbours(points: Float[Array, "*batch p 2"], size: tuple[int, int]) -> Nei
 
 def sample_maps(maps: Float[Array, "*batch m h w"], points: Float[Array, "*batch p 2"]) -> Float[Array, "*batch m p"]:
     """The values of `m` maps at points that they share."""
-    *batch, m, height, width = maps.shape
-    found = neighbours(points, (height, width))
-    pixel = found.pixel.reshape(-1, *found.pixel.shape[-2:])
-    values = jax.vmap(lambda flat, at: flat[:, at])(maps.reshape(-1, m, height * width), pixel)
-    return jnp.sum(values.reshape(*batch, m, *found.pixel.shape[-2:]) * found.weight[..., None, :, :], axis=-1)
+    found = neighbours(points, (maps.shape[-2], maps.shape[-1]))
+
+    def values_at(flat: Float[Array, "m n"], pixel: Int[Array, "p 4"]) -> Float[Array, "m p 4"]:
+        return flat[:, pixel]
+
+    for _ in maps.shape[:-3]:  # axis by axis: joined, they could not stay sharded
+        values_at = jax.vmap(values_at)
+    values = values_at(maps.reshape(*maps.shape[:-2], -1), found.pixel)
+    return jnp.sum(values * found.weight[..., None, :, :], axis=-1)
 
 
 def sample_masks(
@@ -69,16 +73,17 @@ def sample_masks(
 
 
 def labels_in(label: Int[Array, "b h w"], classes: int, slots: int) -> Int[Array, "b {slots}"]:
-    """The labels of each picture, those of the most pixels first, then IGNORE_LABEL; at most `slots`.
+    """The labels of each picture, `slots` at most, those of the most pixels first, then IGNORE_LABEL.
 
     Args:
       label: below `classes`, or IGNORE_LABEL.
       classes: how many labels there are.
       slots: entries of the result.
     """
+    length = max(classes, slots)
 
     def pixels_of(flat: Int[Array, " n"]) -> Int[Array, " c"]:
-        return jnp.zeros(max(classes, slots), jnp.int32).at[jnp.where(flat < 0, classes, flat)].add(1, mode="drop")
+        return jnp.zeros(length, jnp.int32).at[jnp.where(flat < 0, length, flat)].add(1, mode="drop")
 
     counts = jax.vmap(pixels_of)(label.reshape(len(label), -1))
     pixels, labels = lax.top_k(counts, slots)

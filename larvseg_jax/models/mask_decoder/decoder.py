@@ -11,7 +11,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from larvseg_jax.models.mask_decoder.fpn import SCALES
@@ -94,7 +93,7 @@ class _Source(NamedTuple):
         values = scale + level[None, None, None]
         keys = values + sine_position(h, w, d // 2)[None]
         rows, columns = bilinear_matrix(fine.shape[1], h), bilinear_matrix(fine.shape[2], w)
-        coarse = exact_einsum("hH,bHWe->bhWe", rows, lax.stop_gradient(fine))
+        coarse = exact_einsum("hH,bHWe->bhWe", rows, fine)
         coarse = exact_einsum("wW,bhWe->bhwe", columns, coarse)
         return cls(*(x.reshape(b, h * w, x.shape[-1]) for x in (values, keys, coarse)))
 
@@ -104,7 +103,7 @@ def attended(vectors: Float[Array, "b q e"], mask_features: Float[Array, "b n e"
 
     The paper resizes masks. A mask is linear in the features, and resized features are fewer.
     """
-    logits = exact_einsum("bqe,bne->bqn", lax.stop_gradient(vectors), lax.stop_gradient(mask_features))
+    logits = exact_einsum("bqe,bne->bqn", vectors, mask_features)
     inside = logits >= 0
     return inside | ~jnp.any(inside, -1, keepdims=True)
 

@@ -6,6 +6,7 @@ Letters: b pictures, n elements of all maps one after another, q queries, k head
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from larvseg_jax.models.precision import exact_einsum
@@ -77,41 +79,47 @@ def sampled(
 ) -> Float[Array, "b q k*e"]:
     """Weighted sums of the maps at locations (x, y) in 0 .. 1, between elements bilinearly, beyond the border zero.
 
-    What is gathered, 4 l p vectors for each query and head, is not kept for the gradient but gathered again.
+    One head after another, and for the gradient again: 4 l p vectors are gathered for each query.
     """
-    return jax.checkpoint(_sampled, static_argnums=1)(value, sides, locations, weights)
+
+    @jax.checkpoint
+    def of_head(head: tuple[Array, Array, Array]) -> Float[Array, "b q e"]:
+        return _sampled_of_head(head[0], sides, head[1], head[2])
+
+    mixed = lax.map(of_head, tuple(jnp.moveaxis(x, 2, 0) for x in (value, locations, weights)))
+    return jnp.moveaxis(mixed, 0, 2).reshape(*weights.shape[:2], -1)
 
 
-def _sampled(value: Array, sides: Sides, locations: Array, weights: Array) -> Array:
-    b, _, k, e = value.shape
-    q = locations.shape[1]
-    by_head = value.transpose(0, 2, 1, 3)
-    gather = jax.vmap(jax.vmap(lambda vectors, index: vectors.at[index].get(mode="promise_in_bounds")))
-    mixed, first = jnp.zeros((b, k, q, e), value.dtype), 0
-    for level, (height, width) in enumerate(sides):
-        corners = _corners(locations[:, :, :, level], height, width)
-        index, share = (x.transpose(0, 2, 1, 3, 4) for x in corners)
-        of_map = gather(by_head[:, :, first : first + height * width], index.reshape(b, k, -1))
-        counted = share * weights[:, :, :, level].transpose(0, 2, 1, 3)[..., None]
-        mixed += exact_einsum("bkqc,bkqce->bkqe", counted.reshape(b, k, q, -1), of_map.reshape(b, k, q, -1, e))
-        first += height * width
-    return mixed.transpose(0, 2, 1, 3).reshape(b, q, k * e)
+def _sampled_of_head(
+    value: Float[Array, "b n e"],
+    sides: Sides,
+    locations: Float[Array, "b q l p 2"],
+    weights: Float[Array, "b q l p"],
+) -> Float[Array, "b q e"]:
+    ends = np.cumsum([height * width for height, width in sides])[:-1]
+    mixed = []
+    for i, (of_map, side) in enumerate(zip(jnp.split(value, ends, 1), sides, strict=True)):
+        elements, shares = _corners(locations[:, :, i], *side)
+        counted = shares * weights[:, :, i, :, None]
+        vectors = jax.vmap(lambda of_map, index: of_map.at[index].get(mode="promise_in_bounds"))(of_map, elements)
+        mixed.append(exact_einsum("bqpc,bqpce->bqe", counted, vectors))
+    return functools.reduce(jnp.add, mixed)
 
 
 class _Corners(NamedTuple):
     """The four elements around a point, and the share of each in it: 0 beyond the border."""
 
-    elements: Int[Array, "b q k p 4"]
-    shares: Float[Array, "b q k p 4"]
+    elements: Int[Array, "b q p 4"]
+    shares: Float[Array, "b q p 4"]
 
 
-def _corners(points: Float[Array, "b q k p 2"], height: int, width: int) -> _Corners:
-    size = np.array([width, height], np.float32)[None, None, None, None]
+def _corners(points: Float[Array, "b q p 2"], height: int, width: int) -> _Corners:
+    size = np.array([width, height], np.float32)[None, None, None]
     position = points * size - 0.5
     before = jnp.floor(position)
     after = position - before
     # (4, 2): (x, y) of the corner, 0 before the point and 1 after it.
-    step = np.array([(0, 0), (1, 0), (0, 1), (1, 1)], np.float32)[None, None, None, None]
+    step = np.array([(0, 0), (1, 0), (0, 1), (1, 1)], np.float32)[None, None, None]
     shares = jnp.where(step == 1, after[..., None, :], 1 - after[..., None, :])
     element, last = before[..., None, :] + step, size[..., None, :] - 1
     inside = jnp.all((element >= 0) & (element <= last), -1)

@@ -83,7 +83,7 @@ def seen(text, one):
             m.config.classes.unmatched: m.scorer(COMPETING).scores(params, memory, image) for m in (method, other)
         }
         figures = method.figures(params, memory, VOCABULARY.label_set(), image, jnp.array([[2, 0, -1]]))
-        return proposed, losses, scores, figures
+        return proposed, losses, scores, (figures, method.proposals(params, memory, image))
 
     return all_of_it(params, memory, batch_of())
 
@@ -135,9 +135,11 @@ def test_pixels_are_scored_by_their_proposals(one, seen, unmatched):
     assert (found[..., 3] == 0).all()
 
 
-def test_the_report_shows_the_mask_of_the_query_most_like_a_tag(one, seen):
-    (vectors, masks), _, _, figures = seen
+def test_proposals_and_the_mask_of_the_query_most_like_a_tag(one, seen):
+    (vectors, masks), _, _, (figures, proposals) = seen
     (maps,) = figures.values()
+    assert proposals.shape == (BATCH, 6, 8, 8)
+    np.testing.assert_array_equal(proposals, masks[-1])
     for b in range(BATCH):
         for slot, row in ((0, 2), (1, 0)):
             best = int((np.asarray(vectors[-1, b]) @ np.asarray(one[2])[row]).argmax())
