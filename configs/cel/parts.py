@@ -18,7 +18,8 @@ from larvseg_jax.vocabulary.splits import split_of
 
 ARGUMENTS: dict[str, str | int | bool] = dict(
     stage="cel",  # cel, or pretrain: Mask2Former on the seen classes alone, which cel begins with (config.pretrained)
-    # Of unseen classes, in stage cel: none; true ones, of what the crop shows; or pseudo labels, of a file.
+    # Of unseen classes, in stage cel: none; true ones, of what the crop shows; pseudo labels, of a file; or unnamed: no
+    # labels, nor names to compete with.
     labels="true",
     tags="pseudo_labels.json",  # that file, in data_root
     unmatched="uniform",  # what queries without a label learn, in stage cel: uniform (KL), or background (Table 6)
@@ -26,7 +27,7 @@ ARGUMENTS: dict[str, str | int | bool] = dict(
 )
 """Arguments of the configs and their defaults."""
 
-_TAGS_FROM = {"none": "masked", "true": "crop", "pseudo": "photo"}
+_TAGS_FROM = {"none": "masked", "unnamed": "masked", "true": "crop", "pseudo": "photo"}
 
 
 def experiment(name: str, vectors: str, width: int) -> ml_collections.ConfigDict:
@@ -50,17 +51,24 @@ def photos(config: ml_collections.ConfigDict, given: types.SimpleNamespace, unse
     stream.lock()
     stream.update(changes)
     method = config.method
-    if given.stage == "pretrain":
+    if given.stage == "pretrain" or given.labels == "unnamed":
         stream.classes = tuple(name for name in stream.classes if name not in unseen)
+    if given.stage == "pretrain":
         method.matching.update(classes="paired", class_cost="probability")
         method.classes.unmatched, method.rank.weight = "background", 0.0
         config.name += "_pretrain"
     else:
-        stream.unmasked, stream.tags_from = tuple(unseen), _TAGS_FROM[given.labels]
+        stream.unmasked = () if given.labels == "unnamed" else tuple(unseen)
+        stream.tags_from = _TAGS_FROM[given.labels]
         stream.source.tags_file = given.tags if given.labels == "pseudo" else ""
         method.classes.unmatched, method.rank.weight = given.unmatched, float(given.rank)
         config.name += f"_{given.labels}_{given.unmatched}_rank{given.rank}"
     config.streams.photos = stream
+
+
+def known(given: types.SimpleNamespace, unseen: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
+    """The classes to be evaluated on: in the first stage the seen ones, then all."""
+    return tuple(name for name in classes if given.stage != "pretrain" or name not in unseen)
 
 
 def paper_sizes(config: ml_collections.ConfigDict, side: int, steps: int) -> None:
@@ -96,5 +104,4 @@ def split(config: ml_collections.ConfigDict, given: types.SimpleNamespace, key: 
     source = common.source(tfds=f"{found.class_list}/1.0.0", split="train")
     photos(config, given, found.unseen, source=source, classes=classes, **crops(side) | changes)
     source = common.source(tfds=f"{found.class_list}/1.0.0", split="val")
-    known = config.streams.photos.classes  # in the first stage the seen ones
-    config.evals = dict(val=evaluation(side, source=source, classes=known))
+    config.evals = dict(val=evaluation(side, source=source, classes=known(given, found.unseen, classes)))

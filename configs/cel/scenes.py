@@ -4,6 +4,7 @@
     python train.py --config=configs/cel/scenes.py:stage=pretrain          paired, base classes alone (docs/cel.md)
     python train.py --config=configs/cel/scenes.py --config.pretrained=runs/cel_scenes_pretrain
     ... --config=configs/cel/scenes.py:labels=none                        no labels of novel classes (Table 5)
+    ... --config=configs/cel/scenes.py:labels=unnamed                     nor their names among the classes
     ... --config=configs/cel/scenes.py:unmatched=background,rank=0         the first row of Table 6; its others:
     ... --config=configs/cel/scenes.py:rank=0
 
@@ -43,6 +44,6 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     config.optimizer.update(common.from_scratch_optimizer(learning_rate=1e-3))
     source = common.source(folder="scenes_captions", split="val")
     config.evals.val.update(source=source, scale=(64, 64), window=64, stride=64, every=500)
-    config.evals.val.classes = config.streams.photos.classes  # in the first stage the seen ones
+    config.evals.val.classes = parts.known(given, scenes.NOVEL, scenes.CLASSES)
     config.checkpoint.every = 500
     return config

@@ -43,7 +43,7 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
     sizes = dict(batch_size=8, scale=(4 * given.side, given.side), ratio_range=(1.0, 1.75), crop_size=given.side)
     parts.photos(config, given, novel, source=source, classes=classes, **sizes, downsample_rate=4, max_labels=8)
     source, window = common.source(folder="voc12_animals", split="val"), dict(window=given.side, stride=given.side // 2)
-    known = config.streams.photos.classes  # in the first stage without the unseen ones
+    known = parts.known(given, novel, classes)
     config.evals.val.update(source=source, classes=known, scale=(4 * given.side, given.side), **window, every=500)
     config.checkpoint.every = 500
     return config

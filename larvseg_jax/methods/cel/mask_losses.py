@@ -13,13 +13,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from larvseg_jax.methods.cel.matching import Matching, of_matched
-from larvseg_jax.methods.cel.points import least_certain_points, sample_maps, sample_masks
+from larvseg_jax.methods.cel.points import least_certain_points, sample_labelled, sample_maps, sample_masks
 from larvseg_jax.methods.pixel_loss import pick
 from larvseg_jax.vocabulary import IGNORE_LABEL
 
 MaskLoss = Literal["ce", "focal"]
 """Of a point: sigmoid cross entropy, as Mask2Former computes what its comments call focal; or that with RetinaNet's
 weights, which hardly count points that are right already."""
+
+Where = Literal["anywhere", "labelled"]
+"""Which points of a mask count: all, of which those on pixels without a label (of unseen classes, say) are outside of
+every mask; or by how much of them lies on pixels that have one ("only pixels of seen classes", Sec. 3.4)."""
 
 _ALPHA, _GAMMA = 0.25, 2.0  # of the focal loss: weight of points inside the mask, exponent of the error
 
@@ -40,6 +44,7 @@ def losses_of_pairs(
     anywhere: Float[Array, "*outputs b k r 2"],
     points: int,
     kind: MaskLoss = "ce",
+    where: Where = "anywhere",
 ) -> MaskLosses:
     """The losses of matched masks, each at `points` points of its own, most of them where it is least certain.
 
@@ -50,13 +55,14 @@ def losses_of_pairs(
       labels: of each picture's masks, filled up with IGNORE_LABEL.
       candidates, anywhere: uniform draws, see points.least_certain_points.
       points: of each pair.
-      kind: see `MaskLoss`.
+      kind, where: see `MaskLoss` and `Where`.
     """
     logits = of_matched(mask_logits, matching)
     chosen = least_certain_points(logits, candidates, anywhere, points)
     of_points = sample_maps(logits[..., None, :, :], chosen)[..., 0, :]
     targets = sample_masks(label, jnp.broadcast_to(labels, matching.query.shape), chosen)
-    return mask_losses(of_points, targets, matching.matched, kind)
+    weight = None if where == "anywhere" else sample_labelled(label, chosen)
+    return mask_losses(of_points, targets, matching.matched, kind, weight)
 
 
 def mask_losses(
@@ -64,6 +70,7 @@ def mask_losses(
     targets: Float[Array, "*outputs b k p"],
     matched: Bool[Array, "*outputs b k"],
     kind: MaskLoss = "ce",
+    weight: Float[Array, "*outputs b k p"] | None = None,
 ) -> MaskLosses:
     """Cross entropy and dice loss of matched pairs, summed over the pairs and divided by their number.
 
@@ -72,32 +79,42 @@ def mask_losses(
         latter in [0, 1].
       matched: False for slots that are no pair.
       kind: see `MaskLoss`.
+      weight: of the points; without, 1.
     """
     pairs = jnp.maximum(jnp.sum(matched, axis=(-2, -1)), 1).astype(logits.dtype)
 
     def over_pairs(losses: Float[Array, "*outputs b k"]) -> Float[Array, "*outputs"]:
         return jnp.sum(jnp.where(matched, losses, 0.0), axis=(-2, -1)) / pairs
 
-    return MaskLosses(over_pairs(point_entropy(logits, targets, kind)), over_pairs(dice_loss(logits, targets)))
+    return MaskLosses(
+        over_pairs(point_entropy(logits, targets, kind, weight)), over_pairs(dice_loss(logits, targets, weight))
+    )
 
 
 def point_entropy(
-    logits: Float[Array, "*batch p"], targets: Float[Array, "*batch p"], kind: MaskLoss = "ce"
+    logits: Float[Array, "*batch p"],
+    targets: Float[Array, "*batch p"],
+    kind: MaskLoss = "ce",
+    weight: Float[Array, "*batch p"] | None = None,
 ) -> Float[Array, "*batch"]:
-    """Mean over the points of softplus(-x) y + softplus(x) (1 - y), or of its focal form."""
+    """Mean over the points (weighted, if so given) of softplus(-x) y + softplus(x) (1 - y), or of its focal form."""
     losses = jax.nn.softplus(-logits) * targets + jax.nn.softplus(logits) * (1 - targets)
     if kind == "focal":
         probabilities = jax.nn.sigmoid(logits)
         error = probabilities * (1 - targets) + (1 - probabilities) * targets
         losses = losses * error**_GAMMA * (_ALPHA * targets + (1 - _ALPHA) * (1 - targets))
-    return jnp.mean(losses, axis=-1)
+    weight = jnp.ones_like(losses) if weight is None else weight
+    return jnp.sum(weight * losses, axis=-1) / jnp.maximum(jnp.sum(weight, axis=-1), 1e-6)
 
 
-def dice_loss(logits: Float[Array, "*batch p"], targets: Float[Array, "*batch p"]) -> Float[Array, "*batch"]:
-    """1 - (2 sum s y + 1) / (sum s + sum y + 1) over the points, s = sigmoid of the logits."""
-    probabilities = jax.nn.sigmoid(logits)
-    overlap = jnp.sum(probabilities * targets, axis=-1)
-    return 1 - (2 * overlap + 1) / (jnp.sum(probabilities, axis=-1) + jnp.sum(targets, axis=-1) + 1)
+def dice_loss(
+    logits: Float[Array, "*batch p"], targets: Float[Array, "*batch p"], weight: Float[Array, "*batch p"] | None = None
+) -> Float[Array, "*batch"]:
+    """1 - (2 sum s y + 1) / (sum s + sum y + 1) over the points, s = sigmoid of the logits; weighted sums, if given."""
+    weight = jnp.ones_like(logits) if weight is None else weight
+    probabilities, counted = jax.nn.sigmoid(logits), weight * targets
+    overlap = jnp.sum(probabilities * counted, axis=-1)
+    return 1 - (2 * overlap + 1) / (jnp.sum(weight * probabilities, axis=-1) + jnp.sum(counted, axis=-1) + 1)
 
 
 def no_object_loss(

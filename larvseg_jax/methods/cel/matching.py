@@ -72,20 +72,26 @@ def of_matched(of_queries: Float[Array, "*batch q h w"], matching: Matching) -> 
 
 
 def mask_cost(
-    logits: Float[Array, "*batch q p"], targets: Float[Array, "*batch k p"], *, ce: float, dice: float
+    logits: Float[Array, "*batch q p"],
+    targets: Float[Array, "*batch k p"],
+    *,
+    ce: float,
+    dice: float,
+    weight: Float[Array, "*batch 1 p"] | None = None,
 ) -> Float[Array, "*batch q k"]:
     """ce * cross entropy + dice * dice loss of each query's mask and each label's, at points that all share.
 
-    As in mask_losses.py, but of all pairs: as products of matrices over the points.
+    As in mask_losses.py, but of all pairs: as products of matrices over the points, which count by their `weight`.
     """
-    points = logits.shape[-1]
+    weight = jnp.ones_like(logits[..., :1, :]) if weight is None else weight
+    counted, probabilities = weight * targets, jax.nn.sigmoid(logits)
     # softplus(-x) y + softplus(x) (1 - y) = softplus(x) - x y
-    agreement = exact_einsum("...qp,...kp->...qk", logits, targets)
-    entropies = (jnp.sum(jax.nn.softplus(logits), axis=-1)[..., None] - agreement) / points
-    probabilities = jax.nn.sigmoid(logits)
-    overlap = exact_einsum("...qp,...kp->...qk", probabilities, targets)
-    sizes = jnp.sum(probabilities, axis=-1)[..., None] + jnp.sum(targets, axis=-1)[..., None, :]
-    return ce * entropies + dice * (1 - (2 * overlap + 1) / (sizes + 1))
+    agreement = exact_einsum("...qp,...kp->...qk", logits, counted)
+    entropies = jnp.sum(weight * jax.nn.softplus(logits), axis=-1)[..., None] - agreement
+    points = jnp.maximum(jnp.sum(weight, axis=-1, keepdims=True), 1e-6)
+    overlap = exact_einsum("...qp,...kp->...qk", probabilities, counted)
+    sizes = jnp.sum(weight * probabilities, axis=-1)[..., None] + jnp.sum(counted, axis=-1)[..., None, :]
+    return ce * entropies / points + dice * (1 - (2 * overlap + 1) / (sizes + 1))
 
 
 def class_cost(scores: Float[Array, "*outputs b q c"], labels: Int[Array, "b k"]) -> Float[Array, "*outputs b q k"]:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from data_pipelines.mask_tag_views import MaskTagView
 from larvseg_jax.errors import UserError
 from larvseg_jax.methods.cel.class_losses import ClassLoss, RankLoss
-from larvseg_jax.methods.cel.mask_losses import MaskLoss
+from larvseg_jax.methods.cel.mask_losses import MaskLoss, Where
 from larvseg_jax.methods.cel.matching import ClassCost
 from larvseg_jax.options import Count, Least
 from larvseg_jax.text.vectors import TextClasses
@@ -62,6 +62,7 @@ class MaskConfig:
     ce_weight: Annotated[float, Least(0)] = 5.0
     dice_weight: Annotated[float, Least(0)] = 5.0
     kind: MaskLoss = "ce"
+    where: Where = "anywhere"  # which of the points count, in the losses and in the matching
     points: Annotated[int, Least(4)] = 12_544  # where masks are compared, of a mask; the matching has as many
     candidates: Count = 3  # times `points` are drawn, of which three quarters of `points` are kept, the least certain
 

@@ -72,6 +72,16 @@ def sample_masks(
     return jnp.sum(jnp.where(own, found.weight, 0.0), axis=-1)
 
 
+def sample_labelled(
+    label: Int[Array, "b h w"], points: Float[Array, "*outputs b k p 2"]
+) -> Float[Array, "*outputs b k p"]:
+    """How much of each point lies on pixels that have a label, in [0, 1]."""
+    found = neighbours(points, (label.shape[1], label.shape[2]))
+    picture = points.ndim - 4
+    near = jax.vmap(lambda flat, at: flat[at], (0, picture), picture)(label.reshape(len(label), -1), found.pixel)
+    return jnp.sum(jnp.where(near == IGNORE_LABEL, 0.0, found.weight), axis=-1)
+
+
 def labels_in(label: Int[Array, "b h w"], classes: int, slots: int) -> Int[Array, "b {slots}"]:
     """The labels of each picture, `slots` at most, those of the most pixels first, then IGNORE_LABEL.
 

@@ -25,7 +25,7 @@ from larvseg_jax.methods.cel.matching import (
 )
 from larvseg_jax.methods.cel.network import Proposed
 from larvseg_jax.methods.cel.options import MaskConfig, MatchingConfig, Options
-from larvseg_jax.methods.cel.points import sample_maps, sample_masks
+from larvseg_jax.methods.cel.points import sample_labelled, sample_maps, sample_masks
 from larvseg_jax.models.precision import exact_einsum
 from larvseg_jax.vocabulary import IGNORE_LABEL
 
@@ -136,10 +136,11 @@ def _mask_costs(
     o, b, q, h, w = masks.shape
     points = draws(key, b, (config.points, 2))
     targets = sample_masks(labels.pixels, labels.tags, points[:, None])
+    weight = None if config.where == "anywhere" else sample_labelled(labels.pixels, points[:, None])
     logits = sample_maps(jnp.swapaxes(masks, 0, 1).reshape(b, o * q, h, w), points)
     logits = jnp.swapaxes(logits.reshape(b, o, q, -1), 0, 1)
-    shared = jnp.broadcast_to(targets[None], (o, *targets.shape))
-    return mask_cost(logits, shared, ce=config.ce_weight, dice=config.dice_weight)
+    shared, weights = jax.tree.map(lambda of: jnp.broadcast_to(of[None], (o, *of.shape)), (targets, weight))
+    return mask_cost(logits, shared, ce=config.ce_weight, dice=config.dice_weight, weight=weights)
 
 
 def losses_of_masks(
@@ -151,7 +152,8 @@ def losses_of_masks(
     drawn = draws(key, b, (o, k, anywhere + config.candidates * config.points, 2))
     drawn = jnp.swapaxes(drawn, 0, 1)
     candidates, others = drawn[..., anywhere:, :], drawn[..., :anywhere, :]
-    return losses_of_pairs(masks, matching, labels.pixels, labels.tags, candidates, others, config.points, config.kind)
+    of_points = (candidates, others, config.points, config.kind, config.where)
+    return losses_of_pairs(masks, matching, labels.pixels, labels.tags, *of_points)
 
 
 def draws(key: Array, pictures: int, shape: tuple[int, ...]) -> Float[Array, "{pictures} ..."]:

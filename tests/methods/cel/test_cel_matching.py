@@ -57,14 +57,17 @@ def test_labels_and_maps_of_matched_queries():
     assert matching.of_matched(maps, pairs)[1, 0, :, 0].tolist() == maps[1, 0, jnp.asarray([1, 3, 4]), 0].tolist()
 
 
-def test_cost_of_masks():
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cost_of_masks(weighted):
     logits, targets = RNG.normal(size=(2, 5, 9)) * 3, RNG.uniform(size=(2, 3, 9))
-    cost = jax.jit(lambda *given: matching.mask_cost(*given, ce=5.0, dice=2.0))
+    weight = RNG.integers(0, 3, (2, 1, 9)) / 2 if weighted else np.ones((2, 1, 9))
+    given = jnp.asarray(weight, jnp.float32) if weighted else None
+    cost = jax.jit(lambda *arrays: matching.mask_cost(*arrays, ce=5.0, dice=2.0, weight=given))
     found = np.asarray(cost(*(jnp.asarray(x, jnp.float32) for x in (logits, targets))))
     for b, q, k in np.ndindex(2, 5, 3):
-        s, y = expit(logits[b, q]), targets[b, k]
-        entropy = -np.mean(y * np.log(s) + (1 - y) * np.log(1 - s))
-        dice = 1 - (2 * np.sum(s * y) + 1) / (np.sum(s) + np.sum(y) + 1)
+        s, y, w = expit(logits[b, q]), targets[b, k], weight[b, 0]
+        entropy = -np.average(y * np.log(s) + (1 - y) * np.log(1 - s), weights=w)
+        dice = 1 - (2 * np.sum(w * s * y) + 1) / (np.sum(w * s) + np.sum(w * y) + 1)
         assert float(found[b, q, k]) == pytest.approx(5 * entropy + 2 * dice, rel=1e-5)
 
 

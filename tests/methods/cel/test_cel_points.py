@@ -50,6 +50,13 @@ def test_masks_at_points_are_the_maps_of_each_label():
         np.testing.assert_allclose(found, ours, atol=2e-6)
 
 
+def test_points_on_pixels_with_a_label():
+    label, at = RNG.integers(-1, 2, size=(2, 5, 7)).astype(np.int32), drawn(3, 2, 1, 20)
+    found = jax.jit(points.sample_labelled)(jnp.asarray(label), jnp.asarray(at))
+    ours = [[[interpolated(label[b] != IGNORE_LABEL, at[o, b, 0])] for b in range(2)] for o in range(3)]
+    np.testing.assert_allclose(found, ours, atol=2e-6)
+
+
 def test_the_labels_of_a_picture_are_those_of_the_most_pixels():
     first = [[2, 2, 2], [0, 0, IGNORE_LABEL], [5, IGNORE_LABEL, IGNORE_LABEL]]
     label = jnp.asarray([first, np.full((3, 3), IGNORE_LABEL)], jnp.int32)

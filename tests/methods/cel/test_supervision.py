@@ -26,10 +26,15 @@ def at_points(image, points):
     return upper * (1 - b) + lower * b
 
 
-def ce_and_dice(logits, target):
+def ce_and_dice(logits, target, weight):
     p = 1 / (1 + np.exp(-logits))
-    ce = -(target * np.log(p) + (1 - target) * np.log1p(-p)).mean()
-    return ce, 1 - (2 * (p * target).sum() + 1) / (p.sum() + target.sum() + 1)
+    ce = -np.average(target * np.log(p) + (1 - target) * np.log1p(-p), weights=weight)
+    return ce, 1 - (2 * (weight * p * target).sum() + 1) / ((weight * p).sum() + (weight * target).sum() + 1)
+
+
+def weight_at(config, pixels, points):
+    """What points count: all of them, or the part that has a label."""
+    return np.ones(len(points)) if config.mask.where == "anywhere" else at_points(pixels != IGNORE_LABEL, points)
 
 
 def costs(config, masks, similarity, known):
@@ -40,7 +45,7 @@ def costs(config, masks, similarity, known):
     for k, tag in enumerate(tags):
         target = at_points(pixels == tag, points)
         for q in range(QUERIES):
-            ce, dice = ce_and_dice(at_points(masks[q], points), target)
+            ce, dice = ce_and_dice(at_points(masks[q], points), target, weight_at(config, pixels, points))
             of_masks[q, k] = 5 * ce + 5 * dice
         of_classes[:, k] = -(similarity if config.matching.class_cost == "similarity" else score)[:, tag]
     return of_masks, of_classes
@@ -85,7 +90,9 @@ SETTINGS = {
         classes=dict(unmatched="background"),
         rank=dict(weight=0.0),
     ),
-    "half": dict(matching=dict(classes="paired_seen"), rank=dict(outputs="last")),
+    "half": dict(
+        matching=dict(classes="paired_seen"), rank=dict(outputs="last"), mask=dict(where="labelled", points=8)
+    ),
 }
 
 
@@ -176,7 +183,8 @@ def test_masks_are_compared_where_they_are_least_certain(setting):
                 logits = at_points(masks[o, b, q], drawn[b, o, k])
                 chosen = [0, 1, *(2 + np.argsort(np.abs(logits[2:]), kind="stable")[:6])]
                 target = at_points(np.asarray(known.pixels[b]) == int(known.tags[b, k]), drawn[b, o, k])
-                losses.append(ce_and_dice(logits[chosen], target[chosen]))
+                weight = weight_at(config, np.asarray(known.pixels[b]), drawn[b, o, k])
+                losses.append(ce_and_dice(logits[chosen], target[chosen], weight[chosen]))
         ce, dice = np.mean(losses, axis=0)
         assert found.masks.ce[o] == pytest.approx(ce, rel=1e-4)
         assert found.masks.dice[o] == pytest.approx(dice, rel=1e-4)
