@@ -53,6 +53,9 @@ def read_tag_list(file: Path) -> tuple[dict[str, tuple[str, ...]], list[Fault]]:
     return {photo: tuple(names) for photo, names in tags.items()}, faults
 
 
+_COCO = {"images", "annotations", "categories"}
+
+
 def _of_json(file: Path) -> Iterator[tuple[str, list[str]]]:
     for photo, names in _photos_of_json(file):
         if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
@@ -64,6 +67,12 @@ def _photos_of_json(file: Path) -> Iterator[tuple[str, Any]]:
     """Every photo and what stands as its tags, of an object or of a list of objects."""
     content = parsed_json(file)
     if isinstance(content, dict):
+        if content.keys() >= _COCO:
+            form = '{"a.jpg": ["car", "person"]}'
+            raise UserError(
+                f"{file}: is an annotation file of COCO's form, not a list of tags: write {form}, for each file of its "
+                "images the names of its annotations' categories (docs/own_data.md has the lines of Python)"
+            )
         yield from content.items()
         return
     for entry in content if isinstance(content, list) else [content]:

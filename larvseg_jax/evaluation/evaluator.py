@@ -19,7 +19,7 @@ from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.metrics import Summary
 from larvseg_jax.evaluation.novel_offset import check_choice, choose_novel_offset, novel_offsets
 from larvseg_jax.evaluation.path_similarity import PathSimilarity
-from larvseg_jax.evaluation.photos import PatchValues, Photo, label_map, photo_values, photos_of
+from larvseg_jax.evaluation.photos import PatchValues, Photo, SeveralPasses, label_map, photo_values, photos_of
 from larvseg_jax.evaluation.scoring import evaluate
 from larvseg_jax.evaluation.search import SEARCHED_FROM, Search
 from larvseg_jax.evaluation.tree_scores import TreeCounts
@@ -96,12 +96,14 @@ class Evaluator:
 
     def __call__(self, params: PyTree, memory: PyTree) -> Evaluation:
         """Scores the parameters."""
+        values, search = self._values(params, memory)
         chosen = None
         if self.config.choose_novel_offset:
-            self._chosen = chosen = self.chosen_novel_offset(params, memory)
-        values, search = self._values(params, memory)
+            values = SeveralPasses(values)
+            self._chosen = chosen = self._choose(values)
+            values.begin()
         summary, label_maps = evaluate(
-            values,
+            self._with_offset(values),
             self.source,
             self.label_set,
             self._vocabulary,
@@ -116,15 +118,17 @@ class Evaluator:
         )
         return Evaluation(summary, label_maps, chosen)
 
-    def _values(self, params: PyTree, memory: PyTree, *, chosen: bool = True) -> tuple[PatchValues, Search | None]:
-        """What the network says of windows, with the offset that was `chosen`, and the search that it is for."""
-        if self._vectors is not None:
-            vectors = self._vectors(params, memory)
-            return lambda w: self._patch_values(params, memory, vectors, w), Search(vectors, self.config)
-        offsets = novel_offsets(self.label_set.names, self._vocabulary, self._chosen if chosen else 0.0)
-        if not offsets.any():
+    def _values(self, params: PyTree, memory: PyTree) -> tuple[PatchValues, Search | None]:
+        """What the network says of windows, without a chosen offset, and the search that it is for."""
+        if self._vectors is None:
             return lambda w: self._patch_values(params, memory, w), None
-        return lambda w: self._patch_values(params, memory, w) + offsets[None, None, None], None
+        vectors = self._vectors(params, memory)
+        return lambda w: self._patch_values(params, memory, vectors, w), Search(vectors, self.config)
+
+    def _with_offset(self, values: PatchValues) -> PatchValues:
+        """The same with the offset that was chosen last, if any."""
+        offsets = novel_offsets(self.label_set.names, self._vocabulary, self._chosen)
+        return (lambda w: values(w) + offsets[None, None, None]) if offsets.any() else values
 
     def predict(
         self, params: PyTree, memory: PyTree, images: Sequence[UInt8[np.ndarray, "_h _w 3"]]
@@ -149,23 +153,18 @@ class Evaluator:
             search(v, photo.test_size, photo.label.shape)
             if search
             else label_map(v[..., :columns], photo.test_size, photo.label.shape, config)
-            for photo, v in photo_values(patch_values, photos, self._batch)
+            for photo, v in photo_values(self._with_offset(patch_values), photos, self._batch)
         )
         return [np.minimum(found, np.int32(self.label_set.scored - 1)) for found in maps]
 
-    def chosen_novel_offset(self, params: PyTree, memory: PyTree) -> float:
-        """The offset of novel scores that goes with the masks of the photos' base classes (novel_offset.py).
-
-        Raises:
-          UserError: too many classes, or not both base and novel ones.
-        """
-        self._check_choice()
-        patch_values, _ = self._values(params, memory, chosen=False)
+    def _choose(self, values: PatchValues) -> float:
+        """The offset of novel scores that goes with the masks of the photos' base classes (novel_offset.py)."""
         photos = photos_of(self.source, range(self.photos), self.config, self.stored)
-        values = track(photo_values(patch_values, photos, self._batch), self.photos, "offset")
-        return choose_novel_offset(values, self.label_set, self._vocabulary, self.config)
+        found = track(photo_values(values, photos, self._batch), self.photos, "offset")
+        return choose_novel_offset(found, self.label_set, self._vocabulary, self.config)
 
     def _check_choice(self) -> None:
+        """UserError where none can be chosen: too many classes, or not both base and novel ones."""
         if self._linear is not None:
             raise UserError(
                 f"a novel_offset is chosen among fewer than {SEARCHED_FROM} classes without rivals, and "

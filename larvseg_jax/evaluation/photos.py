@@ -20,9 +20,41 @@ from larvseg_jax.evaluation import sliding_window
 from larvseg_jax.evaluation.config import EvalConfig
 
 _PREFETCHED = 4  # photos decoded ahead of the device
+_KEPT = 1 << 29  # bytes of values kept for another pass
 
 PatchValues = Callable[[PyTree], PyTree]
 """W windows -> (W, h, w, n) float32 values of their patches; jitted, W fixed."""
+
+
+class SeveralPasses:
+    """`PatchValues` that are asked for the same batches several times: the first of them are computed once.
+
+    Args:
+      patch_values: what computes them.
+      room: bytes of values that are kept on the host; further batches are computed in each pass.
+    """
+
+    def __init__(self, patch_values: PatchValues, room: int = _KEPT) -> None:
+        self._patch_values, self._room = patch_values, room
+        self._kept: list[Any] = []
+        self._next = 0  # number of the next batch of this pass
+
+    def begin(self) -> None:
+        """Another pass: the next batch is the first one again."""
+        self._next = 0
+
+    def __call__(self, windows: PyTree) -> Any:
+        """The values of the next batch, which is of the same windows in every pass."""
+        number, self._next = self._next, self._next + 1
+        if number < len(self._kept):
+            return self._kept[number]
+        values = self._patch_values(windows)
+        if number == len(self._kept) and values.nbytes <= self._room:
+            self._room -= values.nbytes
+            if self._kept:  # has arrived, as one batch is in flight beside this one: it need not stay on the device
+                self._kept[-1] = np.asarray(self._kept[-1])
+            self._kept.append(values)
+        return values
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from larvseg_jax.evaluation import sliding_window
 from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.search_memory import Plan, plan_memory
 from larvseg_jax.evaluation.tiles import AxisTiles, axis_tiles, rounded_up
-from larvseg_jax.evaluation.top_classes import top_classes
+from larvseg_jax.evaluation.top_classes import centred, top_classes
 from larvseg_jax.methods.method import Vectors
 
 SEARCHED_FROM = 500
@@ -35,7 +35,7 @@ class Search:
     """
 
     def __init__(self, vectors: Vectors, config: EvalConfig) -> None:
-        self.vectors = jax.device_put(jax.tree.map(np.asarray, vectors), jax.local_devices()[0])
+        self.vectors = jax.jit(centred)(jax.device_put(jax.tree.map(np.asarray, vectors), jax.local_devices()[0]))
         self._config = config
         self._laid_out = functools.lru_cache(maxsize=64)(self._lay_out)  # photos of one size come again
 

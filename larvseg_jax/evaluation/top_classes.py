@@ -47,6 +47,16 @@ class TopClasses(NamedTuple):
     log_sum: Float32[np.ndarray, "H W"] | None
 
 
+def centred(classes: Vectors) -> Vectors:
+    """The same scores by vectors of mean zero: else bounds would be those of what all classes have in common.
+
+    Vectors of texts have most of their length in common.
+    """
+    competes = (classes.multiplicity > 0).astype(classes.vectors.dtype)
+    mean = exact_einsum("n,nd->d", competes, classes.vectors) / jnp.sum(competes)
+    return classes._replace(vectors=classes.vectors - mean[None], common=mean)
+
+
 def top_classes(
     patches: Float[Array, "p q d"] | Float[np.ndarray, "p q d"],
     classes: Vectors,
@@ -71,24 +81,28 @@ def top_classes(
     column = np.arange(width) - columns.first[tile]
     on_device = jax.tree.map(jnp.asarray, columns)
 
-    def band(slab: Array, local: np.ndarray, i: int) -> None:
+    def band(slab: Array, shared: Array | None, local: np.ndarray, i: int) -> None:
         sources, weights = jnp.asarray(local), jnp.asarray(rows.weights[i])
         best = _best_of_band(
             slab, classes.multiplicity, sources, weights, jnp.asarray(rows.corners[i]), on_device, plan.k
         )
         into = slice(rows.first[i], rows.last[i] + 1)
         count = rows.last[i] - rows.first[i] + 1
-        scores[into] = np.asarray(best[0])[tile, :, :count, column].transpose(2, 0, 1) + np.asarray(classes.offset)
+        common = 0 if shared is None else _shared_of_band(shared, sources, weights, on_device)
+        scores[into] = np.asarray(best[0] + common)[tile, :, :count, column].transpose(2, 0, 1) + np.asarray(
+            classes.offset
+        )
         labels[into] = np.asarray(best[1])[tile, :, :count, column].transpose(2, 0, 1)
         if log_sum is not None:
-            total = _log_sum_of_band(slab, classes.multiplicity, sources, weights, on_device, best[0][:, 0])
-            log_sum[into] = np.asarray(total)[tile, :count, column].T + np.asarray(classes.offset)
+            total = _log_sum_of_band(slab, classes.multiplicity, sources, weights, on_device, best[0][:, 0])[:, None]
+            log_sum[into] = np.asarray(total + common)[tile, 0, :count, column].T + np.asarray(classes.offset)
 
     with futures.ThreadPoolExecutor(plan.threads) as pool:
         for first, last, needed in _slabs(rows, plan.slab_rows):
             slab = _slab_scores(patches[needed], classes.vectors)
+            shared = None if classes.common is None else _slab_scores(patches[needed], classes.common[None])
             local = np.searchsorted(needed, rows.sources[first:last]).astype(np.int32)
-            list(pool.map(functools.partial(band, slab), local, range(first, last)))
+            list(pool.map(functools.partial(band, slab, shared), local, range(first, last)))
             del slab
     return TopClasses(scores, labels, log_sum)
 
@@ -233,6 +247,15 @@ def _largest(
         best_scores.append(best)
         best_labels.append(jnp.where(best > -jnp.inf, label, IGNORE_LABEL))
     return jnp.concatenate(best_scores, axis=1), jnp.concatenate(best_labels, axis=1)
+
+
+@jax.jit
+def _shared_of_band(
+    slab: Float[Array, "p q 1"], sources: Int[Array, " s"], weights: Float[Array, "y s"], columns: AxisTiles
+) -> Float[Array, "t 1 y x"]:
+    """What all classes share at every pixel of a band."""
+    first = jnp.zeros((columns.first.shape[0], 1), jnp.int32)
+    return _evaluate(slab[sources], weights, columns, first)
 
 
 @jax.jit

@@ -78,12 +78,15 @@ class Vectors(NamedTuple):
       multiplicity: how many equal columns each stands for; 0 never wins.
       offset: the same for all classes.
       scale: whatever `Linear.scale` needs besides.
+      common: what was taken off every vector (`evaluation.top_classes.centred`), if anything: its product with the
+        features is part of every score.
     """
 
     vectors: Float[Array, "n d"]
     multiplicity: Float[Array, " n"]
     offset: Float[Array, ""]
     scale: PyTree = ()
+    common: Float[Array, " d"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.search_memory import Plan, plan_memory
 from larvseg_jax.evaluation.sliding_window import mosaic
 from larvseg_jax.evaluation.tiles import AxisTiles, axis_tiles, rounded_up
-from larvseg_jax.evaluation.top_classes import top_classes
+from larvseg_jax.evaluation.top_classes import centred, top_classes
 from larvseg_jax.evaluation.windows import Windows
 from larvseg_jax.methods.method import Linear, Vectors, as_linear, grid_of
 from larvseg_jax.predict.classes import check_several
@@ -207,7 +207,7 @@ class Predictor:
             label_set = self.vocabulary.label_set(chosen)
             own = self.trained.scorer(label_set)
             scorer = as_linear(own, label_set)
-            vectors = jax.jit(scorer.vectors)(*self._state)
+            vectors = jax.jit(lambda *state: centred(scorer.vectors(*state)))(*self._state)
             if self._embed is None or not isinstance(
                 own, Linear
             ):  # which makes the same of the patches for all classes

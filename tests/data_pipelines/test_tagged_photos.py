@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +33,16 @@ def source(folder, **changes):
 
 
 EXPECTED = {"a.png": {"car", "bicycle"}, "b/c.png": {"bicycle", "person"}, "b/d.png": {"person"}}
+
+COCO = {
+    "images": [{"id": 10 + i, "file_name": photo} for i, photo in enumerate(EXPECTED)]
+    + [{"id": 9, "file_name": "e.png"}],
+    "categories": [{"id": 5 * i, "name": name} for i, name in enumerate(("person", "car", "bicycle"))],
+    "annotations": [
+        {"image_id": image, "category_id": category}
+        for image, category in ((10, 5), (10, 10), (10, 5), (11, 10), (11, 0), (12, 0))
+    ],
+}
 
 SAME = {
     "cells": ("tags.csv", 'file,tags\na.png,"car, bicycle"\nb/c.png,bicycle;person\n./b/d.png,person\n'),
@@ -106,8 +117,20 @@ WRONG = {
     "no photos": ("tags.json", "[]", "lists no photo"),
     "a list of names": ("tags.json", '["a.png"]', r"holds 'a\.png' where a photo and its tags are to stand"),
     "a file without tags": ("tags.json", '[{"file": "a.png"}]', "where a photo and its tags are to stand"),
+    "coco": ("tags.json", json.dumps(COCO), r"tags\.json: is an annotation file of COCO's form, .*: write {\"a\.jpg\""),
     "cut off": ("tags.json", '{"a.png": [', "not valid JSON"),
 }
+
+
+def test_the_lines_for_annotations_of_coco_make_such_a_list(tmp_path, monkeypatch):
+    (tmp_path / "mydata" / "tagged").mkdir(parents=True)
+    (tmp_path / "instances.json").write_text(json.dumps(COCO))
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "own_data.md").read_text()
+    exec(page.split("```python\n")[1].split("```")[0], {})
+    tags, faults = read_tag_list(tmp_path / "mydata" / "tagged" / "tags.json")
+    assert {photo: set(names) for photo, names in tags.items()} == EXPECTED
+    assert not faults
 
 
 @pytest.mark.parametrize(("name", "text", "message"), WRONG.values(), ids=WRONG)

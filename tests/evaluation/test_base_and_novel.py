@@ -12,6 +12,7 @@ from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.confusion import Confusion, pairs_of
 from larvseg_jax.evaluation.evaluator import Evaluator
 from larvseg_jax.evaluation.novel_offset import BASE_LOST, with_novel_offset
+from larvseg_jax.evaluation.photos import SeveralPasses
 from larvseg_jax.evaluation.search import Search
 from larvseg_jax.methods.method import Dense, Linear, Vectors, with_offsets
 from larvseg_jax.vocabulary import Vocabulary
@@ -163,7 +164,9 @@ def test_the_offset_of_novel_classes_changes_their_scores_alone():
 
 
 def test_the_chosen_offset_leaves_novel_classes_their_share():
-    chosen = evaluator().chosen_novel_offset({}, None)
+    at_once = evaluator(choose_novel_offset=True)
+    evaluation = at_once({}, None)
+    chosen = evaluation.novel_offset
     alone = label_maps(without_novel())
     right = {i: alone[i] == Photos()[i]["label"] for i in alone}
 
@@ -174,9 +177,7 @@ def test_the_chosen_offset_leaves_novel_classes_their_share():
 
     assert lost(chosen - 0.02) <= BASE_LOST <= lost(chosen + 0.02)
     assert lost(0.0) > BASE_LOST  # it was needed
-    at_once = evaluator(choose_novel_offset=True)
-    evaluation = at_once({}, None)
-    assert evaluation.novel_offset == evaluation.scalars()["novel_offset"] == chosen
+    assert evaluation.scalars()["novel_offset"] == chosen
     assert f"novel_offset {chosen:.2f} (chosen)" in evaluation.text().splitlines()[0]
     joint = label_maps(with_novel_offset(scorer(), NAMES, VOCABULARY, chosen))
     again = at_once.predict({}, None, [Photos()[i]["image"] for i in range(len(SIZES))])
@@ -185,8 +186,6 @@ def test_the_chosen_offset_leaves_novel_classes_their_share():
         np.testing.assert_array_equal(again[i], evaluation.label_maps[i])
     assert evaluator()({}, None).scalars().keys() == evaluation.scalars().keys() - {"novel_offset"}
     only_base = Vocabulary(NAMES, base=NAMES[1:], novel=(), background="background")
-    with pytest.raises(UserError, match="here are not both"):
-        evaluator(vocabulary=only_base).chosen_novel_offset({}, None)
     with pytest.raises(UserError, match="here are not both"):
         evaluator(vocabulary=only_base, choose_novel_offset=True)  # before anything is trained
     with pytest.raises(UserError, match=r"novel_offset is 1\.0, and choose_novel_offset is set|is to be chosen"):
@@ -198,8 +197,37 @@ def test_without_a_pixel_that_is_right_nothing_is_added():
         def __getitem__(self, index):
             return super().__getitem__(index) | {"label": np.full(SIZES[index], -1, np.int32)}
 
-    found = Evaluator(EvalConfig(**CONFIG), Wrong(), VOCABULARY.label_set(), VOCABULARY, (), scorer(), make_mesh(8, 1))
-    assert found.chosen_novel_offset({}, None) == 0.0
+    config = EvalConfig(**CONFIG, choose_novel_offset=True)
+    found = Evaluator(config, Wrong(), VOCABULARY.label_set(), VOCABULARY, (), scorer(), make_mesh(8, 1))
+    assert found({}, None).novel_offset == 0.0
+
+
+@pytest.mark.parametrize(("room", "calls"), [(None, 5), (0, 10), (2 * 8 * 16 * 5 * 4, 8)])  # all, none, two batches
+def test_a_choice_computes_the_windows_once_as_far_as_there_is_room(room, calls, monkeypatch):
+    """And its scores are those of the two passes, bit by bit."""
+
+    class Many(Photos):
+        def __len__(self):
+            return 18  # of 2 windows on average
+
+        def __getitem__(self, index):
+            return super().__getitem__(index % len(SIZES))
+
+    def found(room=None):
+        config = EvalConfig(**CONFIG, choose_novel_offset=True)
+        evaluator = Evaluator(config, Many(), VOCABULARY.label_set(), VOCABULARY, (), scorer(), make_mesh(8, 1))
+        network, asked = evaluator._patch_values, []
+        evaluator._patch_values = lambda *arguments: asked.append(1) or network(*arguments)
+        if room is not None:
+            monkeypatch.setattr("larvseg_jax.evaluation.evaluator.SeveralPasses", lambda x: SeveralPasses(x, room))
+        return evaluator({}, None), len(asked)
+
+    evaluation, asked = found(room)
+    assert asked == calls
+    apart, _ = found(0)
+    assert evaluation.novel_offset == apart.novel_offset != 0
+    for a, b in zip(*(vars(x.summary.confusion).values() for x in (evaluation, apart)), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("columns", [6, 1024, 1025, 30_000])  # counted, and sorted

@@ -14,6 +14,7 @@ from larvseg_jax.evaluation import sliding_window, top_classes
 from larvseg_jax.evaluation.search_memory import plan_memory
 from larvseg_jax.evaluation.tiles import axis_tiles
 from larvseg_jax.methods.larvseg.linear import centred_vectors, scaled_features
+from larvseg_jax.methods.method import Vectors
 from larvseg_jax.models.cosine_head import ClassTable
 from tests.child import environment
 
@@ -95,6 +96,26 @@ def test_best_classes_equal_the_whole_map(geometry, smooth):
     ones = np.ones(501)
     found = search(patches, vectors, ones, a, b, k=5)
     check(found, direct(patches, vectors, ones, a, b), ones > 0)
+
+
+def test_what_all_classes_share_is_no_part_of_the_search_and_of_every_score():
+    """Vectors of texts: the scores of all classes rise and fall together, by more than the classes differ."""
+    rng = np.random.default_rng(2)
+    a, b = matrices(*GEOMETRIES["odd, enlarged"])
+    patches = 5 * make_patches(rng, a.shape[1], b.shape[1], 16, smooth=True)
+    vectors = unit(rng.normal(size=16) + 0.1 * rng.normal(size=(300, 16))).astype(np.float32)
+    competing = rng.random(300) < 0.9
+    classes = Vectors(jnp.asarray(vectors), jnp.asarray(competing, jnp.float32), jnp.float32(BETA))
+    without = top_classes.centred(classes)
+    np.testing.assert_allclose(without.vectors[competing].mean(0), np.zeros(16), atol=1e-6)
+    rows, columns = axis_tiles(a), axis_tiles(b)
+    plan = plan_memory(rows, columns, patches.shape[1], 300, 3, BUDGET, log_sum=True)
+    expected = np.einsum("Hp,pqd,nd,Wq->HWn", a, patches, vectors, b, optimize=True) + BETA
+    total = np.log(np.exp(expected.astype(np.float64))[..., competing].sum(-1))
+    for given in (classes, without):
+        found = top_classes.top_classes(patches, given, rows, columns, plan)
+        check(found, expected, competing)
+        np.testing.assert_allclose(found.log_sum, total, atol=1e-4)
 
 
 @pytest.mark.parametrize(("most_corners", "longest"), [(2, 5), (3, 64), (4, 64), (6, 64)])

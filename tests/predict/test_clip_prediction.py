@@ -10,8 +10,11 @@ from PIL import Image
 from larvseg_jax import Segmenter, cli
 from larvseg_jax.errors import UserError
 from larvseg_jax.trained import load_trained
+from larvseg_jax.vocabulary.class_lists import class_list
 from larvseg_jax.vocabulary.free_names import free_names
 from tests.weights.clip_writing import write_archive, write_clip, write_hugging_face
+
+COLOURS = ("red", "old")
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,31 @@ def test_the_classes_of_patches_are_those_of_the_nearest_prompts(place):
     patches = np.asarray(trained.method.embed(trained.params, images))[0]
     nearest = (patches @ np.asarray(trained.method.text_vectors(trained.params, tuple(classes))).T).argmax(-1)
     assert np.mean(found[1][4::8, 4::8] == nearest[:, :6]) > 0.8  # between their middles scores are interpolated
+
+
+def bilinear(patches, size):
+    """Patches -> pixels, middles on middles, held at the borders."""
+    places = (np.arange(size) + 0.5) * patches / size - 0.5
+    return np.stack([np.interp(places, np.arange(patches), one) for one in np.eye(patches)], axis=1)
+
+
+def test_of_hundreds_of_prompts_the_best_are_found(place):
+    """As NumPy finds them, with the scores of all classes at every pixel."""
+    names = [f"{colour} {thing}" for colour in COLOURS for thing in class_list("ade20k_150").titles]
+    segmenter = Segmenter.load(place / "vit-quickgelu.safetensors", classes=names, scale=(48, 32), whole=True)
+    pixels = np.random.default_rng(1).integers(0, 255, (32, 48, 3), dtype=np.uint8)
+    found = segmenter(pixels, top_k=3)
+    trained = segmenter.trained
+    images = (pixels[None] - np.array([123.675, 116.28, 103.53])) / [58.395, 57.12, 57.375]
+    patches = np.asarray(trained.method.embed(trained.params, jnp.asarray(images, jnp.float32)), np.float64)[0]
+    scores = 100 * patches @ np.asarray(trained.method.text_vectors(trained.params, segmenter.classes), np.float64).T
+    rows, columns = (bilinear(*sizes) for sizes in ((4, 32), (6, 48)))
+    scores = np.einsum("Hp,pqn,Wq->HWn", rows, scores, columns, optimize=True)
+    ranked = np.sort(scores, -1)[..., ::-1]
+    np.testing.assert_allclose(found.scores, ranked[..., :3], atol=2e-4)
+    clear = ranked[..., 0] - ranked[..., 1] > 2e-4
+    assert clear.mean() > 0.8
+    np.testing.assert_array_equal(found.labels[clear], scores.argmax(-1)[clear])
 
 
 @pytest.mark.parametrize("step", [None, 3])

@@ -78,7 +78,7 @@ class Reader:
         )
         of_patches = jax.vmap(lambda classes, clusters: classes[clusters])(classes, found.clusters)
         named_so = of_patches[..., None] == tags[0][None, None, None]
-        return {"clusters of that name": jnp.where(named_so, _SURE, -_SURE)}
+        return {"clusters": jnp.where(named_so, _SURE, -_SURE)}
 
     def clusters(self, params: PyTree, memory: PyTree, images: Seen) -> Int[Array, "b h w"]:
         """The cluster of each patch, 0 to C - 1, which means nothing from one window to the next with K-means."""
