@@ -6,6 +6,7 @@ the centre, and everything outside the map is 0: PyTorch's grid_sample with alig
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -151,5 +152,22 @@ def least_certain_points(
     Both are uniform draws. Mask2Former: candidates 3 `points`, anywhere a quarter of `points`. No gradient.
     """
     values = sample_own(lax.stop_gradient(logits), candidates)
-    _, chosen = lax.top_k(-jnp.abs(values), points - anywhere.shape[-2])
-    return jnp.concatenate([jnp.take_along_axis(candidates, chosen[..., None], axis=-2), anywhere], axis=-2)
+    sort, choose = (functools.partial(f, points=points - anywhere.shape[-2]) for f in (sorted_to_zero, nearest_to_zero))
+    chosen = lax.platform_dependent(values, candidates, tpu=sort, default=choose)
+    return jnp.concatenate([chosen, anywhere], axis=-2)
+
+
+def nearest_to_zero(
+    values: Float[Array, "*batch n"], candidates: Float[Array, "*batch n 2"], points: int
+) -> Float[Array, "*batch {points} 2"]:
+    """The candidates of the smallest values, their sign left out, in this order."""
+    _, chosen = lax.top_k(-jnp.abs(values), points)
+    return jnp.take_along_axis(candidates, chosen[..., None], axis=-2)
+
+
+def sorted_to_zero(
+    values: Float[Array, "*batch n"], candidates: Float[Array, "*batch n 2"], points: int
+) -> Float[Array, "*batch {points} 2"]:
+    """The same without gathers, for TPUs: coordinates are sorted along."""
+    _, x, y = lax.sort((jnp.abs(values), candidates[..., 0], candidates[..., 1]), num_keys=1)
+    return jnp.stack([x, y], axis=-1)[..., :points, :]

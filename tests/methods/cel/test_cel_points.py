@@ -91,5 +91,9 @@ def test_the_least_certain_candidates_and_some_points_anywhere():
         order = np.argsort(np.abs(interpolated(logits[i], candidates[i])))[:6]
         np.testing.assert_array_equal(found[i, :6], candidates[i][order])
         np.testing.assert_array_equal(found[i, 6:], anywhere[i])
+    values, at = jnp.asarray(RNG.permutation(30) - 14.5, jnp.float32)[None], given[1][:1]  # as TPUs have it
+    both = [jax.jit(way, static_argnums=2)(values, at, 6) for way in (points.sorted_to_zero, points.nearest_to_zero)]
+    assert np.unique(np.abs(values)).size == 15
+    np.testing.assert_array_equal(*both)
     gradient = jax.grad(lambda x: jnp.sum(chosen(x, *given[1:])))(given[0])
     assert not np.any(gradient)
