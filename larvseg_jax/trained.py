@@ -22,7 +22,7 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.novel_offset import with_novel_offset
 from larvseg_jax.evaluation.windows import Windows
-from larvseg_jax.methods.method import Dense, Method, MethodConfig, ReadsText, Task
+from larvseg_jax.methods.method import Consults, Dense, Method, MethodConfig, Reader, ReadsText, Task
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.options import read
 from larvseg_jax.report.metric_log import FILE_NAME, read_history
@@ -172,16 +172,21 @@ def load_trained(
         vocabulary = Vocabulary(tuple(classes or ()))
         method = _method(network_sections(settings), vocabulary, mesh)
     layout, memory_layout = jax.eval_shape(method.init, jax.random.key(0))
-    return Trained(
-        method,
-        _filled(layout, params, mesh, path),
-        _filled(memory_layout, stored, mesh, path) if stored else None,
-        vocabulary,
-        settings,
-        path,
-        step,
-        versions,
-    )
+    filled = _filled(layout, params, mesh, path), _filled(memory_layout, stored, mesh, path) if stored else None
+    return _with_reader(Trained(method, *filled, vocabulary, settings, path, step, versions), mesh)
+
+
+def _with_reader(trained: Trained, mesh: Mesh) -> Trained:
+    """The model with the one that its scores need besides, if they do."""
+    method = trained.method
+    if not isinstance(method, Consults) or not method.consulted or trained.memory is None:
+        return trained
+    found = load_trained(Path(method.consulted).expanduser(), mesh=mesh, classes=trained.vocabulary.classes)
+    if not isinstance(found.method, ReadsText):
+        raise UserError(f"{method.consulted} does not read text: give a model of CLIP or ViL-Seg")
+    reader = Reader(found.method, found.params, network_sections(found.settings)[1])
+    advised, memory = method.with_reader(reader, trained.memory, trained.vocabulary)
+    return dataclasses.replace(trained, method=advised, memory=memory)
 
 
 def _clip(

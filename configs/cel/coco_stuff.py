@@ -12,7 +12,7 @@ names.txt: the ids of the class list, one a line. In data_root: coco_stuff_171/1
 pseudo_labels.json. The backbone is a ViT-B/16 of AugReg in the place of ResNet-50, the pixel decoder a feature pyramid;
 decoder.pixels=msdeform has the paper's. What the paper leaves open, and what was chosen: docs/cel.md.
 
-Paper, mIoU of seen / unseen classes and hIoU in %, all with CLIP's ensemble at the test, which is not in the scorer:
+Paper, mIoU of seen / unseen classes and hIoU in %, all with CLIP's ensemble at the test (method.ensemble):
 
     CEL, pseudo labels (Table 1)     38.6 / 42.0 / 40.2      the same without the ensemble (Table 4)  37.2 / 35.5 / 36.4
     no labels of unseen (Table 5)    40.1 / 25.3 / 31.0      true ones     39.0 / 52.2 / 44.7

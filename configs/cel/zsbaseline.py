@@ -7,7 +7,7 @@ COCO-Stuff's masks, each label tied to its mask, a learnt vector for "no object"
 6 decoder layers; ADE20K's classes are known by name. In data_root: coco_stuff_171/1.0.0, ade20k_150/1.0.0.
 
 `Original:` MaskFormer, whose decoder attends to a whole map and not within masks, and a focal loss of all pixels; here
-Mask2Former's decoder and points. CLIP's ensemble at the test, with crops of the proposals, is not in the scorer.
+Mask2Former's decoder and points. CLIP's ensemble at the test is `method.ensemble`.
 
 Paper (LarvSeg), mIoU of all / base / novel classes in %: A150 17.7 / 31.0 / 9.3; A847 5.2 / 14.7 / 4.1.
 """

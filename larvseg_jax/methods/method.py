@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Float32, Int, PyTree
 from data_pipelines.views import View
 from larvseg_jax.models.partial import StoredTokens
 from larvseg_jax.models.vit_config import ViTConfig
-from larvseg_jax.vocabulary import LabelSet
+from larvseg_jax.vocabulary import LabelSet, Vocabulary
 
 Batch = Mapping[str, Mapping[str, jax.Array]]
 """Stream -> array -> values of a step: what `view.spec()` says, and `valid`, False for rows that only fill up."""
@@ -238,6 +238,28 @@ class ReadsText(Protocol):
 
     def logit_scale(self, params: PyTree) -> Float[Array, ""]:
         """What the training multiplies their cosines with; 100 in the published models of CLIP."""
+        ...
+
+
+class Reader(NamedTuple):
+    """A trained model that compares pictures with words: its method, its parameters, its pictures' network."""
+
+    method: ReadsText
+    params: PyTree
+    vit: ViTConfig
+
+
+@runtime_checkable
+class Consults(Protocol):
+    """A method whose scores may need a second trained model."""
+
+    @property
+    def consulted(self) -> str:
+        """The run or the file of that model; "" for none."""
+        ...
+
+    def with_reader(self, reader: Reader, memory: PyTree, vocabulary: Vocabulary) -> tuple[Method, PyTree]:
+        """The method that asks it, and the memory for its scores, in which the reader's parameters are."""
         ...
 
 

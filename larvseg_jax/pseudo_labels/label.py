@@ -21,7 +21,8 @@ from larvseg_jax.disk import write_text
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.photos import Photo, photo_values
 from larvseg_jax.evaluation.windows import Windows
-from larvseg_jax.pseudo_labels.labeller import Fill, Labeller
+from larvseg_jax.methods.crops import Fill
+from larvseg_jax.pseudo_labels.labeller import Labeller
 from larvseg_jax.pseudo_labels.photos import Looked, Unlabelled, of_folder, of_stream
 from larvseg_jax.pseudo_labels.pieces import Pieces, Scores
 from larvseg_jax.trained import Trained, load_trained
@@ -43,7 +44,7 @@ class Request:
       images: a folder of pictures instead.
       data_root: where the stream's data is, if not where it was in training.
       limit: only the first so many photos; 0: all.
-      fill: what crops show outside the mask (labeller.py).
+      fill: what crops show outside the mask (methods/crops.py).
       templates: see `Labeller`.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +13,9 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from larvseg_jax.config import network_sections
 from larvseg_jax.devices.mesh import batch_sharding
 from larvseg_jax.errors import UserError
-from larvseg_jax.methods.method import Proposes, ReadsText
-from larvseg_jax.models.pixels import mean_colour
-from larvseg_jax.models.resize import resize_bilinear
-from larvseg_jax.pseudo_labels.crops import crops_of
-from larvseg_jax.pseudo_labels.scores import best_scores, class_scores
+from larvseg_jax.methods.crops import Fill, crop_scores, masks_on_pixels
+from larvseg_jax.methods.method import Proposes, Reader, ReadsText
 from larvseg_jax.trained import Trained
-
-Fill = Literal["none", "mean"]
-"""Crops as they are (`Paper:`), or with all outside the mask in the mean colour of the image-text model."""
 
 
 class Labeller:
@@ -38,17 +32,15 @@ class Labeller:
           proposer: its method offers proposals.
           reader: its method compares pictures with texts.
           names: the classes, which compete with each other alone.
-          fill: see above.
+          fill: what crops show outside the mask. `Paper:` none.
           templates: sentences for the names (text/prompts.py); "": the reader's own.
         """
         if not isinstance(proposer.method, Proposes):
             raise UserError(f"{proposer.source} has no proposals: give --run a model of CEL")
         if not isinstance(reader.method, ReadsText):
             raise UserError(f"{reader.source} does not read text: give --clip a model of CLIP or ViL-Seg")
-        self._proposals, self._reader = proposer.method, reader.method
-        vit = network_sections(reader.settings)[1]
-        self._side = vit.image_size
-        self._fill = jnp.asarray(mean_colour(vit.pixels)) if fill == "mean" else None
+        self._proposals, self._fill = proposer.method, fill
+        self._reader = Reader(reader.method, (), network_sections(reader.settings)[1])
         text = reader.method.text_vectors(reader.params, names, templates)
         self._state = (proposer.params, proposer.memory, reader.params, text)
         mesh = cast(Mesh, jax.tree.leaves(proposer.params)[0].sharding.mesh)
@@ -73,18 +65,20 @@ class Labeller:
         pixels: Float[Array, "b s s 3"],
         content: Int[Array, "b 2"],
     ) -> Float[Array, "b c"]:
-        masks = masks_on_pixels(self._proposals.proposals(params, memory, pixels), content, pixels.shape[1])
-        crops, valid = jax.vmap(lambda image, of: crops_of(image, of, self._side, self._fill))(pixels, masks)
-        vectors = self._reader.image_vectors(reader, crops.reshape(-1, *crops.shape[2:]))
-        scores = class_scores(vectors, text, self._reader.logit_scale(reader))
-        return jax.vmap(best_scores)(scores.reshape(*valid.shape, -1), valid)
+        side = pixels.shape[1]
+        masks = masks_on_pixels(self._proposals.proposals(params, memory, pixels), (side, side))
+        shown = masks & of_photo(content, side)[:, None]
+        found = crop_scores(self._reader._replace(params=reader), text, pixels, shown, self._fill)
+        return jax.vmap(best_scores)(*found)
 
 
-def masks_on_pixels(
-    logits: Float[Array, "b q h w"], content: Int[Array, "b 2"], side: int
-) -> Bool[Array, "b q {side} {side}"]:
-    """Where sigmoid > 0.5 on the pixels of square windows, and the window shows the photo."""
-    larger = jnp.moveaxis(resize_bilinear(jnp.moveaxis(logits, 1, -1), (side, side)), -1, 1)
+def of_photo(content: Int[Array, "b 2"], side: int) -> Bool[Array, "b {side} {side}"]:
+    """Where square windows show their photos, which begin in the corner."""
     places = jnp.arange(side)[None]
     rows, columns = places < content[:, :1], places < content[:, 1:]
-    return (larger > 0) & (rows[:, :, None] & columns[:, None, :])[:, None]
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def best_scores(scores: Float[Array, "q c"], valid: Bool[Array, " q"]) -> Float[Array, " c"]:
+    """s_j = max over proposals of s_ij (Eq. 10); 0 where no proposal is valid."""
+    return jnp.max(jnp.where(valid[:, None], scores, 0.0), axis=0)

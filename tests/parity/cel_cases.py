@@ -9,6 +9,7 @@ import numpy as np
 from larvseg_jax.methods.cel import class_losses, inference, matching
 from larvseg_jax.methods.cel.class_losses import ClassLoss, RankLoss
 from larvseg_jax.methods.cel.mask_losses import no_object_loss
+from larvseg_jax.methods.crops import boxes_of
 from larvseg_jax.models.cosine_head import cosine_scores, unit
 from larvseg_jax.vocabulary import IGNORE_LABEL
 from tests.parity.golden import Golden, channels_first
@@ -97,7 +98,7 @@ def check_inference(report: Report, golden: Golden) -> None:
     """Eq. 4, valid proposals, and both ensembles with their maps."""
     own, masks = jnp.asarray(golden["in/probability"]), jnp.asarray(golden["in/mask_logits"])
     seen = jnp.asarray(golden["in/seen"] > 0)
-    valid = inference.valid_proposals(masks)
+    valid = boxes_of(masks > 0)[:, 2] > 0
     report.exact("valid", valid, golden["out/valid"] > 0)
     clip = np.full(own.shape, np.nan, np.float32)  # there is no crop of the others
     clip[np.asarray(golden["out/valid"]) > 0] = jax.nn.softmax(jnp.asarray(golden["in/clip_logits"]))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
+from larvseg_jax.methods.crops import boxes_of, class_scores, crops_of
 from larvseg_jax.models.clip import normalised
-from larvseg_jax.pseudo_labels.crops import boxes_of, crops_of
-from larvseg_jax.pseudo_labels.scores import best_scores, class_scores
+from larvseg_jax.pseudo_labels.labeller import best_scores
 from tests.parity.golden import Golden, channels_first, channels_last
 from tests.parity.table import Report
 

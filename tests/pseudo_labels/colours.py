@@ -7,9 +7,14 @@ import dataclasses
 from typing import Literal
 
 import jax.numpy as jnp
+import ml_collections
 
+from configs import common
+from data_pipelines.streams import StreamConfig
 from data_pipelines.transforms import MEAN, STD
+from data_pipelines.views import MaskView
 from larvseg_jax.methods.method import Dense
+from larvseg_jax.options import defaults
 from tests import tiny
 
 COLOURS = ((tiny.COLOURS - MEAN) / STD).astype("float32")
@@ -82,3 +87,20 @@ class Colours:
 
     def figures(self, params, memory, label_set, windows, tags):
         return {}
+
+
+def experiment(root, workdir, side):
+    """A config of it on the tiny data, whose stream knows the masks of base classes alone; `side`: of its pictures."""
+    config = tiny.get_config()
+    config.data_root, config.workdir = str(root), str(workdir)
+    config.model.update(depth=1, image_size=side)
+    del config.streams["tags"]
+    stream = ml_collections.ConfigDict(dict(kind="masks", **defaults(StreamConfig, MaskView, Loss)))
+    source = common.source(folder="tiny", split="train")
+    stream.update(source=source, batch_size=2, crop_size=16, classes=("background", *tiny.BASE))
+    config.streams.masks = stream
+    with config.unlocked():
+        del config["method"]
+        config.method = defaults(Config)
+    config.mesh.rules = ()
+    return config

@@ -4,38 +4,27 @@ import json
 import shutil
 
 import cv2
-import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.special import softmax
 
-from configs import common
 from data_pipelines.sources import SourceConfig, open_source
-from data_pipelines.streams import StreamConfig
 from data_pipelines.tagged_photos import TaggedSource
-from data_pipelines.views import MaskView
 from larvseg_jax import cli
 from larvseg_jax.evaluation.windows import Windows
 from larvseg_jax.methods.cel.method import Cel
 from larvseg_jax.methods.method import Proposes
-from larvseg_jax.options import defaults
 from larvseg_jax.pseudo_labels import pieces
 from larvseg_jax.pseudo_labels.labeller import Labeller
 from larvseg_jax.vocabulary import Vocabulary
 from tests import tiny
-from tests.pseudo_labels.colours import COLOURS, Config, Loss
+from tests.pseudo_labels.colours import COLOURS, experiment
 from tests.weights.clip_writing import write_clip
 
 WINDOWS = Windows((64, 24), 16, 12)  # several of a photo
 PHOTOS, COVERED = tiny.MASKED, 3
 SIDE = 8  # of crops
-
-
-def stream(**changes):
-    section = ml_collections.ConfigDict(dict(kind="masks", **defaults(StreamConfig, MaskView, Loss)))
-    section.update(source=common.source(folder="tiny", split="train"), batch_size=2, crop_size=16, **changes)
-    return section
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +35,7 @@ def place(tmp_path_factory):
     covered = np.full((16, 16), 1, np.uint8)  # a photo whose pixels all have a base class
     Image.fromarray(covered).save(folder / "masks" / "p03.png")
     Image.fromarray(tiny.COLOURS[covered]).save(folder / "images" / "p03.png")
-    config = tiny.get_config()
-    config.data_root, config.workdir = str(root), str(root / "run")
-    config.model.update(depth=1, image_size=SIDE)
-    del config.streams["tags"]
-    config.streams.masks = stream(classes=("background", *tiny.BASE))
-    with config.unlocked():
-        del config["method"]
-        config.method = defaults(Config)
-    config.mesh.rules = ()
+    config = experiment(root, root / "run", SIDE)
     config.evals.val.update(scale=WINDOWS.scale, window=WINDOWS.window, stride=WINDOWS.stride)
     tiny.save_untrained(config)
     return root

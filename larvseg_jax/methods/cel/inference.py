@@ -31,11 +31,6 @@ def without_no_object(logits: Float[Array, "*batch c"]) -> Float[Array, "*batch 
     return jax.nn.softmax(logits)[..., :-1]
 
 
-def valid_proposals(mask_logits: Float[Array, "*batch q h w"]) -> Bool[Array, "*batch q"]:
-    """Whether a mask is above 0.5 anywhere: of the others there is no crop."""
-    return jnp.any(mask_logits > 0, axis=(-2, -1))
-
-
 def simple_ensemble(
     probabilities: Float[Array, "*batch q c"],
     clip: Float[Array, "*batch q c"],

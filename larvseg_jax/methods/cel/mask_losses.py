@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from larvseg_jax.methods.cel.matching import Matching, of_matched
-from larvseg_jax.methods.cel.points import least_certain_points, sample_labelled, sample_maps, sample_masks
+from larvseg_jax.methods.cel.points import least_certain_points, sample_labelled, sample_masks, sample_own
 from larvseg_jax.methods.pixel_loss import pick
 from larvseg_jax.vocabulary import IGNORE_LABEL
 
@@ -59,7 +59,7 @@ def losses_of_pairs(
     """
     logits = of_matched(mask_logits, matching)
     chosen = least_certain_points(logits, candidates, anywhere, points)
-    of_points = sample_maps(logits[..., None, :, :], chosen)[..., 0, :]
+    of_points = sample_own(logits, chosen)
     targets = sample_masks(label, jnp.broadcast_to(labels, matching.query.shape), chosen)
     weight = None if where == "anywhere" else sample_labelled(label, chosen)
     return mask_losses(of_points, targets, matching.matched, kind, weight)

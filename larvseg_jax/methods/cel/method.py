@@ -5,33 +5,42 @@ Classes are frozen vectors of their names; those without masks ("unseen", here: 
 
 from __future__ import annotations
 
+import copy
 from typing import cast
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from larvseg_jax.errors import UserError
+from larvseg_jax.methods.cel.ensemble import Advised, Ensemble
 from larvseg_jax.methods.cel.inference import semantic_scores
 from larvseg_jax.methods.cel.network import Network, Proposed
 from larvseg_jax.methods.cel.options import Options
 from larvseg_jax.methods.cel.supervision import Labels, losses_of
-from larvseg_jax.methods.method import Batch, Dense, Images, Metrics, Seen, Task
+from larvseg_jax.methods.method import Batch, Dense, Images, Metrics, Reader, Seen, Task
 from larvseg_jax.methods.pixel_loss import NEVER
 from larvseg_jax.models.attention import cpu_attention
 from larvseg_jax.models.cosine_head import cosine_scores, unit
 from larvseg_jax.models.frozen import frozen_blocks
 from larvseg_jax.models.partial import StoredTokens
-from larvseg_jax.vocabulary import LabelSet
+from larvseg_jax.vocabulary import LabelSet, Vocabulary
 
 
 class Cel:
     """Segments by proposals whose classes are text vectors; a `methods.method.Method`.
 
-    Its memory: the text vectors, (rows, width).
+    Its memory: the text vectors, (rows, width); where it asks a CLIP (`Consults`), `Advised`.
     """
 
     def __init__(self, config: Options, task: Task) -> None:
         self.config, self.task = config, task
+        self._ensemble: Ensemble | None = None
+        if task.streams and self.consulted:
+            raise UserError(
+                "method.ensemble is for evaluations of what is trained: set ensemble.kind to none in a training, and "
+                "give it to evaluate.py --config (docs/cel.md)"
+            )
         self.network = Network(
             task.backbone,
             config.decoder,
@@ -74,16 +83,34 @@ class Cel:
         """The text vectors stay."""
         return memory
 
+    @property
+    def consulted(self) -> str:
+        """The CLIP of the ensemble."""
+        return "" if self.config.ensemble.kind == "none" else self.config.ensemble.clip
+
+    def with_reader(
+        self, reader: Reader, memory: Float[Array, "rows e"], vocabulary: Vocabulary
+    ) -> tuple[Cel, Advised]:
+        """The method whose scores are those of the ensemble."""
+        advised = copy.copy(self)
+        advised._ensemble = Ensemble(self.config.ensemble, reader, vocabulary)
+        return advised, advised._ensemble.memory(memory, reader, vocabulary)
+
     def scorer(self, label_set: LabelSet) -> Dense:
         """sum_q p_q(c) sigmoid(M_q) (Eq. 4) on the mask grid, which is finer than the patch grid.
 
         `Paper:` resizes the masks' logits to the size of the photo; here the sums are resized.
         """
         rows, known = jnp.asarray(label_set.rows), jnp.asarray(label_set.multiplicity) > 0
+        of_ensemble = self._ensemble.scorer(label_set) if self._ensemble else None
 
         def scores(params: PyTree, memory: PyTree, images: Seen) -> Float[Array, "b h w n"]:
             last = self._last(params, images)
-            return semantic_scores(self._probabilities(params, last.vectors[0], memory[rows], known), last.masks[0])
+            text = memory.text if of_ensemble else memory
+            own = self._probabilities(params, last.vectors[0], text[rows], known)
+            if of_ensemble is None:
+                return semantic_scores(own, last.masks[0])
+            return of_ensemble(memory, own, last.masks[0], cast(Array, images))
 
         return Dense(scores, reads_memory=True)
 

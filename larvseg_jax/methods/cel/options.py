@@ -10,7 +10,9 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.methods.cel.class_losses import ClassLoss, RankLoss
 from larvseg_jax.methods.cel.mask_losses import MaskLoss, Where
 from larvseg_jax.methods.cel.matching import ClassCost
+from larvseg_jax.methods.crops import Fill
 from larvseg_jax.options import Count, Least
+from larvseg_jax.text.prompts import templates
 from larvseg_jax.text.vectors import TextClasses
 
 
@@ -63,8 +65,10 @@ class MaskConfig:
     dice_weight: Annotated[float, Least(0)] = 5.0
     kind: MaskLoss = "ce"
     where: Where = "anywhere"  # which of the points count, in the losses and in the matching
-    points: Annotated[int, Least(4)] = 12_544  # where masks are compared, of a mask; the matching has as many
-    candidates: Count = 3  # times `points` are drawn, of which three quarters of `points` are kept, the least certain
+    # Where masks are compared, of a mask; the matching has as many. `Paper:` not said, Mask2Former's number
+    points: Annotated[int, Least(4)] = 12_544
+    # Times `points` are drawn, of which three quarters of `points` are kept, the least certain; Mask2Former's number
+    candidates: Count = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +91,26 @@ class RankConfig(RankLoss):
 
 
 @dataclasses.dataclass(frozen=True)
+class EnsembleConfig:
+    """The section `method.ensemble`: what a CLIP says of crops of the proposals; of evaluations, not of a training."""
+
+    kind: Literal["none", "simple", "zegformer"] = "none"  # as Xu et al. (`Paper:` after training), as ZegFormer
+    clip: str = ""  # a CLIP's file, or a trained model of a method that reads text: run, checkpoint or export
+    weight: float = 0.8  # w of "simple": `Paper:` 0.8 on COCO-Stuff, 0.7 on VOC; ZegFormer's is 2/3
+    seen: Literal["base", "none"] = "base"  # classes of which the queries are believed more; none: CLIP is, of all
+    templates: str = ""  # sentences for the names (text/prompts.py), which CLIP's text tower reads; "": its own
+    fill: Fill = "mean"  # outside its mask a crop has CLIP's mean colour (`Paper:`), or is as it is
+
+    def __post_init__(self) -> None:
+        if self.kind != "none" and not self.clip:
+            raise UserError(f"ensemble.kind={self.kind} asks a CLIP: give its file or run, method.ensemble.clip")
+        if not 0 <= self.weight <= 1:
+            raise UserError(f"ensemble.weight is {self.weight}: give a number from 0 to 1")
+        if self.templates:
+            templates(self.templates)
+
+
+@dataclasses.dataclass(frozen=True)
 class Options:
     """The section `method` of a run that trains CEL."""
 
@@ -98,6 +122,7 @@ class Options:
     mask: MaskConfig = MaskConfig()
     classes: ClassConfig = ClassConfig()
     rank: RankConfig = RankConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:

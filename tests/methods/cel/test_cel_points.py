@@ -1,5 +1,7 @@
 """Maps and masks at points against SciPy's interpolation; labels of a picture; the least certain points."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +33,25 @@ def test_maps_at_points():
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
+def test_maps_at_points_of_their_own():
+    """By gathers, and by the products that TPUs have; gradients, too."""
+    maps, at = RNG.normal(size=(2, 3, 5, 6)).astype(np.float32), drawn(2, 3, 20)
+
+    def squares(sample, maps):
+        found = sample(maps, jnp.asarray(at))
+        return jnp.sum(found**2), found
+
+    expected = [[interpolated(m, at[b, k]) for k, m in enumerate(of)] for b, of in enumerate(maps)]
+    ways = (points.sample_own, points.by_products)
+    of_ways = jax.jit(lambda maps: [jax.grad(functools.partial(squares, way), has_aux=True)(maps) for way in ways])
+    (gathered, found), (multiplied, product) = of_ways(jnp.asarray(maps))
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    np.testing.assert_allclose(product, expected, atol=2e-6)
+    np.testing.assert_allclose(gathered, multiplied, atol=1e-5)
+    # Of squares of what is linear in the maps, the derivative along the maps is twice the sum itself.
+    np.testing.assert_allclose(jnp.sum(gathered * maps), 2 * np.sum(np.square(expected)), rtol=1e-5)
+
+
 def test_masks_at_points_are_the_maps_of_each_label():
     label = RNG.integers(-1, 4, size=(2, 5, 7))
     assert (label == IGNORE_LABEL).any()
@@ -48,6 +69,8 @@ def test_masks_at_points_are_the_maps_of_each_label():
         found = jax.jit(points.sample_masks)(jnp.asarray(label), both, jnp.asarray(given))
         ours = [[[expected(o, b, k, shared) for k in range(3)] for b in range(2)] for o in range(3)]
         np.testing.assert_allclose(found, ours, atol=2e-6)
+        product = jax.jit(points._masks_by_products)(jnp.asarray(label), both, jnp.asarray(given))
+        np.testing.assert_allclose(product, ours, atol=2e-6)
 
 
 def test_points_on_pixels_with_a_label():
@@ -75,5 +98,9 @@ def test_the_least_certain_candidates_and_some_points_anywhere():
         order = np.argsort(np.abs(interpolated(logits[i], candidates[i])))[:6]
         np.testing.assert_array_equal(found[i, :6], candidates[i][order])
         np.testing.assert_array_equal(found[i, 6:], anywhere[i])
+    values, at = jnp.asarray(RNG.permutation(30) - 14.5, jnp.float32)[None], given[1][:1]  # as TPUs have it
+    both = [jax.jit(way, static_argnums=2)(values, at, 6) for way in (points.sorted_to_zero, points.nearest_to_zero)]
+    assert np.unique(np.abs(values)).size == 15
+    np.testing.assert_array_equal(*both)
     gradient = jax.grad(lambda x: jnp.sum(chosen(x, *given[1:])))(given[0])
     assert not np.any(gradient)

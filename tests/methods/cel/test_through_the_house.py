@@ -1,15 +1,12 @@
 """CEL goes through the real house: trained, resumed, evaluated, shown, predicted, exported, begun from a stage."""
 
 import shutil
-import types
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from configs import common
-from configs.cel import parts
 from larvseg_jax import assemble
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
@@ -18,13 +15,11 @@ from larvseg_jax.export import export
 from larvseg_jax.predict.predictor import Predictor
 from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.start import first_params
-from larvseg_jax.text.vectors import write_text_vectors
 from larvseg_jax.train import train
 from larvseg_jax.trained import load_trained
 from larvseg_jax.weights.pretrained import check_pretrained
 from larvseg_jax.weights.stored_checkpoint import read_checkpoint
-from tests import tiny
-from tests.methods.cel.tiny_cel import unit
+from tests.methods.cel.tiny_cel import experiment, write_data
 
 STEPS = 4
 
@@ -35,26 +30,12 @@ pytestmark = pytest.mark.slow
 def config_of(tmp_path_factory):
     """A config of either stage, in a folder of its own."""
     root = tmp_path_factory.mktemp("data")
-    tiny.write_data(root)
-    vectors = unit(np.random.default_rng(2).normal(size=(len(tiny.NAMES), 6))).astype(np.float32)
-    write_text_vectors(root / "text.npz", tiny.NAMES, vectors)
+    write_data(root)
 
     def config_of(workdir, **arguments):
-        config = parts.experiment("cel_tiny", str(root / "text.npz"), 6)
-        config.data_root, config.workdir, config.total_steps = str(root), str(workdir), STEPS
-        config.log_every, config.data_threads, config.gallery = 1, 0, 1
-        config.vocabulary.update(classes=tiny.NAMES, base=tiny.BASE, novel=tiny.NOVEL, background="background")
-        config.model.update(width=16, depth=1, num_heads=2, mlp_dim=16, patch_size=4, image_size=16)
-        config.method.decoder.update(queries=5, layers=1, width=16, num_heads=2, mlp_dim=16, mask_width=8)
-        config.method.decoder.masks_per_patch, config.method.mask.points = 2, 8
-        given = types.SimpleNamespace(**parts.ARGUMENTS | arguments)
-        source = common.source(folder="tiny", split="train")
-        sizes = dict(batch_size=4, scale=(64, 16), crop_size=16)
-        parts.photos(config, given, tiny.NOVEL, source=source, classes=tiny.NAMES, **sizes)
-        config.optimizer.update(common.from_scratch_optimizer())
-        source = common.source(folder="tiny", split="val")
-        config.evals.val.update(source=source, scale=(64, 16), window=16, stride=8, every=STEPS, batch_size=4)
-        config.checkpoint.every = 2
+        config = experiment(root, workdir, **arguments)
+        config.total_steps, config.log_every, config.data_threads, config.gallery = STEPS, 1, 0, 1
+        config.evals.val.every, config.checkpoint.every = STEPS, 2
         return config
 
     return config_of
@@ -84,7 +65,9 @@ def test_it_is_logged_evaluated_and_reported(trained):
 def test_it_resumes_bit_for_bit(trained, config_of, tmp_path, one_device):
     shutil.copytree(trained, tmp_path / "again")
     shutil.rmtree(tmp_path / "again" / "checkpoints" / str(STEPS))
-    train(from_config(config_of(tmp_path / "again")))
+    config = config_of(tmp_path / "again")
+    config.gallery, config.evals = 0, {}
+    train(from_config(config))
     whole, again = (read_checkpoint(folder, memory=True) for folder in (trained, tmp_path / "again"))
     assert (whole.step, again.step) == (STEPS, STEPS)
     both = ({**found.params, **found.memory} for found in (whole, again))

@@ -1,12 +1,18 @@
-"""A tiny CEL, proposals and labels of noise for it."""
+"""A tiny CEL, proposals and labels of noise for it; and a whole run of one on the tiny data."""
+
+import types
 
 import jax.numpy as jnp
 import numpy as np
 
+from configs import common
+from configs.cel import parts
 from larvseg_jax.methods.cel import Config
 from larvseg_jax.methods.cel.network import Proposed
 from larvseg_jax.methods.cel.supervision import Labels
 from larvseg_jax.options import read
+from larvseg_jax.text.vectors import write_text_vectors
+from tests import tiny
 
 QUERIES, TEXT_WIDTH, CLASSES = 6, 8, 5
 OPTIONS = dict(
@@ -45,3 +51,28 @@ def labels():
     pixels[2, :, :] = 3
     tags = np.array([[0, 2, 4], [1, -1, -1], [3, -1, -1]], np.int32)
     return Labels(jnp.asarray(pixels), jnp.asarray(tags), jnp.array([True, True, False]))
+
+
+def write_data(root):
+    """The tiny data, and vectors of its classes' names."""
+    tiny.write_data(root)
+    vectors = unit(np.random.default_rng(2).normal(size=(len(tiny.NAMES), 6))).astype(np.float32)
+    write_text_vectors(root / "text.npz", tiny.NAMES, vectors)
+
+
+def experiment(root, workdir, **arguments):
+    """A config of either stage on what `write_data` has written; `arguments`: of configs/cel/parts.py."""
+    config = parts.experiment("cel_tiny", str(root / "text.npz"), 6)
+    config.data_root, config.workdir = str(root), str(workdir)
+    config.vocabulary.update(classes=tiny.NAMES, base=tiny.BASE, novel=tiny.NOVEL, background="background")
+    config.model.update(width=16, depth=1, num_heads=2, mlp_dim=16, patch_size=4, image_size=16)
+    config.method.decoder.update(queries=5, layers=1, width=16, num_heads=2, mlp_dim=16, mask_width=8)
+    config.method.decoder.masks_per_patch, config.method.mask.points = 2, 8
+    given = types.SimpleNamespace(**parts.ARGUMENTS | arguments)
+    source = common.source(folder="tiny", split="train")
+    sizes = dict(batch_size=4, scale=(64, 16), crop_size=16)
+    parts.photos(config, given, tiny.NOVEL, source=source, classes=tiny.NAMES, **sizes)
+    config.optimizer.update(common.from_scratch_optimizer())
+    source = common.source(folder="tiny", split="val")
+    config.evals.val.update(source=source, scale=(64, 16), window=16, stride=8, batch_size=4)
+    return config

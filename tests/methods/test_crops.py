@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from larvseg_jax.pseudo_labels.crops import boxes_of, crops_of
-from larvseg_jax.pseudo_labels.labeller import masks_on_pixels
-from larvseg_jax.pseudo_labels.scores import best_scores, class_scores
+from larvseg_jax.methods.crops import boxes_of, class_scores, crops_of, masks_on_pixels
+from larvseg_jax.pseudo_labels.labeller import best_scores, of_photo
 from tests.parity.__main__ import main
 
 SIDE = 9
@@ -54,7 +53,8 @@ def test_crops_are_those_of_opencv(crops, fill):
 def test_masks_are_enlarged_and_end_with_the_photo():
     logits = np.random.default_rng(1).normal(size=(2, 3, 4, 4)).astype(np.float32)
     content = np.array([[8, 8], [5, 3]], np.int32)
-    found = np.asarray(masks_on_pixels(jnp.asarray(logits), jnp.asarray(content), 8))
+    shown = of_photo(jnp.asarray(content), 8)
+    found = np.asarray(masks_on_pixels(jnp.asarray(logits), (8, 8)) & shown[:, None])
     expected = np.stack([[cv2.resize(q, (8, 8), interpolation=cv2.INTER_LINEAR) > 0 for q in of] for of in logits])
     expected[1, :, 5:], expected[1, :, :, 3:] = False, False
     np.testing.assert_array_equal(found, expected)
