@@ -9,7 +9,9 @@
 DIR has the folder `voc12_animals` (docs/data.md). Masks are those of all photos, also where they show unseen classes,
 whose pixels have no class. On DINOv2's ViT-S/14: the first stage begins with its file (config.pretrained,
 docs/weights.md), the second one with the first's run, --config.pretrained=runs/cel_voc_animals_pretrain. The file of
-text vectors needs all classes of configs/voc_animals.py, the background too. Not yet run.
+text vectors needs all classes of configs/voc_animals.py, the background too.
+
+Measured: the first stage, docs/results.md, 28; the second one not yet.
 """
 
 import ml_collections
