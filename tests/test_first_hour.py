@@ -68,6 +68,7 @@ NOT_RUN = {  # beginning of a command -> why not
     "python train.py --config=configs/own_data.py:mydata": "by tests/configs/test_own_data.py",
     "python train.py --config=configs/vilseg": "trains for half an hour; tests/methods/vilseg/ trains a small one",
     "python train.py --config=configs/cel": "trains for half an hour; tests/methods/cel/ trains a small one",
+    "python evaluate.py --run=runs/cel": "needs such trainings and a CLIP; tests/methods/cel/test_ensemble.py",
     "python evaluate.py --run=runs/vilseg": "needs such a training; tests/methods/vilseg/ evaluates a small one",
     "python -m larvseg_jax.features": "needs pretrained weights; tests/features/ makes features",
     "python evaluate.py --run=runs/mydata": "by tests/configs/test_own_data.py",
