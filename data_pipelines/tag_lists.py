@@ -53,7 +53,7 @@ def read_tag_list(file: Path) -> tuple[dict[str, tuple[str, ...]], list[Fault]]:
     return {photo: tuple(names) for photo, names in tags.items()}, faults
 
 
-_COCO = {"images", "annotations", "categories"}
+_COCO = {"images", "annotations"}  # captions have no "categories"
 
 
 def _of_json(file: Path) -> Iterator[tuple[str, list[str]]]:

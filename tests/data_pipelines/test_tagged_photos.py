@@ -118,6 +118,11 @@ WRONG = {
     "a list of names": ("tags.json", '["a.png"]', r"holds 'a\.png' where a photo and its tags are to stand"),
     "a file without tags": ("tags.json", '[{"file": "a.png"}]', "where a photo and its tags are to stand"),
     "coco": ("tags.json", json.dumps(COCO), r"tags\.json: is an annotation file of COCO's form, .*: write {\"a\.jpg\""),
+    "coco, captions": (
+        "tags.json",
+        json.dumps({"images": COCO["images"], "annotations": [{"image_id": 1, "caption": "a car"}]}),
+        r"tags\.json: is an annotation file of COCO's form",
+    ),
     "cut off": ("tags.json", '{"a.png": [', "not valid JSON"),
 }
 
