@@ -20,6 +20,7 @@ from larvseg_jax.diverged import explain
 from larvseg_jax.errors import DataError, Stopped, UserError
 from larvseg_jax.evaluation.evaluator import Evaluation, Evaluator
 from larvseg_jax.methods.method import Batch, Watched
+from larvseg_jax.models.attention_choice import attention_line
 from larvseg_jax.provenance import versions
 from larvseg_jax.report.gallery import check_figures, choose_photos
 from larvseg_jax.report.report import machine_facts
@@ -73,6 +74,8 @@ def _train(
         pictures = sum(stream.batch_size for stream in run.streams.values())
         meter = Meter(pictures, sum(method.flops().values()), run.vit.dtype, mesh)
         console.print(f"  {describe_parameters(run.optimizer.frozen, layout.params)}, {meter}")
+        if attention := attention_line(run.vit, mesh.devices.flat[0]):
+            console.print(f"  {attention}")
         console.print(state_size(layout))
     check_not_stopped(stopping)
     with stage("data", timings):

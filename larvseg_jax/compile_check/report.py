@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from rich.table import Table
 
 from larvseg_jax import assemble
+from larvseg_jax.compile_check.cudnn import cudnn_of
 from larvseg_jax.compile_check.program import Collective, read_collectives
 from larvseg_jax.compile_check.step_time import StepTime, predicted_time
 from larvseg_jax.compile_check.target import Target
@@ -24,6 +25,7 @@ from larvseg_jax.console import console, in_bytes, in_gib
 from larvseg_jax.devices.memory import bytes_by_part, program_memory
 from larvseg_jax.disk import write_text
 from larvseg_jax.errors import UserError
+from larvseg_jax.models.attention_choice import attention_line
 from larvseg_jax.training.state import TrainState
 
 _QUICK: dict[str, Any] = {"exec_time_optimization_effort": -1.0}
@@ -94,14 +96,21 @@ def check(
     run: Experiment, mesh: Mesh, target: Target, *, quick: bool, changed: tuple[str, ...] = (), refusal: str = ""
 ) -> Report:
     """Compiles the step of a run over a mesh of a target. `quick`: with little optimisation."""
+    with cudnn_of(target):
+        return _check(run, mesh, target, quick, changed, refusal)
+
+
+def _check(run: Experiment, mesh: Mesh, target: Target, quick: bool, changed: tuple[str, ...], refusal: str) -> Report:
     method = assemble.make_method(run, mesh)
     layout, batch = assemble.state_layout(run, mesh, method), assemble.abstract_batch(run, mesh)
     chip_flops = method.flops(mesh.shape["data"], mesh.shape["model"])
+    refused = f"training refuses this mesh: {refusal}" if refusal else ""
+    notes = (*changed, *filter(None, (refused, attention_line(run.vit, target.devices[0]))))
     report = Report(
         target=target.name,
         mesh=dict(mesh.shape),
         batch={name: arrays["image"].shape[0] for name, arrays in batch.items()},
-        notes=(*changed, *([f"training refuses this mesh: {refusal}"] if refusal else [])),
+        notes=notes,
         quick=quick,
         seconds=0.0,
         failure="",

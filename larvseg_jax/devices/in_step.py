@@ -26,6 +26,16 @@ def constrain(x: Array, *axes: str | None) -> Array:
     return lax.with_sharding_constraint(x, PartitionSpec(*axes))
 
 
+def by_picture(function: Callable[[Any], T], pictures: PyTree) -> T:
+    """function(pictures), made by every device for its own pictures: for a kernel, which XLA cannot split itself.
+
+    First axes: pictures of `pictures` and of the result. Gradients go through.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return function(pictures)
+    return jax.shard_map(function, in_specs=(BY_PICTURE,), out_specs=BY_PICTURE, check_vma=False)(pictures)
+
+
 def sum_over_class_shards(function: Callable[[Any, Any], T], pictures: PyTree, classes: PyTree) -> T:
     """function(pictures, classes), a sum over classes, made by every device for its own pictures and classes.
 

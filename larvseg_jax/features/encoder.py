@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, PyTree
 
 from larvseg_jax.config import Experiment
 from larvseg_jax.devices.mesh import batch_sharding
-from larvseg_jax.models.attention import CpuAttention, cpu_attention
+from larvseg_jax.models.attention import Attention
+from larvseg_jax.models.attention_choice import device_attention
 from larvseg_jax.models.partial import tokens_entering
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.start import first_params
@@ -39,7 +40,7 @@ class Encoder:
         self.params, self.story = first_params(run, mesh)
         self.size = -(-BATCH // mesh.shape["data"]) * mesh.shape["data"]
         self._sharding = batch_sharding(mesh)
-        vit, attention = dataclasses.replace(run.vit, remat=False), cpu_attention(mesh.size)
+        vit, attention = dataclasses.replace(run.vit, remat=False), device_attention(run.vit, mesh.devices.flat)
         self._compute = jax.jit(functools.partial(_encode, blocks, vit, attention, dtype))
 
     def __call__(self, images: Float[np.ndarray, "b height width 3"]) -> dict[str, jax.Array]:
@@ -58,7 +59,7 @@ class Encoder:
 def _encode(
     blocks: int,
     vit: ViTConfig,
-    attention: CpuAttention,
+    attention: Attention,
     dtype: TokenDtype,
     params: PyTree,
     images: Float[Array, "b height width 3"],

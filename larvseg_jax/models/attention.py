@@ -7,35 +7,30 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import functools
 from collections.abc import Iterator
 from typing import Literal
 
 import jax
-from jax import lax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from larvseg_jax.models.attention_cpu import attention_head_by_head, attention_of_all_heads
+from larvseg_jax.models.attention_tpu import attention_of_splash
 
-CpuAttention = Literal["head_by_head", "all_heads"]
-"""How a CPU computes attention; GPU and TPU use the library's. The two differ in rounding only."""
+Attention = Literal["head_by_head", "all_heads", "library", "cudnn", "splash"]
+"""How attention is computed; all differ in rounding only.
 
-
-def cpu_attention(devices: int) -> CpuAttention:
-    """The attention for a computation over so many CPU devices.
-
-    On one device a loop over (picture, head) is fastest at the sizes of real trainings (benchmarks/attention.py). With
-    more devices the pictures are split among them, and a loop over them would gather them first.
-    """
-    return "head_by_head" if devices == 1 else "all_heads"
-
+head_by_head, all_heads: on CPUs, one device or several. library: what `jax.nn` makes of it, with all scores in memory.
+cudnn: one kernel of NVIDIA's library, which keeps no scores; an odd number of tokens is filled up by one empty token.
+splash: one kernel on a TPU, which keeps none either (models/attention_tpu.py).
+"""
 
 _same_on_all = contextvars.ContextVar("same_on_all", default=False)
 
 
 @contextlib.contextmanager
 def same_on_all_devices() -> Iterator[None]:
-    """What is traced meanwhile computes attention as GPU and TPU do: a program for any device, without branches."""
+    """What is traced meanwhile computes attention as the library does: a program for any device."""
     token = _same_on_all.set(True)
     try:
         yield
@@ -47,20 +42,29 @@ def dot_product_attention(
     query: Float[Array, "b n k e"],
     key: Float[Array, "b n k e"],
     value: Float[Array, "b n k e"],
-    on_cpu: CpuAttention,
+    how: Attention,
     *,
     causal: bool = False,
+    real: int | None = None,
 ) -> Float[Array, "b n k e"]:
-    """softmax(q k^T / sqrt(e)) v per head, in the dtype of the value; `on_cpu` as `cpu_attention` says.
+    """softmax(q k^T / sqrt(e)) v per head, in the dtype of the value.
 
-    Causal: a query sees no key behind it. Captions are short, so that a CPU then computes all heads at once.
+    Args:
+      query, key, value: of all tokens.
+      how: the way to compute it, as `device_attention` chooses it.
+      causal: a query sees no key behind it. Captions are short: no kernel is asked for then.
+      real: so many tokens in front are attended to, those behind them are empty; None: all. Of cudnn only.
     """
-    library = functools.partial(attention_of_jax, causal=causal)
-    if _same_on_all.get():
-        return library(query, key, value)
-    of_all = functools.partial(attention_of_all_heads, causal=causal)
-    cpu = attention_head_by_head if on_cpu == "head_by_head" and not causal else of_all
-    return lax.platform_dependent(query, key, value, cpu=cpu, default=library)
+    if how == "cudnn" and not causal and not _same_on_all.get():
+        return _attention_of_cudnn(query, key, value, real)
+    assert real is None, "only cudnn fills tokens up"
+    if how == "splash" and not causal and not _same_on_all.get():
+        return attention_of_splash(query, key, value)
+    if how not in ("head_by_head", "all_heads") or _same_on_all.get():
+        return attention_of_jax(query, key, value, causal=causal)
+    if how == "head_by_head" and not causal:
+        return attention_head_by_head(query, key, value)
+    return attention_of_all_heads(query, key, value, causal=causal)
 
 
 def attention_of_jax(
@@ -70,7 +74,30 @@ def attention_of_jax(
     *,
     causal: bool = False,
 ) -> Float[Array, "b n k e"]:
-    """The library's, for GPU and TPU."""
+    """The library's plain form."""
     # It mixes bfloat16 and float32 inside, which strict promotion refuses.
     with jax.numpy_dtype_promotion("standard"):
         return jax.nn.dot_product_attention(query, key, value, is_causal=causal)
+
+
+def _attention_of_cudnn(
+    query: Float[Array, "b n k e"], key: Float[Array, "b n k e"], value: Float[Array, "b n k e"], real: int | None
+) -> Float[Array, "b n k e"]:
+    lengths = None if real is None else jnp.full(query.shape[0], real, jnp.int32)
+    with jax.numpy_dtype_promotion("standard"):
+        return jax.nn.dot_product_attention(
+            query, key, value, query_seq_lengths=lengths, key_value_seq_lengths=lengths, implementation="cudnn"
+        )
+
+
+def filled_up(tokens: Float[Array, "b n d"], how: Attention) -> tuple[Float[Array, "b m d"], int | None]:
+    """Tokens as a kernel takes them, and how many of them are real: None if all are.
+
+    cuDNN's gradient is refused for an odd number by jax 0.10 and 0.11 (their placeholder for a bias counts as one),
+    and 1,024 patches with a class token are odd. One token more costs a thousandth; a mask would cost half of
+    the gain.
+    """
+    count = tokens.shape[1]
+    if how != "cudnn" or count % 2 == 0 or _same_on_all.get():
+        return tokens, None
+    return jnp.pad(tokens, ((0, 0), (0, 1), (0, 0))), count

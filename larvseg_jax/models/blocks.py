@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from larvseg_jax.models.attention import CpuAttention, dot_product_attention
+from larvseg_jax.models.attention import Attention, dot_product_attention
 from larvseg_jax.models.vit_config import ViTConfig
 
 
@@ -19,9 +19,10 @@ class EncoderBlock(nn.Module):
     """Pre-norm block: x += DropPath(attention(LN(x))); x += DropPath(MLP(LN(x))), each scaled if layer_scale is on."""
 
     config: ViTConfig
-    attention: CpuAttention
+    attention: Attention
     drop_path: float
     causal: bool = False
+    real: int | None = None  # how many of the tokens are; those behind them only fill up (models/attention.py)
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], train: bool) -> Float[Array, "b n d"]:
@@ -35,7 +36,7 @@ class EncoderBlock(nn.Module):
             return branch * scale.astype(branch.dtype)[None, None]
 
         y = layer_norm(x, cfg, "LayerNorm_0")
-        y = SelfAttention(cfg, self.attention, self.causal, name="MultiHeadDotProductAttention_1")(y)
+        y = SelfAttention(cfg, self.attention, self.causal, self.real, name="MultiHeadDotProductAttention_1")(y)
         x = x + DropPath(self.drop_path)(scaled(y, "attention_scale"), train)
         y = layer_norm(x, cfg, "LayerNorm_2")
         y = Mlp(cfg, name="MlpBlock_3")(y)
@@ -49,8 +50,9 @@ class SelfAttention(nn.Module):
     """
 
     config: ViTConfig
-    attention: CpuAttention
+    attention: Attention
     causal: bool = False
+    real: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
@@ -64,7 +66,7 @@ class SelfAttention(nn.Module):
             )
 
         projected = project("query"), project("key"), project("value")
-        mixed = dot_product_attention(*projected, self.attention, causal=self.causal)
+        mixed = dot_product_attention(*projected, self.attention, causal=self.causal, real=self.real)
         return nn.DenseGeneral(
             cfg.width,
             axis=(-2, -1),

@@ -16,7 +16,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, PyTree
 
 from larvseg_jax.devices.sharding import path_name
-from larvseg_jax.models.attention import CpuAttention
+from larvseg_jax.models.attention import Attention
 from larvseg_jax.models.partial import StoredTokens, backbone_from
 from larvseg_jax.models.precision import exact_einsum
 from larvseg_jax.models.text import TextConfig, TextMlp, TextTower, at_end
@@ -58,7 +58,7 @@ class Clip(nn.Module):
     width: int
     vocabulary: int
     context: int
-    attention: CpuAttention = "all_heads"
+    attention: Attention = "all_heads"
     still: int = 0
     first: int = 0
 

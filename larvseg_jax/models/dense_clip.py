@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PyTree
 
-from larvseg_jax.models.attention import CpuAttention
+from larvseg_jax.models.attention import Attention
 from larvseg_jax.models.blocks import Mlp
 from larvseg_jax.models.clip import normalised
 from larvseg_jax.models.partial import tokens_entering
@@ -45,7 +45,7 @@ class DenseTokens(NamedTuple):
 def dense_tokens(
     features: DenseFeatures,
     config: ViTConfig,
-    attention: CpuAttention,
+    attention: Attention,
     params: PyTree,
     images: Float[Array, "b height width 3"],
 ) -> DenseTokens:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PyTree
 
-from larvseg_jax.models.attention import CpuAttention
+from larvseg_jax.models.attention import Attention
 from larvseg_jax.models.vit import Encoder, Tokens, VisionTransformer
 from larvseg_jax.models.vit_config import ViTConfig
 
@@ -27,7 +27,7 @@ class StoredTokens(NamedTuple):
 
 
 def tokens_entering(
-    block: int, config: ViTConfig, attention: CpuAttention, params: PyTree, images: Float[Array, "b height width 3"]
+    block: int, config: ViTConfig, attention: Attention, params: PyTree, images: Float[Array, "b height width 3"]
 ) -> StoredTokens:
     """The tokens that enter block `block` (1 or more) of a VisionTransformer, as it computes them without drop path.
 
@@ -39,7 +39,7 @@ def tokens_entering(
 def patches_after(
     blocks: Sequence[int],
     config: ViTConfig,
-    attention: CpuAttention,
+    attention: Attention,
     params: PyTree,
     images: Float[Array, "b height width 3"],
 ) -> tuple[Float[Array, "b h w d"], ...]:
@@ -56,7 +56,7 @@ def patches_after(
 def _tokens_leaving(
     blocks: Sequence[int],
     config: ViTConfig,
-    attention: CpuAttention,
+    attention: Attention,
     params: PyTree,
     images: Float[Array, "b height width 3"],
 ) -> tuple[StoredTokens, ...]:
@@ -68,8 +68,8 @@ def _tokens_leaving(
     found = []
     for name in names:
         (tokens,) = seen["intermediates"]["Transformer"][name]["__call__"]
-        leading = tokens.shape[1] - height * width
-        patches = tokens[:, leading:].reshape(tokens.shape[0], height, width, tokens.shape[2])
+        leading, end = config.leading_tokens, config.leading_tokens + height * width
+        patches = tokens[:, leading:end].reshape(tokens.shape[0], height, width, tokens.shape[2])
         found.append(StoredTokens(tokens[:, :leading], patches))
     return tuple(found)
 
@@ -83,7 +83,7 @@ class LastBlocks(nn.Module):
     """
 
     config: ViTConfig
-    attention: CpuAttention
+    attention: Attention
     still: int
     first: int
 
@@ -97,7 +97,7 @@ class LastBlocks(nn.Module):
         return x[:, tokens.leading.shape[1] :].reshape(b, h, w, d).astype(jnp.float32)
 
 
-def backbone_from(first: int, config: ViTConfig, attention: CpuAttention, still: int) -> nn.Module:
+def backbone_from(first: int, config: ViTConfig, attention: Attention, still: int) -> nn.Module:
     """The backbone that begins with block `first`, from the tokens that enter it; 0: with pictures."""
     if first:
         return LastBlocks(config, attention, still, first)

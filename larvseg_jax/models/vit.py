@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from larvseg_jax.models.attention import CpuAttention
+from larvseg_jax.models.attention import Attention, filled_up
 from larvseg_jax.models.blocks import EncoderBlock, layer_norm
 from larvseg_jax.models.embedding import Embedding
 from larvseg_jax.models.pixels import own_pixels
@@ -33,12 +33,12 @@ class VisionTransformer(nn.Module):
 
     Attributes:
       config: sizes.
-      attention: how a CPU computes attention (models/attention.py); "head_by_head" is for one device only.
+      attention: how it is computed (models/attention_choice.py); "head_by_head" is for one device only.
       still: how many of the first blocks have no drop path, being frozen with all below them (models/frozen.py).
     """
 
     config: ViTConfig
-    attention: CpuAttention = "all_heads"
+    attention: Attention = "all_heads"
     still: int = 0
 
     @nn.compact
@@ -69,19 +69,19 @@ class Encoder(nn.Module):
     """
 
     config: ViTConfig
-    attention: CpuAttention
+    attention: Attention
     still: int = 0
     first: int = 0
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "b n d"], grid: tuple[int, int], train: bool) -> Float[Array, "b m d"]:
         cfg = self.config
-        x = tokens if self.first else self._with_positions(tokens, grid)
+        x, real = filled_up(tokens if self.first else self._with_positions(tokens, grid), self.attention)
         block = nn.remat(EncoderBlock, static_argnums=(2,)) if cfg.remat else EncoderBlock
         for i in range(self.first, cfg.depth):
             rate = 0.0 if i < self.still else cfg.drop_path * i / max(cfg.depth - 1, 1)
-            x = block(cfg, self.attention, rate, name=f"encoderblock_{i}")(x, train)
-        return layer_norm(x, cfg, "encoder_norm")
+            x = block(cfg, self.attention, rate, real=real, name=f"encoderblock_{i}")(x, train)
+        return layer_norm(x[:, :real], cfg, "encoder_norm")
 
     def _with_positions(self, tokens: Float[Array, "b n d"], grid: tuple[int, int]) -> Float[Array, "b m d"]:
         cfg = self.config

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Float32, PyTree
 from larvseg_jax.config import Experiment, network_sections
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
-from larvseg_jax.models.attention import cpu_attention
+from larvseg_jax.models.attention_choice import device_attention
 from larvseg_jax.models.cosine_head import unit
 from larvseg_jax.models.partial import patches_after
 from larvseg_jax.models.vit_config import ViTConfig
@@ -96,7 +96,7 @@ Compute = Callable[[PyTree, Float[Array, "b height width 3"]], tuple[Float[Array
 
 
 def _blocks(vit: ViTConfig, blocks: Sequence[int]) -> Compute:
-    config, attention = dataclasses.replace(vit, remat=False), cpu_attention(1)
+    config, attention = dataclasses.replace(vit, remat=False), device_attention(vit, jax.devices()[:1])
 
     def compute(params: PyTree, images: Float[Array, "b height width 3"]) -> tuple[Float[Array, "b h w d"], ...]:
         return tuple(unit(patches) for patches in patches_after(blocks, config, attention, params, images))

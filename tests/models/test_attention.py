@@ -11,7 +11,8 @@ from larvseg_jax.assemble import make_method
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.methods.larvseg.network import Network
-from larvseg_jax.models.attention import attention_of_jax, cpu_attention, dot_product_attention
+from larvseg_jax.models.attention import attention_of_jax, dot_product_attention
+from larvseg_jax.models.attention_choice import device_attention
 from larvseg_jax.models.attention_cpu import attention_head_by_head, attention_of_all_heads
 from larvseg_jax.models.blocks import gelu
 from larvseg_jax.models.vit_config import ViTConfig
@@ -67,7 +68,7 @@ def test_attention_and_its_gradients(rng, attention):
 @pytest.mark.parametrize(("devices", "loops"), [(1, True), (2, False), (8, False)])
 def test_only_a_single_cpu_device_loops_over_heads(devices, loops):
     vit = ViTConfig(width=4, depth=1, num_heads=2, mlp_dim=4, patch_size=4, image_size=8)
-    model = Network(vit, 3, attention=cpu_attention(devices))
+    model = Network(vit, 3, attention=device_attention(vit, jax.devices()[:devices]))
     inputs = jnp.zeros((1, 8, 8, 3)), None, jnp.ones(3)
     program = jax.make_jaxpr(lambda key: model.init(key, *inputs))(jax.random.key(0))
     assert (" scan[" in str(program)) == loops
@@ -80,11 +81,11 @@ def test_the_mesh_of_a_run_says_how_many_devices_there_are():
     assert chosen == {1: "head_by_head", 2: "all_heads"}
 
 
-@pytest.mark.parametrize("on_cpu", ["head_by_head", "all_heads"])
-def test_both_ways_are_the_same_but_for_rounding(rng, on_cpu):
+@pytest.mark.parametrize("how", ["head_by_head", "all_heads", "library"])
+def test_all_ways_are_the_same_but_for_rounding(rng, how):
     q, k, v = rng.standard_normal((3, *SHAPE)).astype(np.float32)
     single = map(jnp.asarray, (q, k, v))
-    np.testing.assert_allclose(dot_product_attention(*single, on_cpu), numpy_attention(q, k, v), atol=5e-6)
+    np.testing.assert_allclose(dot_product_attention(*single, how), numpy_attention(q, k, v), atol=5e-6)
 
 
 def test_large_scores_do_not_overflow(rng):

@@ -20,7 +20,7 @@ from larvseg_jax.methods.cel.options import Options
 from larvseg_jax.methods.cel.supervision import Labels, losses_of
 from larvseg_jax.methods.method import Batch, Dense, Images, Metrics, Reader, Seen, Task
 from larvseg_jax.methods.pixel_loss import NEVER
-from larvseg_jax.models.attention import cpu_attention
+from larvseg_jax.models.attention_choice import device_attention
 from larvseg_jax.models.cosine_head import cosine_scores, unit
 from larvseg_jax.models.frozen import frozen_blocks
 from larvseg_jax.models.partial import StoredTokens
@@ -45,7 +45,7 @@ class Cel:
             task.backbone,
             config.decoder,
             config.text.width,
-            cpu_attention(task.mesh.size),
+            device_attention(task.backbone, task.mesh.devices.flat),
             frozen_blocks(task.backbone, task.frozen),
         )
         # A trained model brings them in its memory.

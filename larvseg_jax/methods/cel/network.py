@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from larvseg_jax.methods.cel.options import DecoderConfig
 from larvseg_jax.methods.method import Seen
-from larvseg_jax.models.attention import CpuAttention
+from larvseg_jax.models.attention import Attention
 from larvseg_jax.models.cosine_head import unit
 from larvseg_jax.models.mask_decoder.decoder import MaskedDecoder
 from larvseg_jax.models.mask_decoder.fpn import FpnPixelDecoder
@@ -49,7 +49,7 @@ class Network(nn.Module):
     vit: ViTConfig
     config: DecoderConfig
     text_width: int
-    attention: CpuAttention = "all_heads"
+    attention: Attention = "all_heads"
     still: int = 0
     first: int = 0
 

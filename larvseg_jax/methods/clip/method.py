@@ -15,7 +15,7 @@ from larvseg_jax.methods.class_vectors import class_vectors, prompt_ids
 from larvseg_jax.methods.clip.options import Options
 from larvseg_jax.methods.contrastive import contrastive_loss
 from larvseg_jax.methods.method import Batch, Dense, Images, Linear, Metrics, Seen, Task, Vectors
-from larvseg_jax.models.attention import cpu_attention
+from larvseg_jax.models.attention_choice import device_attention
 from larvseg_jax.models.clip import Clip, Embedded, contrastive_logits, fresh_parameters, normalised, pooled
 from larvseg_jax.models.dense_clip import DenseTokens, denoised, dense_tokens, probabilities_of, smoothed
 from larvseg_jax.models.frozen import frozen_blocks
@@ -46,7 +46,7 @@ class ClipMethod:
             config.width,
             self.tokenizer.vocabulary_size,
             self.tokenizer.context,
-            cpu_attention(task.mesh.size),
+            device_attention(task.backbone, task.mesh.devices.flat),
             frozen_blocks(task.backbone, task.frozen),
         )
 

@@ -23,7 +23,7 @@ from larvseg_jax.methods.larvseg.streams import streams_of
 from larvseg_jax.methods.larvseg.tag_losses import BankWrites, tag_losses
 from larvseg_jax.methods.larvseg.tag_pooling import pool_tags
 from larvseg_jax.methods.method import Batch, Images, Linear, Metrics, Seen, Task, Vectors
-from larvseg_jax.models.attention import cpu_attention
+from larvseg_jax.models.attention_choice import device_attention
 from larvseg_jax.models.cosine_head import ClassTable, standardised_logits
 from larvseg_jax.models.frozen import frozen_blocks
 from larvseg_jax.models.partial import StoredTokens
@@ -40,7 +40,7 @@ class LarvSeg:
             task.backbone,
             task.rows,
             config.gamma_init,
-            cpu_attention(task.mesh.size),
+            device_attention(task.backbone, task.mesh.devices.flat),
             still,
             text_width=config.text.width,
         )

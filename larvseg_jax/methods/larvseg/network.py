@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, PyTree
 
-from larvseg_jax.models.attention import CpuAttention
+from larvseg_jax.models.attention import Attention
 from larvseg_jax.models.cosine_head import ClassTable, CosineHead
 from larvseg_jax.models.partial import StoredTokens, backbone_from, patches_of
 from larvseg_jax.models.vit_config import ViTConfig
@@ -22,7 +22,7 @@ class Network(nn.Module):
     vit: ViTConfig
     num_classes: int
     gamma_init: float = 1.0
-    attention: CpuAttention = "all_heads"  # as in VisionTransformer
+    attention: Attention = "all_heads"  # as in VisionTransformer
     still: int = 0  # likewise
     first: int = 0  # the block that it begins with, from tokens; 0: from pictures
     text_width: int = 0  # of the text vectors that stand for the classes; 0: embeddings are learnt

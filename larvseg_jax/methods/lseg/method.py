@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from larvseg_jax.methods.lseg.options import Options
 from larvseg_jax.methods.method import Batch, Images, Linear, Metrics, Seen, Task, Vectors
 from larvseg_jax.methods.pixel_loss import pixel_cross_entropy
-from larvseg_jax.models.attention import CpuAttention, cpu_attention
+from larvseg_jax.models.attention import Attention
+from larvseg_jax.models.attention_choice import device_attention
 from larvseg_jax.models.cosine_head import cosine_scores, unit
 from larvseg_jax.models.frozen import frozen_blocks
 from larvseg_jax.models.partial import StoredTokens, backbone_from, patches_of
@@ -29,7 +30,7 @@ class Network(nn.Module):
 
     vit: ViTConfig
     text_width: int
-    attention: CpuAttention = "all_heads"
+    attention: Attention = "all_heads"
     still: int = 0
     first: int = 0
 
@@ -48,7 +49,9 @@ class LSeg:
     def __init__(self, config: Options, task: Task) -> None:
         self.config, self.task = config, task
         still = frozen_blocks(task.backbone, task.frozen)
-        self.model = Network(task.backbone, config.text.width, cpu_attention(task.mesh.size), still)
+        self.model = Network(
+            task.backbone, config.text.width, device_attention(task.backbone, task.mesh.devices.flat), still
+        )
         self._of_tokens = self.model.clone(first=task.first_block)
         # A trained model brings them in its memory.
         self._text = config.text.read(task.names) if task.streams else None

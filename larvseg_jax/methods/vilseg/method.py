@@ -28,7 +28,7 @@ from larvseg_jax.methods.vilseg.network import Network
 from larvseg_jax.methods.vilseg.options import Options
 from larvseg_jax.methods.vilseg.reading import Reader
 from larvseg_jax.methods.vilseg.symptoms import symptoms
-from larvseg_jax.models.attention import cpu_attention
+from larvseg_jax.models.attention_choice import device_attention
 from larvseg_jax.models.clip import Embedded, contrastive_logits, fresh_parameters, normalised, pooled
 from larvseg_jax.models.flip import flip_back
 from larvseg_jax.models.frozen import frozen_blocks
@@ -57,7 +57,7 @@ class ViLSeg:
             config.width,
             tokenizer.vocabulary_size,
             tokenizer.context,
-            cpu_attention(task.mesh.size),
+            device_attention(task.backbone, task.mesh.devices.flat),
             frozen_blocks(task.backbone, task.frozen),
             outcomes=config.vision.dim,
             clusters=config.cluster.num * config.cluster.heads,

@@ -1,0 +1,32 @@
+"""cuDNN of GPUs that are not here."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from unittest import mock
+
+from jax._src.cudnn import fused_attention_stablehlo as of_jax
+
+from larvseg_jax.compile_check.target import Target
+
+_VERSION = 91000  # of the description that target.py compiles for
+
+
+@contextlib.contextmanager
+def cudnn_of(target: Target) -> Iterator[None]:
+    """What is traced meanwhile finds the cuDNN and the tensor cores of a target's GPUs.
+
+    jax asks this machine's driver while it traces, by three functions that are its own: there is no public way to
+    trace for another GPU. For TPUs nothing is changed.
+    """
+    with contextlib.ExitStack() as stack:
+        if target.devices[0].platform == "gpu":
+            answers = {
+                "check_cudnn_version": lambda: _VERSION,
+                "check_compute_capability": lambda capability: float(capability) <= 9.0,
+                "is_cuda_compute_capability_equal": lambda capability: capability == "9.0",
+            }
+            for name, answer in answers.items():
+                stack.enter_context(mock.patch.object(of_jax, name, answer))
+        yield
