@@ -42,7 +42,7 @@ from larvseg_jax.cli import fail
 from larvseg_jax.console import console, printable
 from larvseg_jax.disk import write_bytes
 from larvseg_jax.errors import UserError
-from larvseg_jax.methods.larvseg.ca_classifier import tag_scores
+from larvseg_jax.methods.larvseg.ca_classifier import foreground_ranking, tag_scores
 from larvseg_jax.methods.larvseg.memory_bank import region_features
 from larvseg_jax.methods.larvseg.method import LarvSeg
 from larvseg_jax.methods.larvseg.network import segment
@@ -158,7 +158,8 @@ def what_is_written(opened: Opened) -> dict[str, Written]:
     method, (view, label_set) = opened.method, tagged_view(opened)
     if not isinstance(method, LarvSeg):
         raise UserError(f"the method of this run is {type(method).__name__}, which has no bank: give a run of LarvSeg")
-    topk, patch = method.config.ca_classifier.foreground_topk, method.task.backbone.patch_size
+    ca, patch = method.config.ca_classifier, method.task.backbone.patch_size
+    topk = ca.foreground_topk
     patches = (-(-view.crop_size // patch)) ** 2
     if topk > patches:
         raise UserError(f"foreground_topk is {topk}, and a crop has {patches} patches: give a run with fewer")
@@ -167,7 +168,8 @@ def what_is_written(opened: Opened) -> dict[str, Written]:
     def chosen(params: PyTree, images: Float[Array, "b s s 3"], tags: Int[Array, "b l"]) -> Int[Array, "b l k"]:
         features, table = segment(method.model, params, images, label_set)
         flat = features.reshape(len(images), patches, -1)
-        return region_features(flat, tag_scores(flat, table, tags), topk)[1]
+        ranking = foreground_ranking(tag_scores(flat, table, tags), tags != IGNORE_LABEL, ca)
+        return region_features(flat, ranking, topk)[1]
 
     found: dict[str, Written] = {}
     evaluation, novel = opened.evaluator.label_set, set(opened.run.vocabulary.novel)

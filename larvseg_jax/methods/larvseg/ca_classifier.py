@@ -33,6 +33,9 @@ class CAConfig:
     variant: Literal["cross_image", "region", "own_bank"] = "cross_image"  # memory bank; one image only: 7a, 7b
     memory_bank_size: Count = 20  # M, slots per class
     foreground_topk: Count = 20  # K, pixels averaged into one slot
+    # Which K: those of the highest score (the paper), or of the highest lead over the photo's other tags, which keeps
+    # what comes with a class out of its bank where photos have many tags (docs/method.md, 6.3).
+    foreground_by: Literal["score", "lead"] = "score"
     warmup: CountOrNone = 1  # a class is attended once its slots were all filled this often
     background_topk: Count = 5  # single-tag images: pixels whose mean score is held against the threshold
     background_threshold: float = 0.2  # a cosine
@@ -60,6 +63,27 @@ class MinedBackground(NamedTuple):
 def tag_scores(patches: Float[Array, "b p d"], table: ClassTable, tags: Int[Array, "b l"]) -> Float[Array, "b l p"]:
     """Raw cosine of every pixel with the image's tags; rows of empty slots mean nothing."""
     return exact_einsum("bpd,bld->blp", patches, table.vectors[jnp.maximum(tags, 0)])
+
+
+def foreground_ranking(
+    scores: Float[Array, "b l p"], present: Bool[Array, "b l"], config: CAConfig
+) -> Float[Array, "b l p"]:
+    """By what the K pixels of a tag are chosen (method 6.3): its score, or how far that is above the other tags' best.
+
+    A photo's only tag leads by its score. Rows of empty slots mean nothing.
+    """
+    if config.foreground_by == "score":
+        return scores
+    shown = jnp.where(present[..., None], scores, -jnp.inf)
+    best, second = jnp.max(shown, axis=1, keepdims=True), _second(shown)
+    rival = jnp.where(shown < best, best, second)
+    return scores - jnp.where(jnp.isfinite(rival), rival, 0.0)
+
+
+def _second(scores: Float[Array, "b l p"]) -> Float[Array, "b 1 p"]:
+    """The second highest over the labels: the highest once more if two have it."""
+    first = jax.nn.one_hot(jnp.argmax(scores, axis=1), scores.shape[1], axis=1, dtype=bool)
+    return jnp.max(jnp.where(first, -jnp.inf, scores), axis=1, keepdims=True)
 
 
 def bank_scores(patches: Float[Array, "b p d"], class_means: Float[Array, "b l d"]) -> Float[Array, "b l p"]:

@@ -12,6 +12,7 @@ from larvseg_jax.methods.larvseg.ca_classifier import (
     attention,
     background_scores,
     bank_scores,
+    foreground_ranking,
     mine_background,
     norm,
     tag_scores,
@@ -59,7 +60,7 @@ def pool_tags(
     flat = patches.reshape(b, h * w, d)
     present = tags != IGNORE_LABEL
     scores = tag_scores(flat, table, tags)
-    features, _ = region_features(flat, scores, config.foreground_topk)
+    features, _ = region_features(flat, foreground_ranking(scores, present, config), config.foreground_topk)
     if config.variant == "region":
         weights, exists = pseudo_region(scores, (h, w), size)
         return TagPooling(pooling_weights(weights, (h, w)), present & exists, features, jnp.zeros_like(scores))

@@ -146,7 +146,7 @@ def stream_pairs(patches, columns, tags, bank, options, size):
     pairs = []
     for image, labels in enumerate(tags):
         grid, flat = patches.shape[1:3], patches[image].reshape(-1, patches.shape[-1])
-        own = {label: best_patches(flat, columns.vectors[label], options.foreground_topk) for label in labels}
+        own = {label: best_patches(flat, columns.vectors, label, labels, options) for label in labels}
         for label in labels:
             row, weights, kind = columns.rows[label], None, ""
             if options.variant == "region":
@@ -164,9 +164,11 @@ def stream_pairs(patches, columns, tags, bank, options, size):
     return pairs
 
 
-def best_patches(flat, vector, k):
-    """Mean of the k patches that score highest."""
-    scores = flat @ vector
+def best_patches(flat, vectors, label, labels, options):
+    """Mean of the k patches that score highest, or that have the highest lead over the image's other labels."""
+    scores, k = flat @ vectors[label], options.foreground_topk
+    if options.foreground_by == "lead" and len(labels) > 1:
+        scores = scores - np.max([flat @ vectors[other] for other in labels if other != label], axis=0)
     order = np.argsort(-scores)
     assert scores[order[k - 1]] - scores[order[k]] > MARGIN
     return flat[order[:k]].mean(0)

@@ -47,6 +47,21 @@ def test_the_defaults_are_the_papers_numbers():
     assert {name: getattr(CAConfig(), name) for name in numbers} == numbers
 
 
+def test_the_patches_of_a_tag_are_those_that_lead_most_over_the_other_tags():
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((3, 4, 7)).astype(np.float32)
+    scores[0, 1] = scores[0, 2]  # two tags of the same score: neither leads
+    present = np.array([[True, True, True, True], [True, False, True, True], [False, True, False, False]])
+    found = ca_classifier.foreground_ranking(jnp.asarray(scores), jnp.asarray(present), config(foreground_by="lead"))
+    for image, tag, patch in np.ndindex(scores.shape):
+        if present[image, tag]:
+            others = [scores[image, t, patch] for t in range(4) if present[image, t] and t != tag]
+            expected = scores[image, tag, patch] - max(others, default=0.0)
+            np.testing.assert_allclose(found[image, tag, patch], expected, atol=1e-6)
+    by_score = ca_classifier.foreground_ranking(jnp.asarray(scores), jnp.asarray(present), config())
+    np.testing.assert_array_equal(by_score, scores)
+
+
 def unit_vectors(rng, *shape):
     x = rng.standard_normal(shape)
     return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)

@@ -48,6 +48,7 @@ CASES = {
     "region": ("region", "valid", 0.5, 0.9, {""}),
     "own_bank": ("own_bank", "all", 0.5, 0.0, {"other labels", "mined", "nothing"}),  # "one" still writes
     "off": ("cross_image", "all", 0.0, 0.0, set()),
+    "lead": ("cross_image", "all", 0.5, 0.9, {"", "other labels", "mined", "nothing"}),
 }
 
 
@@ -68,6 +69,7 @@ def run_of(case):
         variant,
         memory_bank_size=SLOTS,
         foreground_topk=3,
+        foreground_by="lead" if case == "lead" else "score",
         warmup=1,
         background_topk=4,
         background_threshold=0.2,
