@@ -32,7 +32,7 @@ from larvseg_jax.devices.memory import program_memory
 from larvseg_jax.methods.larvseg.loss_grid import everywhere, pooling_weights
 from larvseg_jax.methods.larvseg.losses import image_label_losses, mean_over_pairs, pooled_classifier
 from larvseg_jax.models.cosine_head import ClassTable, standardised_logits, unit
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.models.resize import resize_bilinear
 
 CLASSES = (150, 847, 2_000, 5_000, 10_450, 21_841)
@@ -94,13 +94,13 @@ def _of_pixels(
     *_, height, width = given.attention.shape
     logits = resize_bilinear(standardised_logits(learnt.patches, table), (height, width))
     mean = jnp.mean(logits, axis=(1, 2))[:, None]
-    attended = exact_einsum("blhw,bhwn->bln", given.attention, logits) / (height * width)
+    attended = precise_einsum("blhw,bhwn->bln", given.attention, logits) / (height * width)
     losses = (image_label_losses(pooled, tags, table.multiplicity) for pooled in (mean, attended))
     return sum((mean_over_pairs(x, tags) for x in losses), start=jnp.zeros(()))
 
 
 def _table(learnt: Learnt, embeddings: Float[Array, "n d"]) -> ClassTable:
-    vectors = unit(exact_einsum("nd,de->ne", embeddings, learnt.projection))
+    vectors = unit(precise_einsum("nd,de->ne", embeddings, learnt.projection))
     return ClassTable(vectors, jnp.ones(len(vectors)), learnt.gamma, jnp.zeros(()))
 
 

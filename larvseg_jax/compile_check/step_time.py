@@ -16,7 +16,7 @@ class StepTime:
     """Seconds that a chip would need for each of three things, at the peak that its data sheet has.
 
     Attributes:
-      compute: matrix products, those of the class head in full float32.
+      compute: matrix products, those of the class head in three passes.
       memory: reading and writing HBM.
       network: sending in rings along mesh axes; without the latency of each exchange.
     """
@@ -51,6 +51,6 @@ def predicted_time(
 
 
 def compute_seconds(flops: Mapping[str, float | int], dtype: str, chip: Chip) -> float:
-    """Time at the chip's peak of FLOPs by part (`Method.flops`): the backbone in `dtype`, all else in full float32."""
+    """Time at the chip's peak of FLOPs by part (`Method.flops`): the backbone in `dtype`, all else in three passes."""
     backbone = sum(flops.get(part, 0) for part in BACKBONE if part != "position_embedding")
-    return backbone / chip.flops[dtype] + (sum(flops.values()) - backbone) / chip.exact_flops
+    return backbone / chip.flops[dtype] + (sum(flops.values()) - backbone) / chip.precise_flops

@@ -31,8 +31,6 @@ class Chip(Accelerator):
     """An accelerator that a step can be compiled for without having it (compile_target.py).
 
     Attributes:
-      exact_flops: FLOP/s of a product in full float32 (Precision.HIGHEST): a TPU makes six bfloat16 passes for it,
-        an NVIDIA GPU leaves its tensor cores.
       memory: HBM, bytes.
       memory_bandwidth: of HBM, bytes/s.
       ring_bandwidth: bytes/s that a chip sends in a ring of chips, both ways together.
@@ -40,16 +38,20 @@ class Chip(Accelerator):
         half as fast. 0: every chip reaches every other one at full speed (NVSwitch).
     """
 
-    exact_flops: float
     memory: int
     memory_bandwidth: float
     ring_bandwidth: float
     wraps: int
 
+    @property
+    def precise_flops(self) -> float:
+        """FLOP/s of a product in three bfloat16 passes (models/precision.py)."""
+        return self.flops["bfloat16"] / 3
+
 
 def _tpu(device_kind: str, peak: float, source: str, *, gib: int, bandwidth: float, ring: float, wraps: int) -> Chip:
     flops = {"bfloat16": peak, "float32": peak}
-    return Chip(device_kind, flops, source, peak / 6, gib * GIB, bandwidth, ring, wraps)
+    return Chip(device_kind, flops, source, gib * GIB, bandwidth, ring, wraps)
 
 
 _HOPPER = {"bfloat16": 989.4e12, "float32": 494.7e12}
@@ -75,11 +77,11 @@ CHIPS: dict[str, Chip] = {
     ),
     "h100": Chip(
         r"NVIDIA H100 80GB HBM3", _HOPPER, "NVIDIA H100 SXM data sheet",
-        exact_flops=66.9e12, memory=84_929_347_584, memory_bandwidth=3.35e12, ring_bandwidth=450e9, wraps=0,
+        memory=84_929_347_584, memory_bandwidth=3.35e12, ring_bandwidth=450e9, wraps=0,
     ),
     "h200": Chip(
         r"NVIDIA H200", _HOPPER, "NVIDIA H200 SXM data sheet",
-        exact_flops=66.9e12, memory=150_754_820_096, memory_bandwidth=4.8e12, ring_bandwidth=450e9, wraps=0,
+        memory=150_754_820_096, memory_bandwidth=4.8e12, ring_bandwidth=450e9, wraps=0,
     ),
 }  # fmt: skip
 """By the name that a topology begins with."""
@@ -96,7 +98,7 @@ ACCELERATORS: tuple[Accelerator, ...] = (
 def peak_flops(device_kind: str, dtype: str) -> float | None:
     """Peak FLOP/s of one device for a compute dtype ("bfloat16", "float32"); None for a device that is not listed.
 
-    The class head's products, in full float32, are held against the same peak.
+    The class head's products, three bfloat16 passes, are held against the same peak.
     """
     if " MIG " in device_kind:  # a slice of a GPU has part of its peak
         return None

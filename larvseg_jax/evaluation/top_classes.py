@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 from larvseg_jax.evaluation.search_memory import CHUNK, Plan, log_sum_block
 from larvseg_jax.evaluation.tiles import AxisTiles
 from larvseg_jax.methods.method import Vectors
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.vocabulary import IGNORE_LABEL
 
 _TRIED = (128, 2048)  # classes sorted by their bound first; all of them only where these do not suffice
@@ -53,7 +53,7 @@ def centred(classes: Vectors) -> Vectors:
     Vectors of texts have most of their length in common.
     """
     competes = (classes.multiplicity > 0).astype(classes.vectors.dtype)
-    mean = exact_einsum("n,nd->d", competes, classes.vectors) / jnp.sum(competes)
+    mean = precise_einsum("n,nd->d", competes, classes.vectors) / jnp.sum(competes)
     return classes._replace(vectors=classes.vectors - mean[None], common=mean)
 
 
@@ -121,7 +121,7 @@ def _slabs(rows: AxisTiles, most: int) -> Iterator[tuple[int, int, np.ndarray]]:
 
 @jax.jit
 def _slab_scores(patches: Float[Array, "p q d"], vectors: Float[Array, "n d"]) -> Float[Array, "p q n"]:
-    return exact_einsum("pqd,nd->pqn", patches, vectors)
+    return precise_einsum("pqd,nd->pqn", patches, vectors)
 
 
 class _Best(NamedTuple):
@@ -161,7 +161,7 @@ def _bounds(rows: Float[Array, "s q n"], corners: Float[Array, "v s"], columns: 
     here = (columns.sources[:, None, :, None] == patches[None, None, None]).astype(rows.dtype)  # t 1 u q
     weights = jnp.sum(columns.corners[..., None] * here, axis=2)  # t v q
     # One product per corner, so that the sum over v is never held.
-    return _maximum(exact_einsum("tq,qn->tn", weights[:, i], greatest) for i in range(weights.shape[1]))
+    return _maximum(precise_einsum("tq,qn->tn", weights[:, i], greatest) for i in range(weights.shape[1]))
 
 
 def _maximum(maps: Iterable[Array]) -> Array:

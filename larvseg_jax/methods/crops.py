@@ -15,7 +15,7 @@ from larvseg_jax.methods.method import Images, Reader
 from larvseg_jax.methods.pixel_loss import NEVER
 from larvseg_jax.models.clip import normalised
 from larvseg_jax.models.pixels import mean_colour
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.models.resize import bicubic_crop_matrix, resize_bilinear
 
 Fill = Literal["none", "mean"]
@@ -55,7 +55,7 @@ def class_scores(
       scale: of the cosines. `Paper:` none is printed, and a softmax over bare cosines stays far below 0.99.
       competing: where False the score is 0; None: all compete.
     """
-    logits = scale * exact_einsum("qd,cd->qc", normalised(images), normalised(text))
+    logits = scale * precise_einsum("qd,cd->qc", normalised(images), normalised(text))
     return jax.nn.softmax(logits if competing is None else jnp.where(competing[None], logits, NEVER))
 
 
@@ -98,8 +98,8 @@ def crops_of(
     rows = bicubic_crop_matrix(top, bottom, image.shape[0], side)
     columns = bicubic_crop_matrix(left, right, image.shape[1], side)
     if fill is None:
-        found = exact_einsum("qyh,hwc,qxw->qyxc", rows, image, columns)
+        found = precise_einsum("qyh,hwc,qxw->qyxc", rows, image, columns)
     else:
         filled = jnp.where(masks[..., None], image[None], fill[None, None, None])
-        found = exact_einsum("qyh,qhwc,qxw->qyxc", rows, filled, columns)
+        found = precise_einsum("qyh,qhwc,qxw->qyxc", rows, filled, columns)
     return found, right > left

@@ -5,15 +5,15 @@ Letters: b pictures, n tokens, k heads, e features of a head.
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-from collections.abc import Iterator
+import functools
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
+from larvseg_jax.models.any_device import for_any_device
 from larvseg_jax.models.attention_cpu import attention_head_by_head, attention_of_all_heads
 from larvseg_jax.models.attention_tpu import attention_of_splash
 
@@ -24,18 +24,6 @@ head_by_head, all_heads: on CPUs, one device or several. library: what `jax.nn` 
 cudnn: one kernel of NVIDIA's library, which keeps no scores; an odd number of tokens is filled up by one empty token.
 splash: one kernel on a TPU, which keeps none either (models/attention_tpu.py).
 """
-
-_same_on_all = contextvars.ContextVar("same_on_all", default=False)
-
-
-@contextlib.contextmanager
-def same_on_all_devices() -> Iterator[None]:
-    """What is traced meanwhile computes attention as the library does: a program for any device."""
-    token = _same_on_all.set(True)
-    try:
-        yield
-    finally:
-        _same_on_all.reset(token)
 
 
 def dot_product_attention(
@@ -55,16 +43,21 @@ def dot_product_attention(
       causal: a query sees no key behind it. Captions are short: no kernel is asked for then.
       real: so many tokens in front are attended to, those behind them are empty; None: all. Of cudnn only.
     """
-    if how == "cudnn" and not causal and not _same_on_all.get():
+    library = functools.partial(attention_of_jax, causal=causal)
+    if for_any := for_any_device():
+        if for_any == "plain" or causal:
+            return library(query, key, value)
+        return lax.platform_dependent(query, key, value, cpu=attention_head_by_head, default=library)
+    if how == "cudnn" and not causal:
         return _attention_of_cudnn(query, key, value, real)
     assert real is None, "only cudnn fills tokens up"
-    if how == "splash" and not causal and not _same_on_all.get():
+    if how == "splash" and not causal:
         return attention_of_splash(query, key, value)
-    if how not in ("head_by_head", "all_heads") or _same_on_all.get():
-        return attention_of_jax(query, key, value, causal=causal)
     if how == "head_by_head" and not causal:
         return attention_head_by_head(query, key, value)
-    return attention_of_all_heads(query, key, value, causal=causal)
+    if how == "all_heads":
+        return attention_of_all_heads(query, key, value, causal=causal)
+    return library(query, key, value)
 
 
 def attention_of_jax(
@@ -98,6 +91,6 @@ def filled_up(tokens: Float[Array, "b n d"], how: Attention) -> tuple[Float[Arra
     the gain.
     """
     count = tokens.shape[1]
-    if how != "cudnn" or count % 2 == 0 or _same_on_all.get():
+    if how != "cudnn" or count % 2 == 0 or for_any_device():
         return tokens, None
     return jnp.pad(tokens, ((0, 0), (0, 1), (0, 0))), count

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from larvseg_jax.devices.sharding import path_name
 from larvseg_jax.models.attention import Attention
 from larvseg_jax.models.partial import StoredTokens, backbone_from
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.models.text import TextConfig, TextMlp, TextTower, at_end
 from larvseg_jax.models.vit import Tokens
 from larvseg_jax.models.vit_config import ViTConfig
@@ -85,11 +85,11 @@ class Clip(nn.Module):
 
     def projected(self, tokens: Float[Array, "*batch e"]) -> Float[Array, "*batch d"]:
         """Final-normed tokens of the image tower in the common space."""
-        return exact_einsum("...e,ed->...d", tokens, self.image_projection)
+        return precise_einsum("...e,ed->...d", tokens, self.image_projection)
 
     def texts(self, ids: Int[Array, "n l"]) -> Float[Array, "n d"]:
         """Texts by their ids, of which the largest is the end; not normalised."""
-        return exact_einsum("ne,ed->nd", at_end(self.text(ids), ids), self.text_projection)
+        return precise_einsum("ne,ed->nd", at_end(self.text(ids), ids), self.text_projection)
 
     def scale(self) -> Float[Array, ""]:
         """What cosines are multiplied with: at most 100."""
@@ -109,7 +109,7 @@ def contrastive_logits(
     images: Float[Array, "b d"], texts: Float[Array, "n d"], scale: Float[Array, ""]
 ) -> Float[Array, "b n"]:
     """Scaled cosines."""
-    return scale * exact_einsum("bd,nd->bn", normalised(images), normalised(texts))
+    return scale * precise_einsum("bd,nd->bn", normalised(images), normalised(texts))
 
 
 def normalised(vectors: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from larvseg_jax.devices.in_step import constrain
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 
 STANDARDISE_EPSILON = 1e-5
 """Added to the variance of the scores over the classes."""
@@ -57,14 +57,14 @@ class CosineHead(nn.Module):
 
     def patches(self, features: Float[Array, "b h w d"]) -> Float[Array, "b h w e"]:
         """Unit-norm projected patch features."""
-        return unit(exact_einsum("bhwd,de->bhwe", features, self.proj_patch))
+        return unit(precise_einsum("bhwd,de->bhwe", features, self.proj_patch))
 
     def classes(self, rows: Int[Array, " n"] | None, multiplicity: Float[Array, " n"]) -> ClassTable:
         """The table of the classes whose embeddings lie in `rows`; None: all, in order, without moving any."""
         embeddings = self.class_embeddings if rows is None else self.class_embeddings[rows]
         projected = constrain(embeddings, "model", None)
         if not self.text_width:
-            projected = exact_einsum("nd,de->ne", projected, self.proj_classes)
+            projected = precise_einsum("nd,de->ne", projected, self.proj_classes)
         return ClassTable(unit(projected), multiplicity, self.gamma, self.beta)
 
 
@@ -75,7 +75,7 @@ def unit(vectors: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
 
 def cosine_scores(patches: Float[Array, "*batch d"], vectors: Float[Array, "n d"]) -> Float[Array, "*batch n"]:
     """Raw scores s = p . c."""
-    return exact_einsum("...d,nd->...n", patches, vectors)
+    return precise_einsum("...d,nd->...n", patches, vectors)
 
 
 def standardised_logits(patches: Float[Array, "*batch d"], table: ClassTable) -> Float[Array, "*batch n"]:
@@ -97,7 +97,7 @@ def column_shares(multiplicity: Float[Array, " n"]) -> Float[Array, " n"]:
 
 def mean_vector(vectors: Float[Array, "n d"], share: Float[Array, " n"]) -> Float[Array, " d"]:
     """The mean class vector c = sum_n share_n c_n; p . c is the mean of a patch's scores."""
-    return exact_einsum("n,nd->d", share, vectors)
+    return precise_einsum("n,nd->d", share, vectors)
 
 
 def inverse_std(variance: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
@@ -106,4 +106,4 @@ def inverse_std(variance: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
 
 
 def _weighted_sum(scores: Float[Array, "*batch n"], share: Float[Array, " n"]) -> Float[Array, "*batch 1"]:
-    return exact_einsum("...n,n->...", scores, share)[..., None]
+    return precise_einsum("...n,n->...", scores, share)[..., None]

@@ -18,7 +18,7 @@ from larvseg_jax.models.attention import Attention
 from larvseg_jax.models.blocks import Mlp
 from larvseg_jax.models.clip import normalised
 from larvseg_jax.models.partial import tokens_entering
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.models.vit import Tokens, VisionTransformer
 from larvseg_jax.models.vit_config import ViTConfig
 
@@ -103,7 +103,7 @@ def smoothed(
     keys = (tokens.keys_projected if how == "repository" else tokens.keys).reshape(b, h * w, -1)
     keys = normalised(keys) if how == "channels" else jnp.swapaxes(normalised(jnp.swapaxes(keys, 1, 2)), 1, 2)
     flat = probabilities.reshape(b, h * w, n)
-    mixed = exact_einsum("bid,bjd,bjn->bin", keys, keys, flat)
+    mixed = precise_einsum("bid,bjd,bjn->bin", keys, keys, flat)
     unsure = jnp.max(flat, axis=-1, keepdims=True) < below
     return jnp.where(unsure, mixed, flat).reshape(b, h, w, n)
 
@@ -114,11 +114,11 @@ def _norm(params: PyTree, x: Float[Array, "b h w e"], config: ViTConfig) -> Floa
 
 def _projected(params: PyTree, x: Float[Array, "b h w e"]) -> Float[Array, "b h w k f"]:
     """Keys or values: of every head k its features f."""
-    return exact_einsum("bhwe,ekf->bhwkf", x, params["kernel"]) + params["bias"][None, None, None]
+    return precise_einsum("bhwe,ekf->bhwkf", x, params["kernel"]) + params["bias"][None, None, None]
 
 
 def _out(params: PyTree, x: Float[Array, "b h w k f"]) -> Float[Array, "b h w e"]:
-    return exact_einsum("bhwkf,kfe->bhwe", x, params["kernel"]) + params["bias"][None, None, None]
+    return precise_einsum("bhwkf,kfe->bhwe", x, params["kernel"]) + params["bias"][None, None, None]
 
 
 def probabilities_of(cosines: Float[Array, "b h w n"], scale: float) -> Float[Array, "b h w n"]:

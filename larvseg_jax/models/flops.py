@@ -11,7 +11,7 @@ BOTH_LEARNT, ONE_LEARNT, NO_GRADIENT = 3, 2, 1
 """Times the forward pass: products whose gradient goes to both factors, to one, to none."""
 
 BACKBONE = ("stem", "position_embedding", "qkv", "attention", "attention_out", "mlp")
-"""The parts of the backbone, which compute in `model.dtype`; all else is in full float32."""
+"""The parts of the backbone, which compute in `model.dtype`; all else is in three bfloat16 passes (precision.py)."""
 
 
 def backbone_flops(vit: ViTConfig, images: int, side: int, frozen: str = "", first: int = 0) -> dict[str, int]:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.models.resize import antialiased_bicubic_matrix, bicubic_matrix
 from larvseg_jax.models.vit_config import ViTConfig
 
@@ -43,5 +43,5 @@ def resize_position_embedding(
     leading = embedding.shape[1] - old[0] * old[1]
     grid = embedding[0, leading:].reshape(*old, -1)
     matrix = antialiased_bicubic_matrix if how == "antialiased" else bicubic_matrix
-    grid = exact_einsum("Hh,hwd,Ww->HWd", matrix(old[0], new[0]), grid, matrix(old[1], new[1]))
+    grid = precise_einsum("Hh,hwd,Ww->HWd", matrix(old[0], new[0]), grid, matrix(old[1], new[1]))
     return jnp.concatenate([embedding[:, :leading], grid.reshape(1, -1, embedding.shape[-1])], 1)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 
 
 def _centres(n_in: int, n_out: int) -> np.ndarray:
@@ -84,8 +84,8 @@ def resize_bilinear(maps: Float[Array, "*batch h w c"], size: tuple[int, int]) -
     rows = bilinear_matrix(maps.shape[-3], size[0])
     columns = bilinear_matrix(maps.shape[-2], size[1])
     # Columns first: the wider map is then made by one matrix product over contiguous rows.
-    wide = exact_einsum("Ww,...hwc->...hWc", columns, maps)
-    return exact_einsum("Hh,...hWc->...HWc", rows, wide)
+    wide = precise_einsum("Ww,...hwc->...hWc", columns, maps)
+    return precise_einsum("Hh,...hWc->...HWc", rows, wide)
 
 
 def _cubic_kernel(distance: Any, a: float = -0.75, of: Any = np) -> Any:

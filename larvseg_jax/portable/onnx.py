@@ -8,7 +8,7 @@ from typing import cast
 
 import jax
 
-from larvseg_jax.models.attention import same_on_all_devices
+from larvseg_jax.models.any_device import on_any_device
 from larvseg_jax.portable.program import example_photo, photo_program
 from larvseg_jax.trained import Trained
 
@@ -20,6 +20,6 @@ def onnx(trained: Trained, classes: Sequence[str], size: tuple[int, int]) -> byt
     # It complains of libraries that only its examples need.
     logging.getLogger("jax2onnx").setLevel(logging.CRITICAL)
     # It adds shapes of other ranks while it traces the network's layers.
-    with same_on_all_devices(), jax.numpy_rank_promotion("allow"):
+    with on_any_device("plain"), jax.numpy_rank_promotion("allow"):
         model = jax2onnx.to_onnx(photo_program(trained, classes, size), [example_photo(size)])
     return cast(bytes, model.SerializeToString())

@@ -19,7 +19,7 @@ from larvseg_jax.config import network_sections
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.sliding_window import mosaic, window_starts
 from larvseg_jax.methods.method import grid_of
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.trained import Trained
 
 LARGEST = 1 << 29
@@ -60,7 +60,9 @@ def photo_program(trained: Trained, classes: Sequence[str], size: tuple[int, int
         pixels = jnp.pad(pixels, [*((0, max(side - length, 0)) for length in size), (0, 0)])
         cut = jnp.stack([pixels[y : y + side, x : x + side] for y in rows for x in columns])
         scores = scorer.scores(trained.params, trained.memory, cut)
-        maps = exact_einsum("yp,pqn,xq->yxn", stitching.rows, mosaic(scores, stitching.window_rows), stitching.columns)
+        maps = precise_einsum(
+            "yp,pqn,xq->yxn", stitching.rows, mosaic(scores, stitching.window_rows), stitching.columns
+        )
         return jnp.argmax(maps, axis=-1).astype(jnp.int32)
 
     return label_map

@@ -35,19 +35,19 @@ def test_peak_is_that_of_the_data_sheet_or_unknown(kind, bfloat16, float32):
 
 
 @pytest.mark.parametrize(
-    ("name", "exact", "memory", "bandwidth", "ring", "wraps"),
+    ("name", "precise", "memory", "bandwidth", "ring", "wraps"),
     [
-        ("v4", 275e12 / 6, 34_359_738_368, 1.2e12, 100e9, 4),
-        ("v5e", 197e12 / 6, 17_179_869_184, 819e9, 100e9, 16),
-        ("v5p", 459e12 / 6, 102_005_473_280, 2.765e12, 200e9, 4),
-        ("v6e", 918e12 / 6, 34_359_738_368, 1.6e12, 200e9, 16),
-        ("h100", 66.9e12, 84_929_347_584, 3.35e12, 450e9, 0),
-        ("h200", 66.9e12, 150_754_820_096, 4.8e12, 450e9, 0),
+        ("v4", 275e12 / 3, 34_359_738_368, 1.2e12, 100e9, 4),
+        ("v5e", 197e12 / 3, 17_179_869_184, 819e9, 100e9, 16),
+        ("v5p", 459e12 / 3, 102_005_473_280, 2.765e12, 200e9, 4),
+        ("v6e", 918e12 / 3, 34_359_738_368, 1.6e12, 200e9, 16),
+        ("h100", 989.4e12 / 3, 84_929_347_584, 3.35e12, 450e9, 0),
+        ("h200", 989.4e12 / 3, 150_754_820_096, 4.8e12, 450e9, 0),
     ],
 )
-def test_what_a_step_is_compiled_for_is_as_published(name, exact, memory, bandwidth, ring, wraps):
+def test_what_a_step_is_compiled_for_is_as_published(name, precise, memory, bandwidth, ring, wraps):
     chip = CHIPS[name]
-    assert chip.exact_flops == pytest.approx(exact)
+    assert chip.precise_flops == pytest.approx(precise)
     assert (chip.memory, chip.memory_bandwidth, chip.ring_bandwidth, chip.wraps) == (memory, bandwidth, ring, wraps)
 
 

@@ -7,7 +7,8 @@ import pytest
 from flax import traverse_util
 
 from larvseg_jax.errors import UserError
-from larvseg_jax.models.attention import dot_product_attention, same_on_all_devices
+from larvseg_jax.models.any_device import on_any_device
+from larvseg_jax.models.attention import dot_product_attention
 from larvseg_jax.models.blocks import quick_gelu
 from larvseg_jax.models.clip import Clip, contrastive_logits, fresh_parameters, pooled
 from larvseg_jax.models.text import TextConfig
@@ -44,7 +45,7 @@ def test_causal_attention_by_hand(on_cpu):
         weights = np.exp(k[b, : n + 1, h] @ q[b, n, h] / 2)
         expected[b, n, h] = weights / weights.sum() @ v[b, : n + 1, h]
     if on_cpu == "as_on_other_devices":
-        with same_on_all_devices():
+        with on_any_device("plain"):
             found = dot_product_attention(*map(jnp.asarray, (q, k, v)), "all_heads", causal=True)
     else:
         found = dot_product_attention(*map(jnp.asarray, (q, k, v)), on_cpu, causal=True)

@@ -17,7 +17,8 @@ from larvseg_jax.compile_check.cudnn import cudnn_of
 from larvseg_jax.compile_check.target import Target
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.devices.peaks import CHIPS
-from larvseg_jax.models.attention import dot_product_attention, filled_up, same_on_all_devices
+from larvseg_jax.models.any_device import on_any_device
+from larvseg_jax.models.attention import dot_product_attention, filled_up
 from larvseg_jax.models.attention_choice import attention_line, device_attention
 from larvseg_jax.models.attention_tpu import attention_of_splash, blocks
 from larvseg_jax.models.vit import VisionTransformer
@@ -93,7 +94,7 @@ def test_the_program_for_a_gpu_calls_cudnn_forward_and_backward_in_every_block(i
 
 def test_exported_programs_call_no_kernel(images_and_params):
     images, params = images_and_params
-    with same_on_all_devices():
+    with on_any_device("plain"):
         program = jax.jit(functools.partial(loss_of, "cudnn", images)).lower(params).as_text()
     assert "cudnn" not in program
     assert "18x" not in program

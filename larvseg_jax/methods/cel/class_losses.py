@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from larvseg_jax.methods.pixel_loss import pick
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.vocabulary import IGNORE_LABEL
 
 
@@ -117,10 +117,10 @@ def rank_loss(
     present, absent = labels != IGNORE_LABEL, ~jnp.any(own, axis=1)
     best = best_similarity(similarity)
     best = best / temperature if options.scale == "temperature" else best
-    of_labels = exact_einsum("...bc,bkc->...bk", best, own.astype(best.dtype))
+    of_labels = precise_einsum("...bc,bkc->...bk", best, own.astype(best.dtype))
     losses = jax.nn.softplus(best[..., None, :] - of_labels[..., None])
     sums = jnp.sum(jnp.where(present[..., None] & absent[:, None], losses, 0.0), axis=(-2, -1))
     positives = jnp.sum(present, axis=1)
     pairs = positives if options.normalise == "positives" else positives * jnp.sum(absent, axis=1)
     weights = jnp.where(counted, 1 / jnp.maximum(pairs, 1).astype(sums.dtype), 0.0)
-    return exact_einsum("...b,b->...", sums, weights) / jnp.maximum(jnp.sum(counted), 1).astype(sums.dtype)
+    return precise_einsum("...b,b->...", sums, weights) / jnp.maximum(jnp.sum(counted), 1).astype(sums.dtype)

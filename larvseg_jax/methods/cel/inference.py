@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 
 _ZEGFORMER_SHARE = 2 / 3  # of the query's own probability for seen classes, and of CLIP's for unseen ones
 _ZEGFORMER_PENALTY = 0.1  # taken off the scores of seen classes
@@ -23,7 +23,7 @@ def semantic_scores(
 
     CEL: p = softmax(r / tau) over all classes. Mask2Former: `without_no_object` of its class logits.
     """
-    return exact_einsum("...qc,...qhw->...hwc", probabilities, jax.nn.sigmoid(mask_logits))
+    return precise_einsum("...qc,...qhw->...hwc", probabilities, jax.nn.sigmoid(mask_logits))
 
 
 def without_no_object(logits: Float[Array, "*batch c"]) -> Float[Array, "*batch d"]:

@@ -13,7 +13,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.vocabulary import IGNORE_LABEL
 
 ClassCost = Literal["similarity", "probability", "log_probability"]
@@ -86,10 +86,10 @@ def mask_cost(
     weight = jnp.ones_like(logits[..., :1, :]) if weight is None else weight
     counted, probabilities = weight * targets, jax.nn.sigmoid(logits)
     # softplus(-x) y + softplus(x) (1 - y) = softplus(x) - x y
-    agreement = exact_einsum("...qp,...kp->...qk", logits, counted)
+    agreement = precise_einsum("...qp,...kp->...qk", logits, counted)
     entropies = jnp.sum(weight * jax.nn.softplus(logits), axis=-1)[..., None] - agreement
     points = jnp.maximum(jnp.sum(weight, axis=-1, keepdims=True), 1e-6)
-    overlap = exact_einsum("...qp,...kp->...qk", probabilities, counted)
+    overlap = precise_einsum("...qp,...kp->...qk", probabilities, counted)
     sizes = jnp.sum(weight * probabilities, axis=-1)[..., None] + jnp.sum(counted, axis=-1)[..., None, :]
     return ce * entropies / points + dice * (1 - (2 * overlap + 1) / (sizes + 1))
 
@@ -97,7 +97,7 @@ def mask_cost(
 def class_cost(scores: Float[Array, "*outputs b q c"], labels: Int[Array, "b k"]) -> Float[Array, "*outputs b q k"]:
     """The negative score of each label at each query; 0 for IGNORE_LABEL. The classes may be sharded."""
     own = (labels[..., None] == jnp.arange(scores.shape[-1])[None, None]).astype(scores.dtype)
-    return -exact_einsum("...bqc,bkc->...bqk", scores, own)
+    return -precise_einsum("...bqc,bkc->...bqk", scores, own)
 
 
 def fitness(similarity: Float[Array, "*batch c"], kind: ClassCost, temperature: float) -> Float[Array, "*batch c"]:

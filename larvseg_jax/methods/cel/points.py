@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.vocabulary import IGNORE_LABEL
 
 
@@ -77,7 +77,7 @@ def by_products(maps: Float[Array, "*batch m h w"], points: Float[Array, "*batch
     def values(given: tuple[Float[Array, "*batch h w"], Float[Array, "*batch p 2"]]) -> Float[Array, "*batch p"]:
         one, at = given
         rows, columns = _hats(at[..., 1], one.shape[-2]), _hats(at[..., 0], one.shape[-1])
-        return jnp.sum(exact_einsum("...ph,...hw->...pw", rows, one) * columns, axis=-1)
+        return jnp.sum(precise_einsum("...ph,...hw->...pw", rows, one) * columns, axis=-1)
 
     found = lax.map(values, (jnp.moveaxis(maps, -3, 0), jnp.moveaxis(points, -3, 0)))
     return jnp.moveaxis(found, 0, -2)

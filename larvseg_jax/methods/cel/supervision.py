@@ -26,7 +26,7 @@ from larvseg_jax.methods.cel.matching import (
 from larvseg_jax.methods.cel.network import Proposed
 from larvseg_jax.methods.cel.options import MaskConfig, MatchingConfig, Options
 from larvseg_jax.methods.cel.points import sample_labelled, sample_maps, sample_masks
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.vocabulary import IGNORE_LABEL
 
 
@@ -88,10 +88,10 @@ def losses_of(
       key: of the points.
       config: which losses.
     """
-    similarity = exact_einsum("obqe,ce->obqc", proposed.vectors, text)
+    similarity = precise_einsum("obqe,ce->obqc", proposed.vectors, text)
     alone = similarity
     if config.classes.unmatched == "background":
-        other = exact_einsum("obqe,e->obq", proposed.vectors, background / jnp.linalg.norm(background))
+        other = precise_einsum("obqe,e->obq", proposed.vectors, background / jnp.linalg.norm(background))
         similarity = jnp.concatenate([similarity, other[..., None]], axis=-1)
     of_masks, of_classes = matchings(proposed.masks, similarity, labels, jax.random.fold_in(key, 0), config)
     wanted = label_of_query(of_classes, labels.tags, proposed.masks.shape[2])

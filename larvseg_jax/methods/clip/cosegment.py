@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from larvseg_jax.models.clip import normalised
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 
 Pictures = Literal["intended", "repository"]
 """Where the best position of picture i (from 0) is looked for: in itself, as the paper says, or in the pictures i to
@@ -37,14 +37,14 @@ class Cosegmented(NamedTuple):
 
 def text_attention(dense: Float[Array, "n h w e"], text: Float[Array, " e"]) -> Float[Array, "n h w"]:
     """sigmoid(10 cosine) of CLIP's dense features (`ClipMethod.embed`) and a class's text vector."""
-    return jax.nn.sigmoid(_TEXT_SCALE * exact_einsum("nhwe,e->nhw", normalised(dense), normalised(text)))
+    return jax.nn.sigmoid(_TEXT_SCALE * precise_einsum("nhwe,e->nhw", normalised(dense), normalised(text)))
 
 
 def position_weights(
     features: Float[Array, "n h w d"], attention: Float[Array, "n h w"], contexts: Float[Array, "c d"]
 ) -> Float[Array, "n h w"]:
     """How much a position may say: the text attention, less where it is like a context's reference."""
-    like = jax.nn.sigmoid(exact_einsum("nhwd,cd->nhwc", normalised(features), normalised(contexts)))
+    like = jax.nn.sigmoid(precise_einsum("nhwd,cd->nhwc", normalised(features), normalised(contexts)))
     return attention * jnp.prod(1.0 - like, axis=-1)
 
 
@@ -60,7 +60,7 @@ def cosegment(
     n, h, w, d = features.shape
     flat = features.reshape(n * h * w, d)
     unit = normalised(flat)
-    cosines = exact_einsum("pd,qd->pq", unit, unit) * weights.reshape(1, -1)
+    cosines = precise_einsum("pd,qd->pq", unit, unit) * weights.reshape(1, -1)
     best = jnp.max(cosines.reshape(n * h * w, n, h * w), axis=-1)
     if pictures == "repository":
         first, other = np.arange(n)[:, None], np.arange(n)[None]
@@ -73,4 +73,4 @@ def cosegment(
 
 def like_reference(features: Float[Array, "b h w d"], reference: Float[Array, " d"]) -> Float[Array, "b h w"]:
     """sigmoid(cosine) with a class's reference; ReCo's score is its enlarged map times the text attention."""
-    return jax.nn.sigmoid(exact_einsum("bhwd,d->bhw", normalised(features), reference))
+    return jax.nn.sigmoid(precise_einsum("bhwd,d->bhw", normalised(features), reference))

@@ -19,7 +19,7 @@ from larvseg_jax.models.attention_choice import device_attention
 from larvseg_jax.models.clip import Clip, Embedded, contrastive_logits, fresh_parameters, normalised, pooled
 from larvseg_jax.models.dense_clip import DenseTokens, denoised, dense_tokens, probabilities_of, smoothed
 from larvseg_jax.models.frozen import frozen_blocks
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.text.prompts import templates
 from larvseg_jax.text.tokenizer import Tokenizer
 from larvseg_jax.vocabulary import LabelSet
@@ -99,7 +99,7 @@ class ClipMethod:
         def scores(params: PyTree, memory: PyTree, images: Seen) -> Float[Array, "b h w n"]:
             tokens = self._tokens(params, images)
             of_classes = vectors(params, memory).vectors
-            cosines = exact_einsum("bhwd,nd->bhwn", self._unit(params, tokens), of_classes)
+            cosines = precise_einsum("bhwd,nd->bhwn", self._unit(params, tokens), of_classes)
             return SCALE * cosines if linear else self._refined(cosines, tokens)
 
         linear = not self.config.prompt_denoising and self.config.key_smoothing == "off"

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 from larvseg_jax.devices.in_step import sum_over_class_shards
 from larvseg_jax.methods.larvseg.loss_grid import up_and_back
 from larvseg_jax.models.cosine_head import STANDARDISE_EPSILON, ClassTable
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.options import Count, CountOrNone
 
 
@@ -62,7 +62,7 @@ class MinedBackground(NamedTuple):
 
 def tag_scores(patches: Float[Array, "b p d"], table: ClassTable, tags: Int[Array, "b l"]) -> Float[Array, "b l p"]:
     """Raw cosine of every pixel with the image's tags; rows of empty slots mean nothing."""
-    return exact_einsum("bpd,bld->blp", patches, table.vectors[jnp.maximum(tags, 0)])
+    return precise_einsum("bpd,bld->blp", patches, table.vectors[jnp.maximum(tags, 0)])
 
 
 def foreground_ranking(
@@ -88,7 +88,7 @@ def _second(scores: Float[Array, "b l p"]) -> Float[Array, "b 1 p"]:
 
 def bank_scores(patches: Float[Array, "b p d"], class_means: Float[Array, "b l d"]) -> Float[Array, "b l p"]:
     """S: a pixel's mean cosine with all that the bank holds of a class (Eq. 3); linear, so with the bank's mean."""
-    return exact_einsum("bpd,bld->blp", patches, class_means)
+    return precise_einsum("bpd,bld->blp", patches, class_means)
 
 
 def background_scores(
@@ -156,17 +156,17 @@ def _mined_sums(
 
     def mine(found: MinedBackground, block: tuple[Array, Array, Array, Array]) -> tuple[MinedBackground, None]:
         vectors, means, multiplicity, column = block
-        scores = exact_einsum("bpd,kd->bkp", patches, vectors)
+        scores = precise_einsum("bpd,kd->bkp", patches, vectors)
         best, _ = lax.top_k(scores, config.background_topk)
         filled = jnp.any(means != 0.0, axis=-1) & (multiplicity > 0)
         candidate = jnp.mean(best, axis=-1) > config.background_threshold
         candidate &= filled[None] & (column[None] != label[:, None])
-        maps = _standardised_unbiased(exact_einsum("bpd,kd->bkp", patches, means))
+        maps = _standardised_unbiased(precise_einsum("bpd,kd->bkp", patches, means))
         mse = jnp.mean(jnp.square(foreground_map[:, None] - maps), axis=-1)
         kept = candidate & (mse > config.background_mse_threshold)
         copies = jnp.where(kept, multiplicity[None], 0.0)
         return MinedBackground(
-            found.mean + exact_einsum("bk,kd->bd", copies, means),
+            found.mean + precise_einsum("bk,kd->bd", copies, means),
             found.kept + jnp.sum(copies, axis=1),
             found.candidates + jnp.sum(jnp.where(candidate, multiplicity[None], 0.0), axis=1),
         ), None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.models.resize import bilinear_matrix
 
 
@@ -18,7 +18,7 @@ def pooling_weights(weights: Float[Array, "b l H W"], grid: tuple[int, int]) -> 
     """w = U^T a / (H W): weights on the loss grid carried back through the bilinear upsampling."""
     size = weights.shape[-2:]
     rows, columns = bilinear_matrix(grid[0], size[0]), bilinear_matrix(grid[1], size[1])
-    narrow = exact_einsum("Hh,blHW,Ww->blhw", rows, weights, columns) / (size[0] * size[1])
+    narrow = precise_einsum("Hh,blHW,Ww->blhw", rows, weights, columns) / (size[0] * size[1])
     return narrow.reshape(*weights.shape[:2], grid[0] * grid[1])
 
 
@@ -41,11 +41,11 @@ def up_and_back(
     rows, columns = bilinear_matrix(grid[0], size[0]), bilinear_matrix(grid[1], size[1])
 
     def upsample(maps: Float[Array, "b l p"]) -> Float[Array, "H n W"]:
-        wide = exact_einsum("nhw,Ww->hnW", maps.reshape(-1, *grid), columns)
-        return exact_einsum("Hh,hnW->HnW", rows, wide)
+        wide = precise_einsum("nhw,Ww->hnW", maps.reshape(-1, *grid), columns)
+        return precise_einsum("Hh,hnW->HnW", rows, wide)
 
     def carry_back(weights: Float[Array, "H n W"]) -> Float[Array, "n p"]:
-        narrow = exact_einsum("Hh,HnW->hnW", rows, weights / (size[0] * size[1]))
-        return exact_einsum("hnW,Ww->nhw", narrow, columns).reshape(weights.shape[1], grid[0] * grid[1])
+        narrow = precise_einsum("Hh,HnW->hnW", rows, weights / (size[0] * size[1]))
+        return precise_einsum("hnW,Ww->nhw", narrow, columns).reshape(weights.shape[1], grid[0] * grid[1])
 
     return upsample, carry_back

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from larvseg_jax.methods.pixel_loss import log_count, pick, pixel_cross_entropy
 from larvseg_jax.models.cosine_head import ClassTable, column_shares, inverse_std, mean_vector, standardised_logits
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.vocabulary import IGNORE_LABEL
 
 
@@ -48,9 +48,9 @@ def pooled_classifier(
     scale = inverse_std(score_variance(patches, table.vectors, share))
 
     def pooled(pooling: Float[Array, "b l p"]) -> Float[Array, "b l n"]:
-        pooled_patch = exact_einsum("blp,bp,bpd->bld", pooling, scale, patches)
-        scores = exact_einsum("bld,nd->bln", pooled_patch, table.vectors)
-        centred = scores - exact_einsum("bld,d->bl", pooled_patch, mean)[..., None]
+        pooled_patch = precise_einsum("blp,bp,bpd->bld", pooling, scale, patches)
+        scores = precise_einsum("bld,nd->bln", pooled_patch, table.vectors)
+        centred = scores - precise_einsum("bld,d->bl", pooled_patch, mean)[..., None]
         return table.gamma * centred + table.beta * jnp.sum(pooling, axis=-1, keepdims=True)
 
     return pooled
@@ -84,7 +84,7 @@ def _score_variance(
 ) -> tuple[Float[Array, "b p"], _VarianceParts]:
     mean = mean_vector(vectors, share)
     scaled = (vectors - mean[None]) * jnp.sqrt(share)[:, None]
-    half = exact_einsum("bpd,de->bpe", patches, exact_einsum("nd,ne->de", scaled, scaled))
+    half = precise_einsum("bpd,de->bpe", patches, precise_einsum("nd,ne->de", scaled, scaled))
     return jnp.sum(half * patches, axis=-1), _VarianceParts(patches, vectors, share, mean, half)
 
 
@@ -93,11 +93,11 @@ def _score_variance_gradient(
 ) -> tuple[Float[Array, "b p d"], Float[Array, "n d"], Float[Array, " n"]]:
     patches, vectors, share, mean, half = parts
     doubled = 2.0 * gradient[..., None]
-    to_gram = exact_einsum("bpd,bpe->de", doubled * patches, patches)
+    to_gram = precise_einsum("bpd,bpe->de", doubled * patches, patches)
     # share (c_n - c) dG, c taken out, so that no centred table is kept or made again. Through c itself nothing
     # comes: the centred vectors add up to zero.
     to_vectors = share[:, None] * (
-        exact_einsum("nd,de->ne", vectors, to_gram) - exact_einsum("d,de->e", mean, to_gram)[None]
+        precise_einsum("nd,de->ne", vectors, to_gram) - precise_einsum("d,de->e", mean, to_gram)[None]
     )
     return doubled * half, to_vectors, jnp.zeros_like(share)
 

@@ -21,7 +21,7 @@ from larvseg_jax.methods.larvseg.loss_grid import pooling_weights
 from larvseg_jax.methods.larvseg.memory_bank import MemoryBank, region_features
 from larvseg_jax.methods.larvseg.region import pseudo_region
 from larvseg_jax.models.cosine_head import ClassTable
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.vocabulary import IGNORE_LABEL
 
 
@@ -72,7 +72,7 @@ def pool_tags(
     else:
         label_means = bank.class_mean[tag_rows]
         active = present & bank.is_warm(tag_rows, config.warmup)
-    foreground = exact_einsum("bpd,bld,bl->bp", flat, label_means, present.astype(flat.dtype))
+    foreground = precise_einsum("bpd,bld,bl->bp", flat, label_means, present.astype(flat.dtype))
     only_tag = jnp.max(tags, axis=1)
     class_means = bank.class_mean if rows is None else bank.class_mean[rows]
     mined = mine_background(flat, table, class_means, only_tag, foreground, config)

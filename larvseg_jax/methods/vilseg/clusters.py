@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 
 _LEAST = 1e-12  # what pairs of clusters that never occur are taken to have; their term is 0 all the same
 _LEAST_PRODUCT = 1e-18  # of two marginals; its square is still a float32, as the gradient of a quotient needs
@@ -25,7 +25,7 @@ def joint_distribution(
     out. Of all pictures of the batch, on however many devices. `symmetric`: pairs count both ways, as in IIC.
     """
     before = jax.nn.softmax(logits) * weights[..., None]
-    pairs = exact_einsum("nc,nd->cd", _flat(before), _flat(jax.nn.softmax(transformed)))
+    pairs = precise_einsum("nc,nd->cd", _flat(before), _flat(jax.nn.softmax(transformed)))
     joint = pairs / jnp.maximum(jnp.sum(pairs), _LEAST)
     return (joint + joint.T) / 2 if symmetric else joint
 

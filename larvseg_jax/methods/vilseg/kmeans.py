@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 
 ITERATIONS = 10
 
@@ -21,7 +21,7 @@ def kmeans(key: Array, points: Float[Array, "n d"], clusters: int, iterations: i
     def improved(_: Array, centres: Float[Array, "c d"]) -> Float[Array, "c d"]:
         members = jax.nn.one_hot(jnp.argmax(closeness(points, centres), axis=-1), clusters, dtype=points.dtype)
         counts = jnp.sum(members, axis=0)[:, None]
-        return jnp.where(counts > 0, exact_einsum("nc,nd->cd", members, points) / jnp.maximum(counts, 1.0), centres)
+        return jnp.where(counts > 0, precise_einsum("nc,nd->cd", members, points) / jnp.maximum(counts, 1.0), centres)
 
     return lax.fori_loop(0, iterations, improved, _far_apart(key, points, clusters))
 
@@ -29,7 +29,7 @@ def kmeans(key: Array, points: Float[Array, "n d"], clusters: int, iterations: i
 def closeness(points: Float[Array, "*batch d"], centres: Float[Array, "c d"]) -> Float[Array, "*batch c"]:
     """Logits of the clusters: 2 x.c - c.c, highest for the nearest centre, and linear in the point."""
     squares = jnp.sum(centres * centres, axis=-1).reshape((1,) * (points.ndim - 1) + (-1,))
-    return 2.0 * exact_einsum("...d,cd->...c", points, centres) - squares
+    return 2.0 * precise_einsum("...d,cd->...c", points, centres) - squares
 
 
 def _far_apart(key: Array, points: Float[Array, "n d"], clusters: int) -> Float[Array, "c d"]:

@@ -8,14 +8,14 @@ from jaxtyping import Array, Float, Int
 from larvseg_jax.methods.method import Seen
 from larvseg_jax.models.clip import Clip, Embedded
 from larvseg_jax.models.partial import StoredTokens
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 
 
 def linear(
     features: Float[Array, "*batch d"], kernel: Float[Array, "d c"], bias: Float[Array, " c"]
 ) -> Float[Array, "*batch c"]:
     """Phi_a and Phi_c before their softmax; on a map of patches a 1x1 convolution."""
-    return exact_einsum("...d,dc->...c", features, kernel) + bias.reshape((1,) * (features.ndim - 1) + (-1,))
+    return precise_einsum("...d,dc->...c", features, kernel) + bias.reshape((1,) * (features.ndim - 1) + (-1,))
 
 
 class Head(nn.Module):

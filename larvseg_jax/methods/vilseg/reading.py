@@ -18,7 +18,7 @@ from larvseg_jax.methods.vilseg.kmeans import closeness, kmeans
 from larvseg_jax.methods.vilseg.network import Network
 from larvseg_jax.methods.vilseg.options import Options
 from larvseg_jax.models.clip import Embedded, normalised
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.text import prompts
 from larvseg_jax.text.tokenizer import Tokenizer
 from larvseg_jax.vocabulary import LabelSet
@@ -64,7 +64,7 @@ class Reader:
             """The unit mean of each patch's region."""
             _, logits, found = self._regions(params, memory, images)
             members = jax.nn.one_hot(found.clusters, logits.shape[-1], dtype=logits.dtype)
-            return exact_einsum("bhwc,bcd->bhwd", members, normalised(found.means))
+            return precise_einsum("bhwc,bcd->bhwd", members, normalised(found.means))
 
         return Linear(scores, vectors, embed, reads_memory=reads_memory, costly=True)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from larvseg_jax.models.clip import normalised
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 
 NO_CLASS = -1
 
@@ -39,13 +39,13 @@ def regions_of(pixels: Float[Array, "b h w d"], logits: Float[Array, "b h w c"],
     clusters = jnp.argmax(logits, axis=-1)
     members = jax.nn.one_hot(clusters, logits.shape[-1], dtype=pixels.dtype)
     counts = jnp.sum(members, axis=(1, 2))
-    sums = exact_einsum("bhwc,bhwd->bcd", members, normalised(pixels) if normalise else pixels)
+    sums = precise_einsum("bhwc,bhwd->bcd", members, normalised(pixels) if normalise else pixels)
     return Regions(clusters, counts, sums / jnp.maximum(counts, 1.0)[..., None])
 
 
 def region_cosines(regions: Regions, texts: Float[Array, "n d"]) -> Float[Array, "b c n"]:
     """cos(r_c, text_n); 0 for clusters without patches."""
-    return exact_einsum("bcd,nd->bcn", normalised(regions.means), normalised(texts))
+    return precise_einsum("bcd,nd->bcn", normalised(regions.means), normalised(texts))
 
 
 def region_classes(regions: Regions, cosines: Float[Array, "b c n"]) -> Int[Array, "b c"]:
@@ -73,7 +73,7 @@ def class_scores(
     """
     if upsample == "labels":
         members = jax.nn.one_hot(regions.clusters, logits.shape[-1], dtype=cosines.dtype)
-        return exact_einsum("bhwc,bcn->bhwn", members, cosines)
+        return precise_einsum("bhwc,bcn->bhwn", members, cosines)
     count = cosines.shape[-1]
 
     def of_picture(logits: Float[Array, "h w c"], classes: Int[Array, " c"]) -> Float[Array, "h w n"]:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 from larvseg_jax.models.mask_decoder.fpn import SCALES
 from larvseg_jax.models.mask_decoder.layers import FeedForward, bounded_by, layer_norm
 from larvseg_jax.models.mask_decoder.position import sine_position
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.models.resize import bilinear_matrix
 
 
@@ -71,7 +71,7 @@ class MaskedDecoder(nn.Module):
             states.append(norm(x))
             vectors.append(mask_mlp(states[-1]))
         # All outputs in one product: where the inner ones are not asked for, they are not computed.
-        return Decoded(jnp.stack(states), exact_einsum("obqe,bhwe->obqhw", jnp.stack(vectors), mask_features))
+        return Decoded(jnp.stack(states), precise_einsum("obqe,bhwe->obqhw", jnp.stack(vectors), mask_features))
 
 
 class _Source(NamedTuple):
@@ -93,8 +93,8 @@ class _Source(NamedTuple):
         values = scale + level[None, None, None]
         keys = values + sine_position(h, w, d // 2)[None]
         rows, columns = bilinear_matrix(fine.shape[1], h), bilinear_matrix(fine.shape[2], w)
-        coarse = exact_einsum("hH,bHWe->bhWe", rows, fine)
-        coarse = exact_einsum("wW,bhWe->bhwe", columns, coarse)
+        coarse = precise_einsum("hH,bHWe->bhWe", rows, fine)
+        coarse = precise_einsum("wW,bhWe->bhwe", columns, coarse)
         return cls(*(x.reshape(b, h * w, x.shape[-1]) for x in (values, keys, coarse)))
 
 
@@ -103,7 +103,7 @@ def attended(vectors: Float[Array, "b q e"], mask_features: Float[Array, "b n e"
 
     The paper resizes masks. A mask is linear in the features, and resized features are fewer.
     """
-    logits = exact_einsum("bqe,bne->bqn", vectors, mask_features)
+    logits = precise_einsum("bqe,bne->bqn", vectors, mask_features)
     inside = logits >= 0
     return inside | ~jnp.any(inside, -1, keepdims=True)
 

@@ -17,7 +17,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from larvseg_jax.models.precision import exact_einsum
+from larvseg_jax.models.precision import precise_einsum
 
 Sides = tuple[tuple[int, int], ...]
 """(height, width) of each map."""
@@ -102,7 +102,7 @@ def _sampled_of_head(
         elements, shares = _corners(locations[:, :, i], *side)
         counted = shares * weights[:, :, i, :, None]
         vectors = jax.vmap(lambda of_map, index: of_map.at[index].get(mode="promise_in_bounds"))(of_map, elements)
-        mixed.append(exact_einsum("bqpc,bqpce->bqe", counted, vectors))
+        mixed.append(precise_einsum("bqpc,bqpce->bqe", counted, vectors))
     return functools.reduce(jnp.add, mixed)
 
 
