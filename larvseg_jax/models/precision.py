@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,22 +19,23 @@ numbers of other implementations hold with it; with one pass of TF32 hundreds do
 
 
 def precise_einsum(subscripts: str, *operands: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
-    """`jnp.einsum` of float32: in full on CPUs and GPUs before Ampere, by `THREE_PASSES` on other accelerators."""
-    precision = lax.Precision.HIGHEST if for_any_device() else _precision()
-    return jnp.einsum(subscripts, *operands, precision=precision)
+    """`jnp.einsum` of float32: by `THREE_PASSES` on TPUs and on NVIDIA's GPUs since Ampere, in full elsewhere."""
+    return jnp.einsum(subscripts, *operands, precision=_precision())
 
 
-@functools.cache
 def _precision() -> lax.Precision | lax.DotAlgorithmPreset:
-    """What all devices of this process can do. A CPU computes in full float32 whatever it is asked."""
-    return THREE_PASSES if all(map(has_three_passes, jax.local_devices())) else lax.Precision.HIGHEST
+    """For the devices of the mesh that is set, which need not be here, else for those of this process."""
+    mesh, own = jax.sharding.get_abstract_mesh(), jax.local_devices()[0]
+    platform = own.platform if mesh.empty else mesh.abstract_device.platform
+    without = platform == "gpu" and own.platform == "gpu" and not has_bfloat16(own)
+    if for_any_device() or platform not in ("tpu", "gpu") or without:
+        return lax.Precision.HIGHEST
+    return THREE_PASSES
 
 
-def has_three_passes(device: jax.Device) -> bool:
-    """Whether XLA has `THREE_PASSES` for a device: not for GPUs without bfloat16, nor for others than NVIDIA's."""
-    if device.platform != "gpu":
-        return True
+def has_bfloat16(gpu: jax.Device) -> bool:
+    """Whether the tensor cores of a GPU have bfloat16, as XLA wants it: NVIDIA's since Ampere."""
     try:
-        return float(device.compute_capability) >= 8.0
-    except ValueError:  # "gfx90a"
+        return float(gpu.compute_capability) >= 8.0
+    except ValueError:  # AMD's "gfx90a"
         return False

@@ -156,25 +156,40 @@ def _mined_sums(
 
     def mine(found: MinedBackground, block: tuple[Array, Array, Array, Array]) -> tuple[MinedBackground, None]:
         vectors, means, multiplicity, column = block
-        scores = precise_einsum("bpd,kd->bkp", patches, vectors)
-        best, _ = lax.top_k(scores, config.background_topk)
+        # Classes in front, as the product leaves them: nothing of this size is transposed.
+        scores = precise_einsum("kd,bpd->kbp", vectors, patches)
         filled = jnp.any(means != 0.0, axis=-1) & (multiplicity > 0)
-        candidate = jnp.mean(best, axis=-1) > config.background_threshold
-        candidate &= filled[None] & (column[None] != label[:, None])
-        maps = _standardised_unbiased(precise_einsum("bpd,kd->bkp", patches, means))
-        mse = jnp.mean(jnp.square(foreground_map[:, None] - maps), axis=-1)
+        candidate = mean_of_best(scores, config.background_topk) > config.background_threshold
+        candidate &= filled[:, None] & (column[:, None] != label[None])
+        maps = _standardised_unbiased(precise_einsum("kd,bpd->kbp", means, patches))
+        mse = jnp.mean(jnp.square(foreground_map[None] - maps), axis=-1)
         kept = candidate & (mse > config.background_mse_threshold)
-        copies = jnp.where(kept, multiplicity[None], 0.0)
+        copies = jnp.where(kept, multiplicity[:, None], 0.0)
         return MinedBackground(
-            found.mean + precise_einsum("bk,kd->bd", copies, means),
-            found.kept + jnp.sum(copies, axis=1),
-            found.candidates + jnp.sum(jnp.where(candidate, multiplicity[None], 0.0), axis=1),
+            found.mean + precise_einsum("kb,kd->bd", copies, means),
+            found.kept + jnp.sum(copies, axis=0),
+            found.candidates + jnp.sum(jnp.where(candidate, multiplicity[:, None], 0.0), axis=0),
         ), None
 
     b, _, d = patches.shape
     nothing = MinedBackground(jnp.zeros((b, d)), jnp.zeros(b), jnp.zeros(b))
     total, _ = lax.scan(mine, nothing, blocks)
     return total
+
+
+def mean_of_best(scores: Float[Array, "*batch p"], count: int) -> Float[Array, "*batch"]:
+    """The mean of the `count` highest scores, by as many rounds of maxima: an accelerator would sort for `top_k`.
+
+    A round takes all scores that equal its maximum, as far as there is room for them.
+    """
+    total, left = jnp.zeros(scores.shape[:-1]), jnp.full(scores.shape[:-1], float(count))
+    best = jnp.max(scores, axis=-1, keepdims=True)
+    for _ in range(count):
+        taken = jnp.minimum(jnp.sum((scores == best).astype(scores.dtype), axis=-1), left)
+        total += jnp.where(taken > 0, taken * best[..., 0], 0.0)
+        left -= taken
+        best = jnp.max(jnp.where(scores < best, scores, -jnp.inf), axis=-1, keepdims=True)
+    return total / count
 
 
 def _standardised_unbiased(maps: Float[Array, "*batch p"]) -> Float[Array, "*batch p"]:

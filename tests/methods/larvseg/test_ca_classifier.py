@@ -62,6 +62,14 @@ def test_the_patches_of_a_tag_are_those_that_lead_most_over_the_other_tags():
     np.testing.assert_array_equal(by_score, scores)
 
 
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_the_mean_of_the_best_counts_equal_scores_as_often_as_there_is_room(count):
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 5, (3, 6, 7)).astype(np.float32)  # of 7 numbers some are equal
+    expected = np.sort(scores, axis=-1)[..., ::-1][..., :count].mean(-1)
+    np.testing.assert_allclose(ca_classifier.mean_of_best(jnp.asarray(scores), count), expected, rtol=1e-6)
+
+
 def unit_vectors(rng, *shape):
     x = rng.standard_normal(shape)
     return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
