@@ -77,6 +77,8 @@ def get_config(arguments: str = "") -> ml_collections.ConfigDict:
         if args.size not in AUGREG:  # novel classes must be learnt from few photos' tags, without fine-tuning
             for stream in (config.streams.tags_of_masks, config.streams.tagged):
                 stream.update(lambda_cls=0.3, lambda_aux=0.3)
+        # A photo's many tags come with each other: docs/results.md, 24, has what this is worth.
+        config.method.ca_classifier.foreground_by = "lead"
         # Where photos have several tags nothing in the losses compares a novel class with those that stand beside it.
         config.evals.val.choose_novel_offset = len(config.vocabulary.novel) > 0 and len(config.vocabulary.classes) < 500
     else:  # the supervised segmenter
@@ -124,6 +126,8 @@ def frozen_dinov2(config: ml_collections.ConfigDict) -> None:
     """DINOv2's ViT-S/14 as it is, at 224 pixels, on the streams that are there: the head alone learns."""
     common.use_dinov2_on_photos(config, learn=0, side=224)
     config.pretrained = DINOV2
+    config.total_steps = 1000
+    config.method.ca_classifier.foreground_topk = 5  # of 256 patches: a thing in a scene fills few
     for stream in config.streams.values():
         stream.batch_size = 8
 
