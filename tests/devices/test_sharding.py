@@ -22,8 +22,11 @@ from larvseg_jax.devices.mesh import batch_sharding, make_mesh
 from larvseg_jax.devices.sharding import ShardingRules
 from larvseg_jax.errors import UserError
 from larvseg_jax.methods.larvseg.ca_classifier import mine_background
-from larvseg_jax.methods.larvseg.streams import sample_classes
+from larvseg_jax.methods.larvseg.network import class_rows
+from larvseg_jax.methods.larvseg.streams import columns_on, sample_classes
+from larvseg_jax.methods.method import Task
 from larvseg_jax.models.cosine_head import ClassTable
+from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.vocabulary import Vocabulary
 from tests import tiny
 
@@ -168,6 +171,20 @@ def test_a_column_for_every_row_holds_the_same_classes_and_draws_the_same_sample
         assert drawn[0] == drawn[1]
         samples.add(tuple(drawn[0]))
     assert len(samples) > 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "known", "in_place"), [((8, 1), 30, True), ((8, 1), 28, False), ((1, 8), 28, True), ((1, 8), 15, False)]
+)
+def test_a_stream_of_nearly_all_classes_reads_the_table_where_it_lies(shape, known, in_place):
+    vocabulary = Vocabulary(tuple(f"c{i}" for i in range(32)), base=(), novel=())
+    task = Task(32, ViTConfig(), {}, make_mesh(*shape))
+    label_set = vocabulary.label_set(tuple(f"c{i}" for i in range(31, 31 - known, -1)))
+    columns, mesh_columns = columns_on(task, label_set)
+    assert (class_rows(columns, 32) is None) is in_place
+    # A label's column is that of its name, wherever that is.
+    found = range(known) if mesh_columns is None else mesh_columns
+    assert [columns.names[column] for column in found] == list(label_set.names)
 
 
 @pytest.mark.parametrize("shape", MESHES)

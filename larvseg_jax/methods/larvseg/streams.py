@@ -61,12 +61,14 @@ def columns_on(task: Task, label_set: LabelSet) -> tuple[LabelSet, np.ndarray | 
     """The columns a stream's logits have on the mesh, and the column of each label where these differ.
 
     The embeddings of a few classes are fetched from wherever they are, and the columns filled up so that `model`
-    divides them. Where classes are split, a stream that knows half of the vocabulary or more has a column for every
-    row instead, so that each is computed where its embedding is; those it does not know take part in nothing.
+    divides them. A stream that knows nearly the whole vocabulary has a column for every row instead, so that the table
+    is read where it lies and not copied; where classes are split, one that knows half of it, so that each is computed
+    where its embedding is. Columns of classes that it does not know take part in nothing.
     """
     shards = task.mesh.shape["model"]
-    most = 2 * len(label_set) >= task.classes
-    if shards > 1 and most and len(set(label_set.rows.tolist())) == len(label_set):
+    known = len(label_set)
+    most = known >= 0.5 * task.classes if shards > 1 else known >= 0.9 * task.rows
+    if most and len(set(label_set.rows.tolist())) == known:
         return label_set.spread(task.rows), label_set.rows
     return label_set.padded(shards), None
 
