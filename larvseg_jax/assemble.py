@@ -120,8 +120,16 @@ def lower_step(run: Experiment, mesh: Mesh, layout: TrainState, method: Method |
     shardings = state_shardings(layout, mesh, run.mesh.sharding), None
     seed = jax.ShapeDtypeStruct((), SEED_DTYPE, sharding=NamedSharding(mesh, WHOLE))
     with jax.set_mesh(mesh):  # so that the functions of devices/in_step.py split
-        jitted = jax.jit(train_step, donate_argnums=0, out_shardings=shardings)
+        jitted = jax.jit(train_step, donate_argnums=0, out_shardings=shardings, compiler_options=compiler_options(mesh))
         return jitted.lower(layout, abstract_batch(run, mesh), seed)
+
+
+def compiler_options(mesh: Mesh) -> dict[str, int]:
+    """Options of XLA for a step over these devices."""
+    if mesh.devices.flat[0].platform != "gpu":
+        return {}
+    # XLA would join products with the same weights, those of two streams, by copying their activations side by side.
+    return {"xla_gpu_dot_merger_threshold_mb": 0}
 
 
 def seeded(run: Experiment, mesh: Mesh, compiled: Callable[..., Any]) -> TrainStep:

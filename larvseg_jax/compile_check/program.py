@@ -56,7 +56,7 @@ def read_collectives(program: str, mesh: Mapping[str, int]) -> tuple[Collective,
     """All exchanges of a compiled program (`compiled.as_text()`) over a mesh of axes {name: devices}."""
     looped = _looped_computations(program)
     found = []
-    for computation, line in _lines(program):
+    for computation, line in lines_by_computation(program):
         match = _INSTRUCTION.match(line)
         if match is None:
             continue
@@ -68,7 +68,7 @@ def read_collectives(program: str, mesh: Mapping[str, int]) -> tuple[Collective,
     return tuple(found)
 
 
-def _lines(program: str) -> Iterator[tuple[str, str]]:
+def lines_by_computation(program: str) -> Iterator[tuple[str, str]]:
     """(name of the computation, line) of every line."""
     computation = ""
     for line in program.splitlines():
@@ -81,7 +81,7 @@ def _looped_computations(program: str) -> set[str]:
     """Names of the computations that loops run, directly or not."""
     calls: dict[str, set[str]] = {}
     looped: set[str] = set()
-    for computation, line in _lines(program):
+    for computation, line in lines_by_computation(program):
         if "=%" not in line and "={" not in line and " while(" not in line:
             continue
         if " while(" in line:
@@ -105,6 +105,11 @@ def _size(shape: str, kind: str, starts: bool) -> int:
     if starts and kind != "all-reduce":
         return sum(arrays[len(arrays) // 2 :])
     return sum(arrays)
+
+
+def array_bytes(shape: str) -> int:
+    """Bytes of an array or a tuple of arrays, as a program writes their shapes."""
+    return sum(_bytes(dtype, dims) for dtype, dims in _ARRAY.findall(shape))
 
 
 def _bytes(dtype: str, dims: str) -> int:

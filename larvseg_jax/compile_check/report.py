@@ -20,6 +20,7 @@ from larvseg_jax.compile_check.cudnn import cudnn_of
 from larvseg_jax.compile_check.program import Collective, read_collectives
 from larvseg_jax.compile_check.step_time import StepTime, predicted_time
 from larvseg_jax.compile_check.target import Target
+from larvseg_jax.compile_check.traffic import memory_traffic
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import console, in_bytes, in_gib
 from larvseg_jax.devices.memory import bytes_by_part, program_memory
@@ -44,7 +45,7 @@ class Report:
       memory: what XLA reserves; "total" is what has to fit. Empty if it did not compile.
       flops: model FLOPs of a step over all chips, by formula.
       chip_flops: what one chip does of them, work that several chips repeat included.
-      xla_flops, hbm_bytes: one chip's as XLA counts them: the body of a loop once.
+      xla_flops, hbm_bytes: one chip's as XLA counts them, the body of a loop once; of a GPU 0 and our own count.
     """
 
     target: str
@@ -127,9 +128,10 @@ def _check(run: Experiment, mesh: Mesh, target: Target, quick: bool, changed: tu
         except jax.errors.JaxRuntimeError as error:  # not enough memory is an error of the TPU's compiler
             return dataclasses.replace(report, seconds=time.monotonic() - begun, failure=reason_of(str(error)))
         seconds = time.monotonic() - begun
-    sent = read_collectives(compiled.as_text() or "", dict(mesh.shape))
+    program = compiled.as_text() or ""
+    sent = read_collectives(program, dict(mesh.shape))
     cost = compiled.cost_analysis() or {}  # None for a GPU
-    hbm_bytes = float(cost.get("bytes accessed", 0.0))
+    hbm_bytes = float(cost.get("bytes accessed") or memory_traffic(program))
     memory = _memory(compiled)
     failure = ""
     if memory["total"] > target.chip.memory:  # the GPU's compiler does not mind
@@ -231,8 +233,8 @@ def _time_text(report: Report) -> str:
     times = report.time
     assert times is not None
     parts = ", ".join(f"{name} {1000 * value:.2f} ms" for name, value in dataclasses.asdict(times).items())
-    if not report.hbm_bytes:
-        parts += " (HBM traffic unknown: the GPU's compiler does not tell)"
+    if not report.xla_flops:
+        parts += " (HBM traffic by our own count: the GPU's compiler does not tell)"
     return (
         f"predicted, from published peaks ({report.source}), not measured: {parts}; bound by {times.bound}: "
         f"{1000 * times.least:.2f} ms a step if all overlaps, {1000 * times.without_overlap:.2f} ms if nothing does"
