@@ -151,7 +151,6 @@ def test_the_tree_of_the_page_is_what_the_config_reads(mydata):
     assert config.streams.tagged.always_tags == ("background",)
     assert (config.streams.tagged.max_labels, config.streams.tags_of_masks.max_labels) == (4, 3)
     assert (config.streams.tagged.source.tagged, config.streams.tagged.source.class_folders) == ("tagged", "")
-    assert config.method.ca_classifier.foreground_by == "lead"
 
 
 def test_class_folders_do_without_a_list(foldered):
@@ -193,7 +192,7 @@ def test_the_other_arguments_of_the_page_are_accepted(mydata):
     config = own_data.get_config(argument(dinov2))
     assert config.name == "mydata_sizedinov2"
     assert (config.model.width, config.model.depth, config.model.patch_size) == (384, 12, 14)
-    assert (config.total_steps, config.method.ca_classifier.foreground_topk) == (1000, 5)  # docs/results.md, 24
+    assert (config.total_steps, config.method.ca_classifier.foreground_by) == (1000, "lead")  # docs/results.md, 24
     config = own_data.get_config(argument(gpu))
     assert config.pretrained == "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0.npz"
     assert (config.model.width, config.model.depth, config.model.patch_size) == (768, 12, 16)
