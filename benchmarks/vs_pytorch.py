@@ -44,7 +44,7 @@ from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.devices.sharding import path_name
 from larvseg_jax.methods.larvseg.memory_bank import MemoryBank
 from larvseg_jax.methods.larvseg.method import LarvSeg
-from larvseg_jax.models.attention import cpu_attention
+from larvseg_jax.models.attention_choice import device_attention
 from larvseg_jax.models.vit import VisionTransformer
 
 Work = Callable[[], dict[str, Any]]
@@ -127,7 +127,7 @@ class Ours:
 
     def tag_features(self) -> np.ndarray:
         """What the backbone makes of the tagged pictures, without drop path."""
-        backbone = jax.jit(VisionTransformer(self.run.vit, cpu_attention(jax.device_count())).apply)
+        backbone = jax.jit(VisionTransformer(self.run.vit, device_attention(self.run.vit, jax.devices())).apply)
         return np.asarray(backbone({"params": self.state.params["backbone"]}, self.batch["tags"]["image"]).patches)
 
     def step(self) -> list[float]:
