@@ -102,7 +102,8 @@ class Ours:
         self.method, self.streams = method, {s.name: s for s in method.streams}
         self.state = fresh_state(run, self.mesh)
         slots = np.zeros(self.state.memory.slots.shape, np.float32)
-        slots[self.streams["tags"].label_set.rows] = given["queue"].mean(2)
+        self.rows = run.catalogue.label_set(run.streams["tags"]).rows  # of the classes as PyTorch has them
+        slots[self.rows] = given["queue"].mean(2)
         bank = MemoryBank.from_slots(jnp.asarray(slots))
         self.state = dataclasses.replace(self.state, memory=dataclasses.replace(bank, wraps=jnp.ones_like(bank.wraps)))
         labels = {"masks": {"label": given["label"]}, "tags": {"tags": given[OF_STEP]}}
@@ -119,11 +120,10 @@ class Ours:
         self.compiled_tag_head = jax.jit(jax.value_and_grad(tags, (0, 1), has_aux=True))
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """All of them by path, classes in the order of the stream's columns."""
+        """All of them by path, classes in the order of the stream."""
         leaves = jax.tree_util.tree_leaves_with_path(self.state.params)
         named = {path_name(path): np.asarray(x) for path, x in leaves}
-        rows = self.streams["tags"].label_set.rows
-        return named | {"head/class_embeddings": named["head/class_embeddings"][rows]}
+        return named | {"head/class_embeddings": named["head/class_embeddings"][self.rows]}
 
     def tag_features(self) -> np.ndarray:
         """What the backbone makes of the tagged pictures, without drop path."""
