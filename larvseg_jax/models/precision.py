@@ -26,7 +26,8 @@ def precise_einsum(subscripts: str, *operands: Float[Array | np.ndarray, "..."])
 def _precision() -> lax.Precision | lax.DotAlgorithmPreset:
     """For the devices of the mesh that is set, which need not be here, else for those of this process."""
     mesh, own = jax.sharding.get_abstract_mesh(), jax.local_devices()[0]
-    platform = own.platform if mesh.empty else mesh.abstract_device.platform
+    described = None if mesh.empty else mesh.abstract_device
+    platform = described.platform if described else own.platform
     without = platform == "gpu" and own.platform == "gpu" and not has_bfloat16(own)
     if for_any_device() or platform not in ("tpu", "gpu") or without:
         return lax.Precision.HIGHEST
