@@ -30,6 +30,7 @@ def mask_head(
 ) -> jax.Array:
     """L_seg."""
     patches, table = project(stream, params, features, params["class_embeddings"].shape[0])
+    label = stream.columns(label)
     return segmentation_loss(patches, table, label, valid, seg_loss_mean)
 
 
@@ -38,5 +39,6 @@ def tag_head(
 ) -> tuple[jax.Array, tuple[dict[str, jax.Array], MemoryBank]]:
     """L_cls + L_aux; both apart, and the bank afterwards."""
     patches, table = project(stream, params, features, bank.cursor.shape[0])
+    tags = stream.columns(tags)
     losses, pairs = tag_losses(patches, table, tags, bank, stream, config, True)
     return losses["L_cls"] + losses["L_aux"], (losses, memory_bank.write(bank, *pairs))

@@ -26,6 +26,11 @@ def constrain(x: Array, *axes: str | None) -> Array:
     return lax.with_sharding_constraint(x, PartitionSpec(*axes))
 
 
+def kernels_can_split() -> bool:
+    """Whether every device can have a kernel for its own pictures: a mesh is set, or there is one device only."""
+    return not jax.sharding.get_abstract_mesh().empty or jax.device_count() == 1
+
+
 def by_picture(function: Callable[[Any], T], pictures: PyTree) -> T:
     """function(pictures), made by every device for its own pictures: for a kernel, which XLA cannot split itself.
 

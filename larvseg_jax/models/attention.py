@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from larvseg_jax.devices.in_step import kernels_can_split
 from larvseg_jax.models.any_device import for_any_device
 from larvseg_jax.models.attention_cpu import attention_head_by_head, attention_of_all_heads
 from larvseg_jax.models.attention_tpu import attention_of_splash
@@ -22,7 +23,8 @@ Attention = Literal["head_by_head", "all_heads", "library", "cudnn", "splash"]
 
 head_by_head, all_heads: on CPUs, one device or several. library: what `jax.nn` makes of it, with all scores in memory.
 cudnn: one kernel of NVIDIA's library, which keeps no scores; an odd number of tokens is filled up by one empty token.
-splash: one kernel on a TPU, which keeps none either (models/attention_tpu.py).
+splash: one kernel on a TPU, which keeps none either (models/attention_tpu.py); the library's where a program over
+several devices is traced without their mesh, as evaluations are.
 """
 
 
@@ -44,20 +46,20 @@ def dot_product_attention(
       real: so many tokens in front are attended to, those behind them are empty; None: all. Of cudnn only.
     """
     library = functools.partial(attention_of_jax, causal=causal)
-    if for_any := for_any_device():
-        if for_any == "plain" or causal:
-            return library(query, key, value)
-        return lax.platform_dependent(query, key, value, cpu=attention_head_by_head, default=library)
-    if how == "cudnn" and not causal:
+    for_any = for_any_device()
+    if for_any == "plain":
+        return library(query, key, value)
+    if for_any or causal:
+        cpu = functools.partial(attention_of_all_heads, causal=True) if causal else attention_head_by_head
+        return lax.platform_dependent(query, key, value, cpu=cpu, default=library)
+    if how == "cudnn":
         return _attention_of_cudnn(query, key, value, real)
     assert real is None, "only cudnn fills tokens up"
-    if how == "splash" and not causal:
+    if how == "splash" and kernels_can_split():
         return attention_of_splash(query, key, value)
-    if how == "head_by_head" and not causal:
+    if how == "head_by_head":
         return attention_head_by_head(query, key, value)
-    if how == "all_heads":
-        return attention_of_all_heads(query, key, value, causal=causal)
-    return library(query, key, value)
+    return attention_of_all_heads(query, key, value) if how == "all_heads" else library(query, key, value)
 
 
 def attention_of_jax(

@@ -156,6 +156,25 @@ def test_on_a_mesh_every_device_has_the_kernel_for_its_own_pictures():
     np.testing.assert_allclose(found, dot_product_attention(q, q, q, "library"), atol=5e-6)
 
 
+def test_without_a_mesh_a_program_over_several_tpus_has_no_kernel():
+    q = jnp.zeros((8, 256, 1, 8), jnp.bfloat16)
+    attend = functools.partial(dot_product_attention, how="splash")
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        assert "pallas_call" not in str(jax.make_jaxpr(attend)(q, q, q))  # 8 devices here
+        with jax.set_mesh(make_mesh(8, 1)):
+            assert "pallas_call" in str(jax.make_jaxpr(attend)(q, q, q))
+
+
+def test_texts_have_the_library_s_attention_on_accelerators():
+    q = jnp.zeros((2, 5, 1, 8), jnp.bfloat16)
+    attend = functools.partial(dot_product_attention, how="all_heads", causal=True)
+    with jax.numpy_dtype_promotion("standard"):
+        program = jax.jit(attend).trace(q, q, q).lower(lowering_platforms=("cuda",)).as_text()
+    # Scores in float32 from the product on: those of a CPU are rounded to bfloat16 first.
+    assert "-> tensor<2x1x5x5xf32>" in program
+    assert "-> tensor<2x1x5x5xbf16>" not in program.split("dot_general", 1)[1].split("\n", 1)[0]
+
+
 GPU_PROGRAM = """
 import functools, jax, jax.numpy as jnp
 jax.config.update("jax_platforms", "cpu")

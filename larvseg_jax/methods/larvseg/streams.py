@@ -69,7 +69,8 @@ def columns_on(task: Task, label_set: LabelSet) -> tuple[LabelSet, np.ndarray | 
     known = len(label_set)
     most = known >= 0.5 * task.classes if shards > 1 else known >= 0.9 * task.rows
     if most and len(set(label_set.rows.tolist())) == known:
-        return label_set.spread(task.rows), label_set.rows
+        in_order = np.array_equal(label_set.rows, np.arange(known))
+        return label_set.spread(task.rows), None if in_order else label_set.rows
     return label_set.padded(shards), None
 
 
