@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from unittest import mock
 
 from jax._src.cudnn import fused_attention_stablehlo as of_jax
 
@@ -20,13 +19,15 @@ def cudnn_of(target: Target) -> Iterator[None]:
     jax asks this machine's driver while it traces, by three functions that are its own: there is no public way to
     trace for another GPU. For TPUs nothing is changed.
     """
-    with contextlib.ExitStack() as stack:
+    answers = {
+        "check_cudnn_version": lambda: _VERSION,
+        "check_compute_capability": lambda capability: float(capability) <= 9.0,
+        "is_cuda_compute_capability_equal": lambda capability: capability == "9.0",
+    }
+    of_this_machine = {name: getattr(of_jax, name) for name in answers}
+    try:
         if target.devices[0].platform == "gpu":
-            answers = {
-                "check_cudnn_version": lambda: _VERSION,
-                "check_compute_capability": lambda capability: float(capability) <= 9.0,
-                "is_cuda_compute_capability_equal": lambda capability: capability == "9.0",
-            }
-            for name, answer in answers.items():
-                stack.enter_context(mock.patch.object(of_jax, name, answer))
+            vars(of_jax).update(answers)
         yield
+    finally:
+        vars(of_jax).update(of_this_machine)

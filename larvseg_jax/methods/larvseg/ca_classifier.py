@@ -70,20 +70,16 @@ def foreground_ranking(
 ) -> Float[Array, "b l p"]:
     """By what the K pixels of a tag are chosen (method 6.3): its score, or how far that is above the other tags' best.
 
-    A photo's only tag leads by its score. Rows of empty slots mean nothing.
+    A photo's only tag leads by its score; tags of equal scores, which are of one class, are no rivals of each other.
+    Rows of empty slots mean nothing.
     """
     if config.foreground_by == "score":
         return scores
     shown = jnp.where(present[..., None], scores, -jnp.inf)
-    best, second = jnp.max(shown, axis=1, keepdims=True), _second(shown)
+    best = jnp.max(shown, axis=1, keepdims=True)
+    second = jnp.max(jnp.where(shown < best, shown, -jnp.inf), axis=1, keepdims=True)
     rival = jnp.where(shown < best, best, second)
     return scores - jnp.where(jnp.isfinite(rival), rival, 0.0)
-
-
-def _second(scores: Float[Array, "b l p"]) -> Float[Array, "b 1 p"]:
-    """The second highest over the labels: the highest once more if two have it."""
-    first = jax.nn.one_hot(jnp.argmax(scores, axis=1), scores.shape[1], axis=1, dtype=bool)
-    return jnp.max(jnp.where(first, -jnp.inf, scores), axis=1, keepdims=True)
 
 
 def bank_scores(patches: Float[Array, "b p d"], class_means: Float[Array, "b l d"]) -> Float[Array, "b l p"]:
