@@ -89,8 +89,7 @@ def filled_up(tokens: Float[Array, "b n d"], how: Attention) -> tuple[Float[Arra
     """Tokens as a kernel takes them, and how many of them are real: None if all are.
 
     cuDNN's gradient is refused for an odd number by jax 0.10 and 0.11 (their placeholder for a bias counts as one),
-    and 1,024 patches with a class token are odd. One token more costs a thousandth; a mask would cost half of
-    the gain.
+    and 1,024 patches with a class token are odd. One token more is a thousandth of them.
     """
     count = tokens.shape[1]
     if how != "cudnn" or count % 2 == 0 or for_any_device():

@@ -21,14 +21,14 @@ def device_attention(config: ViTConfig, devices: Iterable[jax.Device]) -> Attent
     if platform == "cpu":
         return "all_heads" if others else "head_by_head"
     if platform == "gpu":
-        return "library" if why_not_cudnn(config) else "cudnn"
+        return "library" if _why_not_cudnn(config) else "cudnn"
     return "splash" if platform == "tpu" and not _why_not_splash(config) else "library"
 
 
 def attention_line(config: ViTConfig, device: jax.Device) -> str:
     """How attention is computed, for people; empty on CPUs, where there is nothing to say."""
     if device.platform == "gpu":
-        kernel, reason = "cuDNN", why_not_cudnn(config)
+        kernel, reason = "cuDNN", _why_not_cudnn(config)
     elif device.platform == "tpu":
         kernel, reason = "splash", _why_not_splash(config)
     else:
@@ -42,7 +42,7 @@ def _why_not_splash(config: ViTConfig) -> str:
     return ""
 
 
-def why_not_cudnn(config: ViTConfig) -> str:
+def _why_not_cudnn(config: ViTConfig) -> str:
     """Why cuDNN's attention cannot be had for this backbone; empty if it can. jax itself is asked, with two tokens."""
     if config.dtype == "float32":
         return "because cuDNN has none in float32 (--config.model.dtype=bfloat16)"
