@@ -150,6 +150,8 @@ def test_on_a_mesh_every_device_has_the_kernel_for_its_own_pictures():
     mesh = make_mesh(8, 1)
     kernel = functools.partial(attention_of_splash, interpret=True)
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"), jax.set_mesh(mesh):
+        # A CPU's interpreter would be split by XLA itself; a TPU's kernel cannot be.
+        assert "shard_map" in str(jax.make_jaxpr(kernel)(q, q, q))
         compiled = jax.jit(kernel).lower(q, q, q).compile()
         found = compiled(q, q, q)
     assert "all-gather" not in compiled.as_text()
