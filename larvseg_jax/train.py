@@ -13,6 +13,7 @@ from data_pipelines.streams import HostBatch, Stream
 from larvseg_jax import assemble
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import console, stage
+from larvseg_jax.devices.host_memory import keep_freed_pages
 from larvseg_jax.devices.memory import state_size
 from larvseg_jax.devices.processes import Stopping, from_all, is_first_process, stop_requested
 from larvseg_jax.disk import write_text
@@ -106,7 +107,8 @@ def _train(
         check_not_stopped(stopping, int(state.step))
         if int(state.step) < run.total_steps:
             with stage("compilation", timings):
-                train_step = assemble.seeded(run, mesh, assemble.lower_step(run, mesh, state, method).compile())
+                compiled = keep_freed_pages(assemble.lower_step(run, mesh, state, method).compile())
+                train_step = assemble.seeded(run, mesh, compiled)
                 from_all("compiled step", "")  # a host that compiles for long is waited for here: the step would not
                 host, replaced = host_batches(run, streams, int(state.step))
                 if jax.process_count() > 1:

@@ -29,11 +29,13 @@ def main(given: Given) -> None:
         raise UserError(f"--accept={sorted(unknown)[0]}: the only thing to accept is data")
     # Imported late: a mistyped flag is answered before JAX is loaded.
     from larvseg_jax.config import from_config
+    from larvseg_jax.devices.host_memory import use_one_heap
     from larvseg_jax.show import show
     from larvseg_jax.start import check_start
     from larvseg_jax.train import train
     from larvseg_jax.training.profiling import parse_window
 
+    use_one_heap()
     run = from_config(given.config)
     if given.show:
         show(run)

@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import in_bytes
+from larvseg_jax.devices.host_memory import host_memory
 from larvseg_jax.devices.mesh import padded_batch_size
 from larvseg_jax.doctor.findings import Finding, Section
-from larvseg_jax.doctor.resources import host_memory
 from larvseg_jax.errors import UserError
 from larvseg_jax.provenance import MISSING, versions
 from larvseg_jax.training.state import TrainState

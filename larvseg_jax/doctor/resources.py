@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from jax.sharding import Mesh
 
 from larvseg_jax.config import Experiment
 from larvseg_jax.console import in_bytes
+from larvseg_jax.devices.host_memory import host_memory
 from larvseg_jax.devices.memory import array_bytes, bytes_by_part
 from larvseg_jax.doctor.compiled import StepReport
 from larvseg_jax.doctor.findings import Finding, Level, Section
@@ -123,8 +123,3 @@ def device_memory(mesh: Mesh) -> tuple[int | None, str]:
     if devices[0].platform != "cpu":
         return None, ""
     return host_memory() // len(devices), f"host memory shared by {len(devices)} CPU device(s)"
-
-
-def host_memory() -> int:
-    """Bytes of RAM of this machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
