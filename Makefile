@@ -18,12 +18,15 @@ CODE := $(wildcard *.py) $(filter-out tests,$(patsubst %/,%,$(sort $(dir $(wildc
 # longest tests are alone in theirs, and files with few tests would come last.
 PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+# Where another Python with PyTorch is named, benchmarks measure beside it.
+WITH_TORCH = $(if $(TORCH_PYTHON),--torch_python="$(TORCH_PYTHON)")
+
 # "3.11", or empty where $(PYTHON) does not run. The stamps carry it, so another PYTHON means a new environment.
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 RUN := $(VENV)/.installed-$(VERSION)
 DEV := $(VENV)/.installed-$(VERSION)-dev
 
-.PHONY: help demo quickstart test test-fast test-312 test-latest fuzz drill benchmarks-gpu lint format install install-dev clean
+.PHONY: help demo quickstart test test-fast test-312 test-latest fuzz drill benchmarks benchmarks-gpu lint format install install-dev clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -66,11 +69,11 @@ drill: $(DEV)  ## do to a run of quickstart size everything that can happen to o
 	$(BIN)/python -m data_pipelines.scenes --data_root=data
 	$(BIN)/python -m tests.drill --config=configs/quickstart.py $(DRILL)
 
-benchmarks-gpu: $(DEV)  ## what is measured on a GPU, in one go (TORCH_PYTHON=<a Python with PyTorch>); takes minutes
-	$(BIN)/python -m benchmarks.class_scaling --largest_gb=40
-	$(BIN)/python -m benchmarks.predict_21k --torch_python="$(TORCH_PYTHON)"
-	$(BIN)/python -m benchmarks.vs_pytorch --device=gpu --dtype=bfloat16 --torch_python="$(TORCH_PYTHON)"
-	$(BIN)/python -m benchmarks.vs_pytorch --device=gpu --dtype=float32 --torch_python="$(TORCH_PYTHON)"
+benchmarks: $(DEV)  ## a gate: cheap ratios against those of benchmarks/ratios.json (BENCHMARKS=--update writes it anew)
+	$(BIN)/python -m benchmarks.gate $(WITH_TORCH) $(BENCHMARKS)
+
+benchmarks-gpu: $(DEV)  ## what is measured on a GPU, in parts of ten minutes at most (TORCH_PYTHON=<a Python with PyTorch>)
+	$(BIN)/python -m benchmarks.gpu $(WITH_TORCH) $(BENCHMARKS)
 
 lint: $(DEV)  ## format check, lint, types, spelling
 	$(BIN)/ruff format --check .

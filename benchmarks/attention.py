@@ -2,21 +2,26 @@
 
     python -m benchmarks.attention
 
-Forward and backward of one layer's softmax(q k^T) v, median of `--repeats`, as ratio to
+Forward and backward of one layer's softmax(q k^T) v, all in turn, median of `--repeats`, as ratio to
 `jax.nn.dot_product_attention` in the same run, and to the time of its two matrix products alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks._turns import seconds_in_turn
+from larvseg_jax.models.attention import dot_product_attention, filled_up
+from larvseg_jax.models.attention_choice import device_attention
 from larvseg_jax.models.attention_cpu import attention_head_by_head
+from larvseg_jax.models.vit_config import ViTConfig
 
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -64,17 +69,60 @@ VARIANTS: dict[str, Attention] = {
 }
 
 
-def seconds(attention: Attention, shape: tuple[int, int, int, int], repeats: int) -> float:
-    """Median seconds of forward + backward."""
+def seconds(
+    variants: Mapping[str, Attention], shape: tuple[int, int, int, int], repeats: int
+) -> dict[str, list[float]]:
+    """Seconds of forward + backward of each variant: pictures, tokens, heads and features of a head, float32."""
     q, k, v = jax.random.normal(jax.random.key(0), (3, *shape))
-    step = jax.jit(jax.grad(lambda q, k, v: jnp.sum(attention(q, k, v) ** 2), argnums=(0, 1, 2)))
-    jax.block_until_ready(step(q, k, v))
-    times = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        jax.block_until_ready(step(q, k, v))
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times)
+    steps = {name: _step(attention) for name, attention in variants.items()}
+    works = {name: lambda step=step: jax.block_until_ready(step(q, k, v)) for name, step in steps.items()}
+    return seconds_in_turn(works, repeats)
+
+
+def _step(attention: Attention) -> Callable[..., object]:
+    return jax.jit(jax.grad(lambda q, k, v: jnp.sum(attention(q, k, v).astype(jnp.float32) ** 2), argnums=(0, 1, 2)))
+
+
+def layers(
+    shapes: Sequence[tuple[int, int, int, int]], dtype: Literal["float32", "bfloat16"], calls: int, repeats: int
+) -> list[dict[str, Any]]:
+    """A row per shape and way: XLA's form, cuDNN's kernel, and what the backbone has on this device.
+
+    Milliseconds of forward + backward, median and best of `repeats`, each of `calls` calls that the device has in its
+    queue at once. A way that is refused has a row that says why.
+    """
+    rows = []
+    for b, n, h, e in shapes:
+        config = ViTConfig(width=h * e, num_heads=h, dtype=dtype)
+        how = device_attention(config, jax.devices()[:1])
+        made = {
+            "XLA": functools.partial(dot_product_attention, how="library"),
+            "cuDNN": functools.partial(dot_product_attention, how="cudnn"),
+            "larvseg_jax": functools.partial(dot_product_attention, how=how),
+        }
+        works, refused = {}, {}
+        for name, attention in made.items():
+            # The empty token is there from the first layer to the last one: filling up is not part of a layer.
+            filled, real = filled_up(jnp.zeros((1, n, 1), dtype), how if name == "larvseg_jax" else "library")
+            inputs = jax.random.normal(jax.random.key(0), (3, b, filled.shape[1], h, e), dtype)
+            try:
+                step = _step(attention if real is None else functools.partial(attention, real=real))
+                with jax.numpy_dtype_promotion("standard"):  # the library mixes dtypes in its gradient, too
+                    jax.block_until_ready(step(*inputs))
+            except (ValueError, RuntimeError, NotImplementedError) as error:
+                refused[name] = " ".join(str(error).split())[:120]
+                continue
+            works[name] = functools.partial(_queue, step, inputs, calls)
+        for name, times in seconds_in_turn(works, repeats).items():
+            ms = [1e3 * time / calls for time in times]
+            how_it_is = f"{name} ({how})" if name == "larvseg_jax" else name
+            rows.append({"tokens": n, "attention": how_it_is, "ms": statistics.median(ms), "best ms": min(ms)})
+        rows += [{"tokens": n, "attention": name, "failed": why} for name, why in refused.items()]
+    return rows
+
+
+def _queue(step: Callable[..., object], inputs: jax.Array, calls: int) -> None:
+    jax.block_until_ready([step(*inputs) for _ in range(calls)])
 
 
 def main() -> None:
@@ -84,10 +132,9 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
     for name, shape in SHAPES.items():
-        baseline = seconds(library, shape, repeats)
-        for variant, attention in VARIANTS.items():
-            time_ = seconds(attention, shape, repeats)
-            print(f"{name:18s} {variant:14s} {1e3 * time_:8.1f} ms  {time_ / baseline:5.2f} x library")
+        found = {variant: statistics.median(times) for variant, times in seconds(VARIANTS, shape, repeats).items()}
+        for variant, time_ in found.items():
+            print(f"{name:18s} {variant:14s} {1e3 * time_:8.1f} ms  {time_ / found['library']:5.2f} x library")
 
 
 if __name__ == "__main__":

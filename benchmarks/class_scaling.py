@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, Int
 from benchmarks._memory import forget_peak, peak_resident, resident
 from benchmarks._scaling_figures import print_bank, print_flops
 from benchmarks._scaling_plot import plot
+from benchmarks._turns import seconds_in_turn
 from larvseg_jax.devices.memory import program_memory
 from larvseg_jax.methods.larvseg.loss_grid import everywhere, pooling_weights
 from larvseg_jax.methods.larvseg.losses import image_label_losses, mean_over_pairs, pooled_classifier
@@ -134,13 +135,37 @@ class Measurement:
         return f"| {self.classes:,} | {self.form} | {ms} | {self.temporary:.3f} | {growth} | {loss} |"
 
 
-def measure(name: str, classes: int, repeats: int, largest: float) -> Measurement:
-    """Compiles a form and, where it fits, runs it."""
-    learnt, given = jax.block_until_ready(draw(classes))
+def compile_form(name: str, learnt: Learnt, given: Given) -> tuple[jax.stages.Compiled, float]:
+    """A form with its gradients for arguments of these shapes, and GB of its temporary memory by XLA."""
     compiled = jax.jit(jax.value_and_grad(FORMS[name])).lower(learnt, given).compile()
     memory = program_memory(compiled)
     assert memory is not None
-    temporary = memory.temporary / 1e9
+    return compiled, memory.temporary / 1e9
+
+
+def over_direct(classes: int, repeats: int, largest: float) -> dict[str, float]:
+    """The closed form's cost over the direct form's, in this process and in turn.
+
+    Returns "temporary memory" and "time", the best of `repeats`; the latter only if the direct form takes no more
+    than `largest` GB.
+    """
+    learnt, given = jax.block_until_ready(draw(classes))
+    (closed, own), (direct, other) = (compile_form(name, learnt, given) for name in ("closed form", "direct"))
+    found = {"temporary memory": own / other}
+    if other > largest:
+        return found
+    works = {
+        "closed": lambda: jax.block_until_ready(closed(learnt, given)),
+        "direct": lambda: jax.block_until_ready(direct(learnt, given)),
+    }
+    seconds = seconds_in_turn(works, repeats)
+    return {"time": min(seconds["closed"]) / min(seconds["direct"])} | found
+
+
+def measure(name: str, classes: int, repeats: int, largest: float) -> Measurement:
+    """Compiles a form and, where it fits, runs it."""
+    learnt, given = jax.block_until_ready(draw(classes))
+    compiled, temporary = compile_form(name, learnt, given)
     if temporary > largest:
         return Measurement(name, classes, temporary)
     before = resident()
@@ -171,6 +196,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--largest_gb", type=float, default=6.0)
     args = parser.parse_args()
+    # On a GPU this process, which uses it for its first line, would take three quarters of the memory.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     print(f"{os.cpu_count()} {jax.devices()[0].device_kind} cores, jax {jax.__version__}\n")
     print("| classes | form | best ms | temporary memory, GB | growth of the process, GB | loss |")
     print("|---|---|---|---|---|---|")

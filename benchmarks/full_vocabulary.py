@@ -80,13 +80,18 @@ def filled(bank: MemoryBank) -> MemoryBank:
     return dataclasses.replace(MemoryBank.from_slots(slots), wraps=jnp.ones_like(bank.wraps))
 
 
-def train_steps(data_root: Path, steps: int, masks: int, tags: int, dtype: str) -> None:
-    """Takes the steps and prints losses, seconds and memory."""
+def experiment(masks: int, tags: int, dtype: str, data_root: Path | None = None) -> Experiment:
+    """The config with batches of so many pictures with masks and with tags, and random weights."""
     config = c171_i21k.get_config()
-    config.data_root, config.pretrained = str(data_root), ""
+    config.data_root, config.pretrained = str(data_root or ""), ""
     config.streams.c171.batch_size, config.streams.imagenet.batch_size = masks, tags
     config.model.dtype = dtype
-    run = from_config(config)
+    return from_config(config)
+
+
+def train_steps(data_root: Path, steps: int, masks: int, tags: int, dtype: str) -> None:
+    """Takes the steps and prints losses, seconds and memory."""
+    run = experiment(masks, tags, dtype, data_root)
     mesh = assemble.mesh_of(run)
     classes = {name: len(run.catalogue.label_set(stream)) for name, stream in run.streams.items()}
     print(f"jax {jax.__version__}, {os.cpu_count()} {jax.devices()[0].device_kind} cores, ViT {run.vit.depth} x "

@@ -24,7 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.vs_pytorch import Work, compare, timed, torch_process
+from benchmarks._our_step import Work, timed
+from benchmarks.vs_pytorch import compare, torch_process
 from larvseg_jax.devices.memory import program_memory
 from larvseg_jax.models.mask_decoder.decoder import MaskedDecoder
 from larvseg_jax.models.mask_decoder.fpn import FpnPixelDecoder

@@ -7,7 +7,7 @@ into windows of 512: what `Predictor` does by default, the best 5 classes of eve
 table is a process of its own, in turn, --rounds times. The baseline is the network alone on the same windows, in that
 process and whatever the number of classes: "times the network" is the whole over it. First: the first call, compilation
 included (its programs are not kept on disk). Peak: of the process during the first call, above the weights and the
-libraries; on a GPU that of the device, weights included.
+libraries; on a GPU that of the device, weights included. Later calls and the network alone take turns.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -26,6 +26,7 @@ import numpy as np
 from rich.table import Table
 
 from benchmarks._memory import forget_peak, peak_resident, resident
+from benchmarks._turns import seconds_in_turn
 from larvseg_jax.console import console
 
 SETTINGS = {
@@ -41,16 +42,6 @@ def photo(width: int, height: int) -> np.ndarray:
     """Smooth noise, uint8 RGB."""
     coarse = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-
-
-def median_seconds(call: Callable[[], object]) -> float:
-    """Of `REPEATS` calls."""
-    seconds = []
-    for _ in range(REPEATS):
-        begin = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds)
 
 
 def one(size: str, classes: int) -> dict[str, float | str]:
@@ -77,7 +68,6 @@ def one(size: str, classes: int) -> dict[str, float | str]:
     predictor(image)
     first, peak = time.perf_counter() - begin, peak_resident() - held
     statistics_of = jax.devices()[0].memory_stats() or {}
-    whole = median_seconds(lambda: predictor(image))
     scorer = as_linear(method.scorer(words.label_set()), words.label_set())
     embed = jax.jit(scorer.embed)
 
@@ -85,11 +75,29 @@ def one(size: str, classes: int) -> dict[str, float | str]:
         for window in predictor.windows.cut(image, vit.patch_size):
             np.asarray(embed(params, None, window[None]))
 
-    network()  # compiles
-    alone = median_seconds(network)
+    found = seconds_in_turn({"whole": lambda: predictor(image), "alone": network}, REPEATS)
+    whole, alone = (statistics.median(found[name]) for name in ("whole", "alone"))
     device = jax.devices()[0].device_kind
     peak = statistics_of.get("peak_bytes_in_use", peak)
     return dict(first=first, whole=whole, alone=alone, peak=peak / 2**30, device=device, version=jax.__version__)
+
+
+def measure(cells: Iterable[tuple[str, int]], rounds: int) -> dict[tuple[str, int], list[dict]]:
+    """What `one` says of each (size, classes), `rounds` times in turn, each time in a fresh process."""
+    runs: dict[tuple[str, int], list[dict]] = {cell: [] for cell in cells}
+    for _ in range(rounds):
+        for size, classes in runs:
+            command = [sys.executable, "-m", "benchmarks.predict", "--one", f"--sizes={size}", f"--classes={classes}"]
+            printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            runs[size, classes].append(json.loads(printed.splitlines()[-1]))
+    return runs
+
+
+def summary(found: list[dict]) -> dict[str, float]:
+    """Of the rounds of one cell: median seconds, the median of the ratios, the largest peak."""
+    medians = {key: statistics.median(run[key] for run in found) for key in ("first", "whole", "alone")}
+    ratio = statistics.median(run["whole"] / run["alone"] for run in found)
+    return medians | dict(ratio=ratio, peak=max(run["peak"] for run in found))
 
 
 def main() -> None:
@@ -104,20 +112,13 @@ def main() -> None:
     if given.one:
         print(json.dumps(one(*cells[0])))
         return
-    runs: dict[tuple[str, int], list[dict]] = {cell: [] for cell in cells}
-    for _ in range(given.rounds):
-        for size, classes in cells:
-            command = [sys.executable, "-m", "benchmarks.predict", "--one", f"--sizes={size}", f"--classes={classes}"]
-            printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            runs[size, classes].append(json.loads(printed.splitlines()[-1]))
+    runs = measure(cells, given.rounds)
     seen = runs[cells[0]][0]
     table = Table("photo", "classes", "first s", "later s", "network alone s", "times the network", "peak GiB")
     table.title = f"{seen['device']}, jax {seen['version']}"
     for (size, classes), found in runs.items():
-        first, whole, alone = (statistics.median(run[key] for run in found) for key in ("first", "whole", "alone"))
-        ratio = statistics.median(run["whole"] / run["alone"] for run in found)
-        peak = max(run["peak"] for run in found)
-        figures = (f"{first:.1f}", f"{whole:.2f}", f"{alone:.2f}", f"{ratio:.2f}", f"{peak:.2f}")
+        means = summary(found)
+        figures = (f"{means['first']:.1f}", *(f"{means[key]:.2f}" for key in ("whole", "alone", "ratio", "peak")))
         table.add_row(size, f"{classes:,}", *figures)
     console.print(table)
 

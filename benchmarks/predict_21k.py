@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -140,34 +140,8 @@ def commands(folder: Path, name: str, given: argparse.Namespace) -> dict[str, li
     return commands
 
 
-def report(name: str, variant: str, runs: list[dict]) -> None:
-    """One line: seconds of the first and of later calls, peak memory, and a digest of the answer."""
-    first = statistics.median(run["seconds"][0] for run in runs)
-    later = [s for run in runs for s in run["seconds"][1:]]
-    after = f"  later {statistics.median(later):7.2f} s" if later else " " * 17
-    computed = f" (computed {runs[0]['computed']:.0f})" if "computed" in runs[0] else ""
-    peak = max(run["mebibytes"] for run in runs)
-    costs = f"first {first:7.2f} s{after}  peak {peak:6.0f} MiB{computed}"
-    print(f"{name:10} {variant:28} {costs}  mean best {runs[0]['score']:.6f}  labels {runs[0]['labels']}", flush=True)
-
-
-def main() -> None:
-    """Prints one line per picture, variant and round."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--memory_gb", type=float, default=1.5)
-    parser.add_argument("--smoothness", type=int, default=4, help="patches per independent feature; 1: worst case")
-    parser.add_argument("--probabilities", action="store_true", help="measure the logsumexp over all classes, too")
-    parser.add_argument("--pictures", nargs="+", choices=PICTURES, default=list(PICTURES))
-    parser.add_argument("--torch_python", help="a Python with PyTorch")
-    parser.add_argument("--torch_block", type=int, default=256, help="classes per block of the PyTorch loop")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        kind, case, classes = given.one[0], Path(given.one[1]), Path(given.one[2])
-        budget = int(given.memory_gb * 2**30)
-        print(json.dumps(direct(case, classes) if kind == "direct" else ours(case, classes, budget, kind == "log_sum")))
-        return
+def measure(given: argparse.Namespace) -> Iterator[tuple[str, str, list[dict]]]:
+    """(picture, variant, all its rounds so far), after every round of every variant."""
     with tempfile.TemporaryDirectory() as folder:
         write_case(Path(folder), given.smoothness)
         for name in given.pictures:
@@ -177,9 +151,52 @@ def main() -> None:
                 for variant, command in variants.items():
                     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                     runs[variant].append(json.loads(printed.splitlines()[-1]))
-                    report(name, variant, runs[variant])  # after every round: that of all so far
+                    yield name, variant, runs[variant]
             if not given.torch_python:
                 print(f"{name:10} {'PyTorch block loop':28} not installed: give --torch_python")
+
+
+def summary(runs: list[dict]) -> dict[str, float]:
+    """Of the rounds of a variant: median seconds of first and later calls (where there are any), largest peak."""
+    found = {"first s": statistics.median(run["seconds"][0] for run in runs)}
+    later = [s for run in runs for s in run["seconds"][1:]]
+    found |= {"later s": statistics.median(later)} if later else {}
+    return found | {"peak MiB": max(run["mebibytes"] for run in runs)}
+
+
+def report(name: str, variant: str, runs: list[dict]) -> None:
+    """One line: seconds of the first and of later calls, peak memory, and a digest of the answer."""
+    found = summary(runs)
+    after = f"  later {found['later s']:7.2f} s" if "later s" in found else " " * 17
+    computed = f" (computed {runs[0]['computed']:.0f})" if "computed" in runs[0] else ""
+    costs = f"first {found['first s']:7.2f} s{after}  peak {found['peak MiB']:6.0f} MiB{computed}"
+    print(f"{name:10} {variant:28} {costs}  mean best {runs[0]['score']:.6f}  labels {runs[0]['labels']}", flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--memory_gb", type=float, default=1.5)
+    parser.add_argument("--smoothness", type=int, default=4, help="patches per independent feature; 1: worst case")
+    parser.add_argument("--probabilities", action="store_true", help="measure the logsumexp over all classes, too")
+    parser.add_argument("--pictures", nargs="+", choices=PICTURES, default=list(PICTURES))
+    parser.add_argument("--torch_python", help="a Python with PyTorch")
+    parser.add_argument("--torch_block", type=int, default=256, help="classes per block of the PyTorch loop")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    return parser
+
+
+def main() -> None:
+    """Prints one line per picture, variant and round."""
+    given = parser().parse_args()
+    if given.one:
+        kind, case, classes = given.one[0], Path(given.one[1]), Path(given.one[2])
+        budget = int(given.memory_gb * 2**30)
+        print(json.dumps(direct(case, classes) if kind == "direct" else ours(case, classes, budget, kind == "log_sum")))
+        return
+    for name, variant, runs in measure(given):
+        report(name, variant, runs)  # after every round: that of all so far
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import vs_pytorch
+from benchmarks._our_step import TAGS, Ours, inputs
 from configs import common
 from larvseg_jax.config import from_config
 
@@ -19,8 +19,8 @@ def test_our_side_of_the_comparison_runs(monkeypatch):
     config.streams.tags = common.tag_stream(**small(max_labels=12))
     config.model.update(width=16, depth=1, num_heads=2, mlp_dim=16, image_size=128)
     run = from_config(config)
-    given = vs_pytorch.inputs(run)
-    ours = vs_pytorch.Ours(run, given)
+    given = inputs(run)
+    ours = Ours(run, given)
     assert ours.tag_features().shape == given["features"].shape
-    for losses in (ours.mask_head(), *map(ours.tag_head, vs_pytorch.TAGS), ours.step()):
+    for losses in (ours.mask_head(), *map(ours.tag_head, TAGS), ours.step()):
         assert np.isfinite(losses).all()
