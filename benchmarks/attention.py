@@ -79,7 +79,7 @@ def seconds(
     return seconds_in_turn(works, repeats)
 
 
-def _step(attention: Attention) -> Callable[..., object]:
+def _step(attention: Attention) -> jax.stages.Wrapped:
     return jax.jit(jax.grad(lambda q, k, v: jnp.sum(attention(q, k, v).astype(jnp.float32) ** 2), argnums=(0, 1, 2)))
 
 
@@ -108,11 +108,12 @@ def layers(
             try:
                 step = _step(attention if real is None else functools.partial(attention, real=real))
                 with jax.numpy_dtype_promotion("standard"):  # the library mixes dtypes in its gradient, too
-                    jax.block_until_ready(step(*inputs))
+                    compiled = step.lower(*inputs).compile()
+                jax.block_until_ready(compiled(*inputs))
             except (ValueError, RuntimeError, NotImplementedError) as error:
                 refused[name] = " ".join(str(error).split())[:120]
                 continue
-            works[name] = functools.partial(_queue, step, inputs, calls)
+            works[name] = functools.partial(_queue, compiled, inputs, calls)
         for name, times in seconds_in_turn(works, repeats).items():
             ms = [1e3 * time / calls for time in times]
             how_it_is = f"{name} ({how})" if name == "larvseg_jax" else name

@@ -153,8 +153,8 @@ def test_devices_have_files_of_their_own(tmp_path):
 def test_parts_are_chosen_by_name():
     assert gpu.chosen("parts", "precision,attention", ()) == ["attention", "precision"]
     assert gpu.chosen("parts", None, ["x"]) == ["x"]
-    with pytest.raises(UserError, match=r"--again=attention,atention: there is no part 'atention'"):
-        gpu.chosen("again", "attention,atention", ())
+    with pytest.raises(UserError, match=r"--again=attention,wrong: there is no part 'wrong'"):
+        gpu.chosen("again", "attention,wrong", ())
 
 
 def test_a_machine_without_a_gpu_is_answered_in_a_line(tmp_path):
