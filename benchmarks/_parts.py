@@ -70,6 +70,11 @@ def run_part(command: Sequence[str], limit: float, environment: Mapping[str, str
             return Outcome("failed", None, "wrote no result", seconds)
 
 
+def end_parts_when_stopped() -> None:
+    """From now on SIGTERM ends this process as an error would: with the part that it has running."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 def _pass_on(stream: TextIO, last: collections.deque[str]) -> None:
     """Prints the lines of a process's stderr and keeps the last ones."""
     with stream:

@@ -28,7 +28,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks._gpu_parts import NEED_PYTORCH, PARTS
-from benchmarks._parts import Outcome, run_part
+from benchmarks._parts import Outcome, end_parts_when_stopped, run_part
 from benchmarks._ratio_table import rounded
 from larvseg_jax import provenance
 from larvseg_jax.cli import Flags, Given, guarded
@@ -154,6 +154,7 @@ def main(given: Given) -> None:
     if given.one:
         write_text(Path(given.result), json.dumps(PARTS[given.one](given.torch_python or "")))
         return
+    end_parts_when_stopped()
     again = chosen("again", given.again, ())
     parts = chosen("parts", given.parts, again or list(PARTS))
     if left_out := [] if given.torch_python else [part for part in parts if part in NEED_PYTORCH]:
