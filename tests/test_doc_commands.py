@@ -110,9 +110,8 @@ def test_flags_that_the_text_names_exist(page):
     flags = {name for command in cli.COMMANDS for name in flags_of(command, []).values}
     options = set(flat(common.get_config().to_dict())) | {f"streams.{name}" for name in common.tag_stream()}
     sections = {re.sub(r"\.\w+$", "", option) for option in options}
-    of_scripts = set(
-        re.findall(r'add_argument\("--(\w+)', "".join(p.read_text() for p in REPOSITORY.glob("benchmarks/*.py")))
-    )
+    sources = "".join(p.read_text() for p in REPOSITORY.glob("benchmarks/*.py"))
+    of_scripts = set(re.findall(r'(?:add_argument\("--|found\.\w+\(")(\w+)', sources))
     for name in re.findall(r"`--([\w.]+)", page.read_text()):
         if name.startswith("config."):
             assert name.removeprefix("config.") in options | sections or name == "config.option", name
