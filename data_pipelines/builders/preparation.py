@@ -1,24 +1,23 @@
 """Writes a downloaded data set as a TFDS data set: in parallel, and going on where an interrupted run was.
 
 Every piece of the builder becomes one shard. While the work goes on, the data set's folder is called
-"<version>.preparing"; it gets its own name when all is done.
+"<version>.preparing"; it gets its own name when all is done. Several hosts may write parts of the shards into it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import functools
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
+from data_pipelines.builders import parts
 from data_pipelines.builders.download_builder import DownloadBuilder, Piece
+from data_pipelines.builders.parts import Part
 from data_pipelines.builders.records import Tally
 from data_pipelines.builders.shards import Shard, write_json, write_shards
 from data_pipelines.picture_files import MAX_MEGAPIXELS
@@ -35,6 +34,7 @@ def prepare(
     data_dir: Path,
     workers: int = 1,
     max_megapixels: int = MAX_MEGAPIXELS,
+    part: Part | None = None,
 ) -> Path:
     """Prepares the data set in `root` and returns its folder, `data_dir`/<class list>/<version>.
 
@@ -44,16 +44,18 @@ def prepare(
       data_dir: folder of all prepared data sets.
       workers: processes that write; 1 works in this one.
       max_megapixels: photos and masks of more million pixels are left out, as unreadable ones are.
+      part: only these shards are written, and the folder of the unfinished data set is returned; a call without a part
+        makes the data set of them. None: all shards, unless parts were begun.
 
     Raises:
       UserError: `root` is no such data set, another one than the interrupted run had, `data_dir` cannot be
-        written, or a mask does not fit. What is written is kept; the same call goes on from there.
+        written, a mask does not fit, or a part that was begun is missing. What is written is kept; the same call goes
+        on from there.
     """
     make = functools.partial(builder_class.writing, data_dir, max_megapixels)
     builder = make()
     final = Path(builder.data_dir)
-    if (final / "dataset_info.json").is_file():
-        console.print(f"{final} is prepared already")
+    if _is_prepared(final):
         return final
     if not root.is_dir():
         raise UserError(f"there is no folder {root}: give the one that holds the data set as it was downloaded")
@@ -62,35 +64,37 @@ def prepare(
     layout, pieces = builder.layout(root), builder.pieces(root)
     for line in (layout, *builder.remarks(root)):
         console.print(f"{root}: {line}")
+    if _is_prepared(final):  # by another host, while this one looked through the download
+        return final
     try:
         work.mkdir(parents=True, exist_ok=True)
-        with _locked(work):
-            shards = _plan(builder, root, layout, pieces, work)
-            write_shards(make, shards, workers)
+        with parts.in_use(work, part):
+            with parts.planning(work):
+                shards = _plan(builder, root, layout, pieces, work)
+                parts.agree(work, part, shards)
+            write_shards(make, part.shards(shards) if part else shards, workers)
+            if part:
+                parts.report(part, shards)
+                return work
             tallies = _finish(builder, root, shards, work)
             work.rename(final)
     except OSError as error:
         raise UserError(
             f"cannot prepare {final} ({error}): make both folders accessible, free space or choose another --data_root"
         ) from error
-    for shard in shards:
-        (final / shard.summary.name).unlink()
-    (final / _PLAN).unlink()
+    for file in (final / _PLAN, *(final / shard.summary.name for shard in shards)):
+        file.unlink()
+    parts.clear(final)
     _report(builder, final, tallies)
     return final
 
 
-@contextlib.contextmanager
-def _locked(work: Path) -> Iterator[None]:
-    """Keeps other runs out of the folder; the lock ends with this process, however that ends."""
-    folder = os.open(work, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise UserError(f"{work} is being written by another run: wait for it, or stop it") from None
-    finally:
-        os.close(folder)
+def _is_prepared(final: Path) -> bool:
+    """Whether there is nothing to do, which is said."""
+    found = (final / "dataset_info.json").is_file()
+    if found:
+        console.print(f"{final} is prepared already")
+    return found
 
 
 def _plan(

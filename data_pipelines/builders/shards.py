@@ -44,7 +44,7 @@ class Shard:
 
 def write_shards(make: Callable[[], DownloadBuilder], shards: list[Shard], workers: int) -> None:
     """Writes the shards that are not there yet. `make` makes the builder, in every process anew."""
-    remaining = [shard for shard in shards if not _is_written(shard)]
+    remaining = [shard for shard in shards if not is_written(shard)]
     if len(remaining) < len(shards):
         console.print(f"{len(shards) - len(remaining)} of {len(shards)} shards are written already")
     if not remaining:
@@ -120,10 +120,11 @@ def _write(builder: DownloadBuilder, shard: Shard) -> None:
     write_json(shard.summary, {"file_bytes": file_bytes, "record_bytes": record_bytes, **vars(tally)})
 
 
-def _is_written(shard: Shard) -> bool:
+def is_written(shard: Shard) -> bool:
+    """Whether the shard is there, whole, with its summary."""
     try:
         return json.loads(shard.summary.read_text())["file_bytes"] == shard.path.stat().st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # ValueError: the host lost power while it wrote
         return False
 
 
