@@ -1,7 +1,8 @@
-"""Resident memory of this process (Linux); needs nothing but the standard library."""
+"""Resident memory of this process or another (Linux); needs nothing but the standard library."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 
@@ -10,9 +11,21 @@ def resident() -> int:
     return _status("VmRSS")
 
 
-def peak_resident() -> int:
-    """Most bytes that were resident since the process began, or since `forget_peak`."""
-    return _status("VmHWM")
+def peak_resident(pid: int | None = None) -> int:
+    """Most bytes that were resident since the process (by default this one) began, or since `forget_peak`.
+
+    OSError if it has ended.
+    """
+    return _status("VmHWM", pid)
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it has started, and these, and still run."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # it has ended
+            found += [one for child in task.read_text().split() for one in family(int(child))]
+    return found
 
 
 def forget_peak() -> None:
@@ -20,8 +33,9 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def _status(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+def _status(name: str, pid: int | None = None) -> int:
+    file = Path(f"/proc/{pid or 'self'}/status")
+    for line in file.read_text().splitlines():
         if line.startswith(f"{name}:"):
             return 1024 * int(line.split()[1])
-    raise OSError(f"/proc/self/status has no {name}: this needs Linux")
+    raise OSError(f"{file} has no {name}: this needs Linux")
