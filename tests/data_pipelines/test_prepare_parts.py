@@ -187,7 +187,7 @@ def test_hosts_that_begin_together_and_one_that_is_killed(download, tmp_path, ca
     assert [host.wait() for host in hosts[::2]] == [0, 0]
     hosts[1].wait()
     for host in hosts:
-        host.stdout.close()
+        host.communicate()
     command(download, tmp_path, "--part=2/3")
     command(download, tmp_path)
     assert contents(tmp_path / "imagenet_21k/1.0.0") == whole
@@ -266,6 +266,7 @@ def test_photos_are_read_one_by_one(kind, tmp_path):
     )
     alive = Alive()
     for photo in photos:
+        assert isinstance(photo, Photo)
         alive.add(photo)
     assert alive.seen == 20
     assert alive.most <= 2
