@@ -18,6 +18,7 @@ from configs import common
 from larvseg_jax import assemble
 from larvseg_jax.assemble import fresh_state, lower_step
 from larvseg_jax.config import Experiment, from_config
+from larvseg_jax.devices.host_memory import keep_freed_pages
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.devices.sharding import path_name
 from larvseg_jax.methods.larvseg.memory_bank import MemoryBank
@@ -88,7 +89,7 @@ class Ours:
         self.batch = assemble.batch_placer(run, self.mesh)(host)
         self.features = jnp.asarray(given["features"])
         self.tags = {name: jnp.asarray(given[name]) for name in TAGS}
-        self.compiled = lower_step(run, self.mesh, self.state).compile()
+        self.compiled = keep_freed_pages(lower_step(run, self.mesh, self.state).compile())  # as training does
         self.train_step = assemble.seeded(run, self.mesh, self.compiled)
         masks = functools.partial(mask_head, self.streams["masks"], method.config.seg_loss_mean)
         tags = functools.partial(tag_head, self.streams["tags"], method.config.ca_classifier)

@@ -76,7 +76,9 @@ def input_pipeline() -> dict[str, Figure]:
 def pytorch(python: str) -> dict[str, Figure]:
     """A training step and its heads over PyTorch's with its fused attention, in turn: best of 1 and 3; minutes."""
     from benchmarks.vs_pytorch import Summary, comparisons, measure
+    from larvseg_jax.devices.host_memory import use_one_heap
 
+    use_one_heap()
     figures = {}
     with comparisons("float32", 96, python, repeats=1) as made:
         for title, works, repeats in made:

@@ -32,6 +32,7 @@ import jax
 import numpy as np
 
 from benchmarks._our_step import OF_STEP, STREAMS, TAGS, Ours, Work, experiment, inputs, timed
+from larvseg_jax.devices.host_memory import use_one_heap
 from larvseg_jax.devices.memory import program_memory
 
 CPU_ATTENTION = ("scaled_dot_product_attention", "nn.MultiheadAttention")
@@ -183,6 +184,7 @@ def main() -> None:
     parser.add_argument("--label_slots", type=int, default=96, help="max_labels of our tag stream, as in the configs")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
+    use_one_heap()
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     if jax.default_backend() != args.device:
         parser.exit(2, f"error: --device={args.device}, but JAX runs on {jax.default_backend()}\n")
