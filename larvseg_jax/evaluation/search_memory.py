@@ -12,7 +12,7 @@ from larvseg_jax.console import in_gib
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.tiles import AxisTiles
 
-CHUNK = 32  # classes tried at a time
+CHUNK = 16  # classes tried at a time
 _LOG_SUM_SCORES = 1 << 19  # scores that are added up at a time: 2 MiB, about a CPU cache
 
 

@@ -238,12 +238,17 @@ def _largest(
     scores: Float[Array, "t m y x"], labels: Int[Array, "t m y x"], k: int
 ) -> tuple[Float[Array, "t k y x"], Int[Array, "t k y x"]]:
     """The k largest along the second axis, in order; equal ones by label. Passes over few candidates: small k."""
-    none = jnp.iinfo(jnp.int32).max
+    none = jnp.int32(jnp.iinfo(jnp.int32).max)
+
+    def better(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+        first = (a[0] > b[0]) | ((a[0] == b[0]) & (a[1] < b[1]))
+        return jnp.where(first, a[0], b[0]), jnp.where(first, a[1], b[1])
+
     best_scores, best_labels = [], []
     for _ in range(k):
-        best = jnp.max(scores, axis=1, keepdims=True)
-        label = jnp.min(jnp.where(scores == best, labels, none), axis=1, keepdims=True)
-        scores = jnp.where((scores == best) & (labels == label), -jnp.inf, scores)
+        # Score and label in one reduction: a score that XLA computes anew elsewhere may differ in its last bit.
+        best, label = (x[:, None] for x in lax.reduce((scores, labels), (-jnp.inf, none), better, (1,)))
+        scores = jnp.where(labels == label, -jnp.inf, scores)
         best_scores.append(best)
         best_labels.append(jnp.where(best > -jnp.inf, label, IGNORE_LABEL))
     return jnp.concatenate(best_scores, axis=1), jnp.concatenate(best_labels, axis=1)
