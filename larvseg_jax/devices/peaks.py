@@ -88,6 +88,11 @@ CHIPS: dict[str, Chip] = {
 
 ACCELERATORS: tuple[Accelerator, ...] = (
     *CHIPS.values(),
+    # JAX sees each of the two cores of a chip of 2,307 TFLOP/s as a device.
+    Accelerator(r"TPU7x", {"bfloat16": 2307e12 / 2, "float32": 2307e12 / 2}, "docs.cloud.google.com/tpu/docs/tpu7x"),
+    Accelerator(
+        r"NVIDIA B200", {"bfloat16": 2250e12, "float32": 1125e12}, "NVIDIA HGX B200 data sheet, an eighth of it"
+    ),
     Accelerator(r"NVIDIA H100 PCIe", {"bfloat16": 756e12, "float32": 378e12}, "NVIDIA H100 PCIe data sheet"),
     Accelerator(r"NVIDIA A100.*GB.*", {"bfloat16": 312e12, "float32": 156e12}, "NVIDIA A100 data sheet"),
     Accelerator(r"Tesla V100-SXM2-\d+GB", {"float32": 15.7e12}, "NVIDIA V100 data sheet"),
