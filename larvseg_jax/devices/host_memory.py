@@ -18,10 +18,17 @@ from larvseg_jax.devices.memory import program_memory
 # Of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
+_DEVICES = Path("/dev")
+_ACCELERATORS = ("nvidia[0-9]*", "accel*", "vfio/[0-9]*")  # GPUs, TPUs; JAX, which knows better, has not started yet
+
 
 def use_one_heap() -> None:
-    """All threads take memory from the one heap that can keep it; best before JAX starts its threads."""
-    _set(_M_ARENA_MAX, 1)
+    """All threads take memory from the one heap that can keep it; best before JAX starts its threads.
+
+    Nothing is done where there is an accelerator: its buffers are its own, and the host's many threads read pictures.
+    """
+    if not any(True for pattern in _ACCELERATORS for _ in _DEVICES.glob(pattern)):
+        _set(_M_ARENA_MAX, 1)
 
 
 def keep_freed_pages(compiled: jax.stages.Compiled) -> jax.stages.Compiled:

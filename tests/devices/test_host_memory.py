@@ -5,10 +5,13 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from unittest import mock
 
 import jax
 import pytest
 
+from larvseg_jax import cli
+from larvseg_jax.commands import train
 from larvseg_jax.devices import host_memory as module
 from larvseg_jax.devices.memory import ProgramMemory
 
@@ -102,3 +105,23 @@ def test_resident_is_that_of_the_process():
     status = Path("/proc/self/status").read_text()
     there = 1024 * int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
     assert module.resident() == pytest.approx(there, rel=0.05)
+
+
+@pytest.mark.parametrize(("device", "heaps"), [("null", [(-8, 1)]), ("nvidia0", []), ("accel0", []), ("vfio/0", [])])
+def test_hosts_of_accelerators_keep_a_heap_for_each_thread(monkeypatch, tmp_path, device, heaps):
+    (tmp_path / device).parent.mkdir(exist_ok=True)
+    (tmp_path / device).touch()
+    options = []
+    monkeypatch.setattr(module, "_DEVICES", tmp_path)
+    monkeypatch.setattr(module, "_set", lambda *option: options.append(option))
+    module.use_one_heap()
+    assert options == heaps
+
+
+def test_training_asks_for_one_heap_before_it_reads_its_config(monkeypatch):
+    order = []
+    monkeypatch.setattr(module, "use_one_heap", lambda: order.append("heap"))
+    monkeypatch.setattr("larvseg_jax.config.from_config", lambda config: order.append("config"))
+    monkeypatch.setattr("larvseg_jax.show.show", lambda run: order.append("show"))
+    train.main(mock.create_autospec(cli.Given, instance=True, accept=[], config=None, show=True))
+    assert order == ["heap", "config", "show"]
