@@ -241,12 +241,15 @@ def test_without_a_window_nothing_is_traced(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_logs_its_speed_and_leaves_its_profile(tmp_path, capsys):
+def test_a_run_logs_its_speed_and_leaves_its_profile(tmp_path, capsys, monkeypatch):
+    kept = []
+    monkeypatch.setattr("larvseg_jax.train.keep_freed_pages", lambda compiled: kept.append(compiled) or compiled)
     config = tiny.get_config()
     config.data_root, config.workdir = str(tiny.write_data(tmp_path).parent), str(tmp_path / "run")
     config.total_steps, config.log_every = 4, 2
     config.evals, config.gallery, config.checkpoint.every = {}, 0, 100
     train(from_config(config), (1, 3))
+    assert len(kept) == 1  # the memory that its compiled step frees
     lines = [line for line in read_history(tmp_path / "run") if line["kind"] == "train"]
     assert [line["step"] for line in lines] == [2, 4]
     for line in lines:
