@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Integer, UInt8, UInt16
 from PIL import Image
 
+from data_pipelines.jpeg import upright_jpeg
 from data_pipelines.picture_files import MAX_MEGAPIXELS, check_sides, check_size, unreadable
 from larvseg_jax.errors import DataError
 
@@ -21,7 +22,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wro
 
 
 def decode_image(data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> UInt8[np.ndarray, "h w 3"]:
-    """Decode a photo to 8-bit RGB, as the original does: by OpenCV, turned as its EXIF tag says.
+    """Decode a photo to 8-bit RGB, to the levels that the original's OpenCV gives, turned as its EXIF tag says.
 
     Grey becomes three equal channels, transparency is dropped, CMYK converted, 16 bits cut to 8: to the highest of
     those that the photo uses, as cameras and scanners store 10 to 14 bits in 16 (`Original:` always the highest of 16).
@@ -35,6 +36,9 @@ def decode_image(data: bytes, name: str, max_megapixels: int = MAX_MEGAPIXELS) -
       DataError: not a picture, cut short, or too large.
     """
     check_size(data, name, max_megapixels)
+    upright = upright_jpeg(data)
+    if upright is not None:
+        return upright
     try:
         deep = deep_image(data)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if deep is None else None
