@@ -15,6 +15,8 @@ import numpy as np
 from benchmarks._heads import mask_head, tag_head
 from benchmarks._memory import forget_peak, peak_resident
 from configs import common
+from data_pipelines import transforms
+from data_pipelines.rows import extent_of
 from larvseg_jax import assemble
 from larvseg_jax.assemble import fresh_state, lower_step
 from larvseg_jax.config import Experiment, from_config
@@ -24,6 +26,7 @@ from larvseg_jax.devices.sharding import path_name
 from larvseg_jax.methods.larvseg.memory_bank import MemoryBank
 from larvseg_jax.methods.larvseg.method import LarvSeg
 from larvseg_jax.models.attention_choice import device_attention
+from larvseg_jax.models.pixels import normalised_batch
 from larvseg_jax.models.vit import VisionTransformer
 
 Work = Callable[[], dict[str, Any]]
@@ -51,12 +54,13 @@ def inputs(run: Experiment) -> dict[str, np.ndarray]:
     """Pictures, labels, features of a backbone and a filled bank (vectors of unit length): random."""
     rng, crop = np.random.default_rng(0), run.streams["masks"].view.crop_size
     side, (h, w), d = run.streams["masks"].view.loss_size, run.vit.stored_grid, run.vit.width
+    levels = {name: rng.integers(0, 256, (2, crop, crop, 3), np.uint8) for name in STREAMS}
     coarse = rng.integers(-1, 150, (2, side // 32, side // 32), dtype=np.int32)
     ca = run.settings["method"]["ca_classifier"]
     queue = rng.standard_normal((150, ca["memory_bank_size"], ca["foreground_topk"], d), np.float32)
     return {
-        "masks": rng.standard_normal((2, crop, crop, 3), np.float32),
-        "tags": rng.standard_normal((2, crop, crop, 3), np.float32),
+        **{name: np.stack([transforms.normalise(x) for x in of]) for name, of in levels.items()},
+        **{f"{name}_levels": of for name, of in levels.items()},
         "features": rng.standard_normal((2, h, w, d), np.float32),
         "label": coarse.repeat(32, 1).repeat(32, 2),
         **{name: in_slots(tags, run.streams["tags"].view.max_labels or 0) for name, tags in TAGS.items()},
@@ -84,8 +88,9 @@ class Ours:
         bank = MemoryBank.from_slots(jnp.asarray(slots))
         self.state = dataclasses.replace(self.state, memory=dataclasses.replace(bank, wraps=jnp.ones_like(bank.wraps)))
         labels = {"masks": {"label": given["label"]}, "tags": {"tags": given[OF_STEP]}}
-        valid = np.ones(2, bool)
-        host = {k: {"image": given[k], "valid": valid} | labels[k] for k in STREAMS}
+        size = given["masks"].shape[1]
+        shared = {"valid": np.ones(2, bool), extent_of("image"): np.full((2, 2), size, np.int32)}
+        host = {k: {"image": given[f"{k}_levels"], **shared} | labels[k] for k in STREAMS}
         self.batch = assemble.batch_placer(run, self.mesh)(host)
         self.features = jnp.asarray(given["features"])
         self.tags = {name: jnp.asarray(given[name]) for name in TAGS}
@@ -104,8 +109,9 @@ class Ours:
 
     def tag_features(self) -> np.ndarray:
         """What the backbone makes of the tagged pictures, without drop path."""
+        images = normalised_batch(self.batch["tags"])["image"]
         backbone = jax.jit(VisionTransformer(self.run.vit, device_attention(self.run.vit, jax.devices())).apply)
-        return np.asarray(backbone({"params": self.state.params["backbone"]}, self.batch["tags"]["image"]).patches)
+        return np.asarray(backbone({"params": self.state.params["backbone"]}, images).patches)
 
     def step(self) -> list[float]:
         """One optimisation step."""

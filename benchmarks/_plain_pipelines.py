@@ -13,7 +13,7 @@ from benchmarks._pictures import MEAN, STD, Picture, Settings
 from data_pipelines.transforms import resized_shape
 
 Row = tuple[np.ndarray, np.ndarray | None]
-"""Image float32 (S, S, 3) and label (S/r, S/r) or None."""
+"""Image (S, S, 3), float32 or uint8, and label (S/r, S/r) or None."""
 
 IGNORE = 255
 _MEAN, _STD = np.array(MEAN, np.float32), np.array(STD, np.float32)
@@ -84,8 +84,13 @@ def _convert(levels: np.ndarray, alpha: float = 1.0, beta: float = 0.0) -> np.nd
     return np.clip(levels.astype(np.float32) * np.float32(alpha) + np.float32(beta), 0, 255).astype(np.uint8)
 
 
-def mmcv_style(picture: Picture, settings: Settings, rng: np.random.Generator, lap: Laps) -> Row:
-    """mmsegmentation 0.x on mmcv 1.x: the calls that its pipeline makes, without the two packages."""
+def mmcv_style(
+    picture: Picture, settings: Settings, rng: np.random.Generator, lap: Laps, *, normalise: bool = True
+) -> Row:
+    """mmsegmentation 0.x on mmcv 1.x: the calls that its pipeline makes, without the two packages.
+
+    normalise=False: levels, as mmsegmentation 1.x leaves them, which normalises on the device.
+    """
     image: np.ndarray = cv2.imdecode(np.frombuffer(picture[0], np.uint8), cv2.IMREAD_COLOR)  # type: ignore[assignment]
     lap("decode photo")
     label: np.ndarray | None = None
@@ -117,10 +122,11 @@ def mmcv_style(picture: Picture, settings: Settings, rng: np.random.Generator, l
     lap("flip")
     image = _distort_mmseg(image, rng)
     lap("distort")
-    image = image.copy().astype(np.float32)
+    image = image.copy().astype(np.float32) if normalise else image.copy()
     cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
-    cv2.subtract(image, np.array([MEAN]), image)
-    cv2.multiply(image, 1 / np.array([STD]), image)
+    if normalise:
+        cv2.subtract(image, np.array([MEAN]), image)
+        cv2.multiply(image, 1 / np.array([STD]), image)
     lap("normalise")
     border = (0, size - image.shape[0], 0, size - image.shape[1], cv2.BORDER_CONSTANT)
     image = cv2.copyMakeBorder(image, *border, value=0)

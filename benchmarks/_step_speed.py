@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.full_vocabulary import filled
+from data_pipelines.rows import extent_of
 from larvseg_jax import assemble
 from larvseg_jax.config import Experiment
 from larvseg_jax.devices.memory import program_memory
@@ -22,14 +23,16 @@ WARM_UP = 3  # steps
 
 
 def random_batch(run: Experiment, mesh: jax.sharding.Mesh) -> dict[str, dict[str, jax.Array]]:
-    """A step's batches: pixels of variance 1, labels in squares of 32, one tag a picture."""
+    """A step's batches: random pixels, labels in squares of 32, one tag a picture."""
     batch: dict[str, dict[str, jax.Array]] = {}
     for name, arrays in assemble.abstract_batch(run, mesh).items():
         classes = len(run.catalogue.label_set(run.streams[name]))
         made: dict[str, jax.Array] = {}
         for key, (array, like) in zip(jax.random.split(jax.random.key(0), len(arrays)), arrays.items(), strict=True):
             if array == "image":
-                made[array] = jax.random.normal(key, like.shape, like.dtype)
+                made[array] = jax.random.randint(key, like.shape, 0, 256, jnp.int32).astype(like.dtype)
+            elif array == extent_of("image"):
+                made[array] = jnp.full(like.shape, arrays["image"].shape[1], like.dtype)
             elif array == "label":
                 coarse = jax.random.randint(key, (like.shape[0], *(-(-n // 32) for n in like.shape[1:])), 0, classes)
                 made[array] = coarse.repeat(32, 1).repeat(32, 2)[:, : like.shape[1], : like.shape[2]].astype(like.dtype)

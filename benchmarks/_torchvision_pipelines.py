@@ -1,13 +1,14 @@
-"""The same augmentations by torchvision.transforms.v2, run by an interpreter that has PyTorch.
+"""The same augmentations by torchvision.transforms.v2, and TorchCodec, run by an interpreter that has PyTorch.
 
 Started by benchmarks.input_pipeline with the file of pictures; answers one JSON line on stdout for every
-{"stream", "variant", "round"} line on stdin. Needs torch, torchvision, NumPy and Pillow, nothing else.
+{"stream", "variant", "round"} line on stdin. Needs torch, torchvision, NumPy and Pillow.
 """
 
 # mypy: disable-error-code="import-not-found"
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import pickle
@@ -27,15 +28,32 @@ from torchvision.transforms.v2 import functional as F
 
 from benchmarks._laps import Laps
 
+try:
+    import torchcodec.decoders
+except (ImportError, RuntimeError, OSError):  # not installed, or without the libraries that it needs
+    torchcodec = None
+
 IGNORE = 255
 HUE, LEVELS = 18 / 180, 32 / 255
 
 Row = tuple[torch.Tensor, torch.Tensor | None]
 
 
-def tensors(picture: tuple, settings: Any, rng: np.random.Generator, lap: Laps) -> Row:
-    """uint8 tensors all the way: torchvision's decoders, no antialiasing."""
-    image = decode_image(torch.frombuffer(bytearray(picture[0]), dtype=torch.uint8), ImageReadMode.RGB)
+def by_torchvision(photo: bytes) -> torch.Tensor:
+    """Its decoder."""
+    return decode_image(torch.frombuffer(bytearray(photo), dtype=torch.uint8), ImageReadMode.RGB)
+
+
+def tensors(
+    picture: tuple,
+    settings: Any,
+    rng: np.random.Generator,
+    lap: Laps,
+    *,
+    decode: Callable[[bytes], torch.Tensor] = by_torchvision,
+) -> Row:
+    """uint8 tensors all the way: a decoder of photos, no antialiasing."""
+    image = decode(picture[0])
     lap("decode photo")
     label = None
     if picture[1] is not None:
@@ -123,7 +141,11 @@ def distort(image: Any, rng: np.random.Generator) -> Any:
     return image
 
 
-VARIANTS: dict[str, Callable[..., Row]] = {"tensors": tensors, "PIL": pictures}
+VARIANTS: dict[str, Callable[..., Row]] = {"torchvision v2, tensors": tensors, "torchvision v2, PIL": pictures}
+VERSIONS = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
+if torchcodec is not None:
+    VARIANTS["TorchCodec, then torchvision v2"] = functools.partial(tensors, decode=torchcodec.decoders.decode_jpeg)
+    VERSIONS += f", torchcodec {torchcodec.__version__}"
 
 
 def one_round(augment: Callable[..., Row], data: list, settings: Any, batch: int, number: int) -> dict:
@@ -147,7 +169,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with open(sys.argv[1], "rb") as stream:
         data = pickle.load(stream)
-    print(json.dumps({"versions": f"torch {torch.__version__}, torchvision {torchvision.__version__}"}), flush=True)
+    print(json.dumps({"versions": VERSIONS, "variants": list(VARIANTS)}), flush=True)
     for line in sys.stdin:
         order = json.loads(line)
         given = data[order["stream"]]

@@ -36,6 +36,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from benchmarks.attention_on_objects import Opened, look_at, open_checkpoint
+from data_pipelines import transforms
 from data_pipelines.crop_views import tags_in
 from data_pipelines.views import MaskView, TagView
 from larvseg_jax.cli import fail
@@ -123,9 +124,12 @@ def tagged_photos(opened: Opened, view: TagView, label_set: LabelSet) -> Iterato
         ordered = sorted(tags, key=lambda column: (label_set.names[column] not in novel, column))[: view.max_labels]
         padded = np.full(view.max_labels, IGNORE_LABEL, np.int32)
         padded[: len(ordered)] = ordered
-        image = np.empty((view.crop_size, view.crop_size, 3), np.float32)
-        row["image"].write(image)
-        height, width = (-(-side // view.downsample_rate) for side in row["image"].image.shape[:2])
+        levels = np.empty(row["image"].shape, np.uint8)
+        row["image"].write(levels)
+        image = transforms.normalise(levels)
+        height, width = row["image"].extent
+        image[height:], image[:, width:] = 0, 0
+        height, width = (-(-side // view.downsample_rate) for side in (height, width))
         label = row["label"].copy()
         label[height:], label[:, width:] = BESIDE, BESIDE
         yield Tagged(image, padded, label)

@@ -24,8 +24,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from rich.table import Table
 
+from data_pipelines import transforms
 from data_pipelines.caption_views import CaptionView
-from data_pipelines.rows import stacked
 from data_pipelines.sources import open_source
 from larvseg_jax.cli import fail
 from larvseg_jax.config import Experiment
@@ -73,16 +73,17 @@ def held_out(
     )
     view = dataclasses.replace(config.view, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=False, jitter=0.0, grey=0.0)
     view = dataclasses.replace(view, blur=0.0, local_views=0, recoloured=False)
-    rows: list[Any] = []
+    photos: list[np.ndarray] = []
     captions: list[str] = []
     owner: list[int] = []
     total = min(count, len(source))
     for i in track(range(total), total, "photos"):
         example = source[i]
-        rows.append(view.row(example, np.random.default_rng(0), run.catalogue.label_set(config))["image"])
+        row = view.row(example, np.random.default_rng(0), run.catalogue.label_set(config))
+        photos.append(transforms.normalise(row["image"]))
         captions += example["captions"]
         owner += [i] * len(example["captions"])
-    return stacked(rows), captions, np.array(owner), view
+    return np.stack(photos), captions, np.array(owner), view
 
 
 def vectors_of(

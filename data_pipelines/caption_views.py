@@ -16,7 +16,7 @@ from jaxtyping import Float32, UInt8
 from data_pipelines.examples import Example, Reads
 from data_pipelines.random_crops import jittered, resized_crop
 from data_pipelines.rows import ArraySpec
-from data_pipelines.transforms import MEAN, NORMALISED, STD
+from data_pipelines.transforms import MEAN, STD
 from larvseg_jax.errors import UserError
 from larvseg_jax.options import Count, CountOrNone
 from larvseg_jax.text.tokenizer import Tokenizer, TokenizerConfig
@@ -75,22 +75,23 @@ class CaptionView:
         captions = example["captions"]
         tokens = self.tokenizer(captions[rng.integers(len(captions))])
         image = self._crop(example, rng, self.crop_size, self.scale)
-        row: dict[str, Any] = {"image": _Picture(image, NORMALISED), "tokens": tokens}
+        row: dict[str, Any] = {"image": image, "tokens": tokens}
         if self.local_views:
             crops = [self._crop(example, rng, self.local_size, self.local_scale) for _ in range(self.local_views)]
-            row["locals"] = _Pictures(tuple(_Picture(crop, NORMALISED) for crop in crops))
+            row["locals"] = np.stack(crops)
         if self.recoloured:
             row["recoloured"], row["flipped"] = recoloured(image, rng)
         return row
 
     def spec(self) -> dict[str, ArraySpec]:
         """What a row consists of."""
-        picture = ArraySpec((self.crop_size, self.crop_size, 3), "float32", 0, picture=True)  # 0 is the mean colour
+        picture = ArraySpec((self.crop_size, self.crop_size, 3), "uint8", 0, picture=True)
         spec = {"image": picture, "tokens": ArraySpec((self.text.context,), "int32", 0)}
         if self.local_views:
             spec["locals"] = picture._replace(shape=(self.local_views, self.local_size, self.local_size, 3))
         if self.recoloured:
-            spec |= {"recoloured": picture, "flipped": ArraySpec((), "bool", 0)}
+            # Normalised already: its levels are no whole numbers, and beyond 0 and 255.
+            spec |= {"recoloured": picture._replace(dtype="float32"), "flipped": ArraySpec((), "bool", 0)}
         return spec
 
     def _crop(
@@ -122,20 +123,9 @@ class _Picture:
     def shape(self) -> tuple[int, ...]:
         return self.image.shape
 
+    @property
+    def dtype(self) -> np.dtype:
+        return self.table.dtype
+
     def write(self, pixels: Float32[np.ndarray, "s s 3"]) -> None:
         cv2.LUT(self.image, self.table, pixels)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Pictures:
-    """Pictures of one size."""
-
-    pictures: tuple[_Picture, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return len(self.pictures), *self.pictures[0].shape
-
-    def write(self, pixels: Float32[np.ndarray, "k s s 3"]) -> None:
-        for picture, place in zip(self.pictures, pixels, strict=True):
-            picture.write(place)

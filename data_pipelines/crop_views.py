@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
 
 from data_pipelines.examples import Example
-from data_pipelines.rows import ArraySpec
+from data_pipelines.rows import ArraySpec, extent_of
 from data_pipelines.transforms import Crop, train_transform
 from larvseg_jax.errors import DataError, UserError
 from larvseg_jax.options import Count
@@ -36,10 +37,9 @@ class CropView:
         return self.crop_size // self.downsample_rate
 
     def image_spec(self) -> dict[str, ArraySpec]:
-        """The picture of a row."""
-        return {
-            "image": ArraySpec((self.crop_size, self.crop_size, 3), "float32", 0, picture=True)
-        }  # 0 is the mean colour
+        """The arrays of `image_of`."""
+        picture = ArraySpec((self.crop_size, self.crop_size, 3), "uint8", 0, picture=True)
+        return {"image": picture, extent_of("image"): ArraySpec((2,), "int32", 0)}
 
     def crop(self, example: Example, rng: np.random.Generator, *, label: bool) -> Crop:
         """A random crop, with its label where that is asked for."""
@@ -53,6 +53,11 @@ class CropView:
             category_ratio=self.category_ratio,
             label_stride=self.downsample_rate,
         )
+
+
+def image_of(crop: Crop) -> dict[str, Any]:
+    """The picture of a row, and how much of it the photo fills."""
+    return {"image": crop, extent_of("image"): crop.extent}
 
 
 def padded_tags(tags: Iterable[int], max_labels: int, photo: str) -> Int32[np.ndarray, " max_labels"]:

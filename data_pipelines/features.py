@@ -14,7 +14,7 @@ import numpy as np
 
 from data_pipelines.examples import Example, Reads
 from data_pipelines.feature_files import FeatureFacts, FeatureRecords, token_names
-from data_pipelines.rows import ArraySpec
+from data_pipelines.rows import ArraySpec, besides_pictures
 from data_pipelines.streams import Stream, stream_seed
 from data_pipelines.views import View
 from larvseg_jax.vocabulary import LabelSet
@@ -72,10 +72,10 @@ class FeatureView:
 
     def spec(self) -> Mapping[str, ArraySpec]:
         """The tokens, and what the view has besides its pictures."""
-        found: dict[str, ArraySpec] = {}
-        for name, spec in self.view.spec().items():
-            found |= {token: self.facts.specs[token] for token in token_names(name)} if spec.picture else {name: spec}
-        return found
+        specs = self.view.spec()
+        pictures = [name for name, spec in specs.items() if spec.picture]
+        tokens = {token: self.facts.specs[token] for name in pictures for token in token_names(name)}
+        return tokens | besides_pictures(specs)
 
 
 @dataclasses.dataclass(frozen=True)

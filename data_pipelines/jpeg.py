@@ -36,9 +36,9 @@ def _is_upright(data: bytes) -> bool:
             return True
         if marker < 0xC0 or marker in _ALONE or marker == 0xFF:
             return False
-        if marker == _APP1 and data.startswith(_EXIF, at + 4):
-            if not _leaves_upright(data[at + 4 + len(_EXIF) : at + 2 + length]):
-                return False
+        exif = marker == _APP1 and data.startswith(_EXIF, at + 4)
+        if exif and not _leaves_upright(data[at + 4 + len(_EXIF) : at + 2 + length]):
+            return False
         at += 2 + length
     return False
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from data_pipelines.crop_views import CropView, padded_tags, tags_in
+from data_pipelines.crop_views import CropView, image_of, padded_tags, tags_in
 from data_pipelines.examples import Example, Reads
 from data_pipelines.rows import ArraySpec
 from larvseg_jax.errors import UserError
@@ -58,7 +58,7 @@ class MaskTagView(CropView):
         if self.tags_from == "photo":
             listed = example["tags"]
             tags |= {*listed[rng.random(len(listed)) >= self.drop].tolist()}
-        return {"image": crop, "label": label, "tags": padded_tags(tags, self.max_labels, example["id"])}
+        return {**image_of(crop), "label": label, "tags": padded_tags(tags, self.max_labels, example["id"])}
 
     def spec(self) -> dict[str, ArraySpec]:
         return {

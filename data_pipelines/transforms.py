@@ -59,7 +59,7 @@ class Crop:
     """An augmented photo but for its last step: the pixels are yet to be looked up in `levels`.
 
     Attributes:
-      image: at most S x S, S = size.
+      image: at most S x S, S = size; the rest of the crop is open.
       levels: the last steps of the distortion.
       label: (S / label_stride)^2, IGNORE_LABEL where the photo leaves the crop open; None without masks.
     """
@@ -74,10 +74,23 @@ class Crop:
         """Of its pixels."""
         return self.size, self.size, 3
 
-    def write(self, pixels: Float32[np.ndarray, "s s 3"]) -> None:
-        """The photo, normalised, into `pixels`; 0 at the bottom and right that it leaves open."""
+    @property
+    def dtype(self) -> np.dtype:
+        """Of its pixels."""
+        return np.dtype(np.uint8)
+
+    @property
+    def extent(self) -> Int32[np.ndarray, "2"]:
+        """Height and width that the photo fills."""
+        return np.array(self.image.shape[:2], np.int32)
+
+    def write(self, pixels: UInt8[np.ndarray, "s s 3"]) -> None:
+        """The photo into `pixels`; 0 at the bottom and right that it leaves open."""
         height, width = self.image.shape[:2]
-        cv2.LUT(self.image, NORMALISED.take(self.levels, 1), pixels[:height, :width])
+        if self.levels is _SAME:
+            pixels[:height, :width] = self.image
+        else:
+            cv2.LUT(self.image, self.levels, pixels[:height, :width])
         pixels[height:] = 0
         pixels[:height, width:] = 0
 
@@ -160,7 +173,7 @@ def photometric_distortion(image: Image, rng: np.random.Generator) -> tuple[Imag
     Each step maps a level of one channel to a level, hence the tables; a table of a table is one.
 
     Returns:
-      The argument, or a buffer that this thread's next call overwrites; and the last table.
+      The argument or a new array, and the last table.
     """
     levels = _SAME
     if _coin(rng):
@@ -188,13 +201,13 @@ def _affine(factor: float, offset: float) -> UInt8[np.ndarray, "256"]:
 
 
 def _hsv_table(image: Image, levels: Levels, channel: int, table: Levels) -> Image:
-    """`table` on one HSV channel of levels[image], back in RGB: a buffer of this thread."""
+    """`table` on one HSV channel of levels[image], back in RGB: a new array."""
     if levels is not _SAME:
         image = cv2.LUT(image, levels, _scratch.array("levels", image.shape, np.uint8))
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV, _scratch.array("hsv", image.shape, np.uint8))
     plane = cv2.extractChannel(hsv, channel, _scratch.array("plane", image.shape[:2], np.uint8))
     cv2.insertChannel(cv2.LUT(plane, table, plane), hsv, channel)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, _scratch.array("rgb", image.shape, np.uint8))
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
 def normalise(image: Image) -> Float32[np.ndarray, "h w 3"]:
@@ -213,7 +226,7 @@ def train_transform(
     category_ratio: float,
     label_stride: int = 1,
 ) -> Crop:
-    """Resize by a random ratio, crop, flip, distort; what is left is Crop.write: normalise and pad.
+    """Resize by a random ratio, crop, flip, distort; what is left is Crop.write: the last levels, and padding.
 
     The label is that of every label_stride-th row and column of the finished crop.
     """
@@ -230,8 +243,8 @@ def train_transform(
     image = image[box]
     if flip:  # before the colours: OpenCV's conversions differ by a level in the last columns of a row
         image = cv2.flip(image, 1, _scratch.array("flipped", image.shape, np.uint8))
-    image, levels = photometric_distortion(image, rng)
-    return Crop(image.copy(), levels, label, crop_size)
+    distorted, levels = photometric_distortion(image, rng)
+    return Crop(image.copy() if distorted is image else distorted, levels, label, crop_size)
 
 
 def _pad_label(label: Label, size: int) -> Int32[np.ndarray, "size size"]:

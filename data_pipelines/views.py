@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from data_pipelines.caption_views import CaptionView
-from data_pipelines.crop_views import CropView, padded_tags, tags_in
+from data_pipelines.crop_views import CropView, image_of, padded_tags, tags_in
 from data_pipelines.examples import Example, Reads
 from data_pipelines.mask_tag_views import MaskTagView
 from data_pipelines.rows import ArraySpec
@@ -82,7 +82,7 @@ class MaskView(CropView):
 
     def row(self, example: Example, rng: np.random.Generator, label_set: LabelSet) -> dict[str, Any]:
         crop = self.crop(example, rng, label=True)
-        return {"image": crop, "label": crop.label}
+        return {**image_of(crop), "label": crop.label}
 
     def spec(self) -> dict[str, ArraySpec]:
         return {**self.image_spec(), "label": ArraySpec((self.loss_size, self.loss_size), "int32", IGNORE_LABEL)}
@@ -111,7 +111,7 @@ class TagView(CropView):
         crop = self.crop(example, rng, label=self.reads == "masks")
         present = example["tags"] if crop.label is None else tags_in(crop.label)
         always = (label_set.column(name) for name in self.always_tags)
-        return {"image": crop, "tags": padded_tags({*present.tolist(), *always}, self.max_labels, example["id"])}
+        return {**image_of(crop), "tags": padded_tags({*present.tolist(), *always}, self.max_labels, example["id"])}
 
     def spec(self) -> dict[str, ArraySpec]:
         return {**self.image_spec(), "tags": ArraySpec((self.max_labels,), "int32", IGNORE_LABEL)}

@@ -101,7 +101,7 @@ def test_code_imports_what_the_requirements_name():
             known = known | allowed["requirements-dev.txt"]
         if path.parent.name == "benchmarks" and "torch" in path.name:
             # A baseline that runs in an environment of its own.
-            known = known | {"torch", "torchvision", "transformers"}
+            known = known | {"torch", "torchcodec", "torchvision", "transformers"}
         if path.name.startswith("record_"):  # recorders run in one, too
             known = known | {"torch", "timm", "transformers", "dinov2"}
         assert foreign <= known, f"{name_of(path)} imports {foreign - known}"

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Integer, UInt8
 
 from data_pipelines.orientation import turned_mask
+from data_pipelines.rows import extent_of
 from data_pipelines.streams import HostBatch, step_batches
 from data_pipelines.transforms import MEAN, STD
 from larvseg_jax.config import Experiment
@@ -213,10 +214,10 @@ def _crop_cards(run: Experiment, report: SetReport) -> list[Card]:
 
 def _crop_card(batch: HostBatch, names: tuple[str, ...]) -> Card:
     """A batch of one."""
-    title, crop = str(batch["id"][0]), _enlarged(denormalised(batch["image"][0]))
+    title, crop = str(batch["id"][0]), _enlarged(_as_seen(batch))
     if "tokens" in batch:
-        others = [*batch.get("locals", [[]])[0], *batch.get("recoloured", [])]
-        pictures = [("crop", crop), *(("another", _enlarged(denormalised(other))) for other in others)]
+        others = [*batch.get("locals", [[]])[0], *(denormalised(other) for other in batch.get("recoloured", []))]
+        pictures = [("crop", crop), *(("another", _enlarged(other)) for other in others)]
         return Card(title, tuple((name, jpeg_url(pixels)) for name, pixels in pictures))
     if "tags" in batch:
         tags = tuple(names[i] for i in batch["tags"][0] if i != IGNORE_LABEL)
@@ -235,6 +236,15 @@ def _crop_card(batch: HostBatch, names: tuple[str, ...]) -> Card:
     ]
     legend = tuple(sorted(entries, key=lambda entry: -entry.share))
     return Card(title, (("crop", jpeg_url(crop)), ("its mask", png_url(painted))), legend)
+
+
+def _as_seen(batch: HostBatch) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture of a batch of one; where no photo is, the mean colour, which networks get there."""
+    crop = batch["image"][0].copy()
+    if extent_of("image") in batch:
+        height, width = batch[extent_of("image")][0]
+        crop[height:], crop[:, width:] = MEAN.round(), MEAN.round()
+    return crop
 
 
 def denormalised(crop: Float32[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:

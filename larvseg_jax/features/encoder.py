@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Int, PyTree, Shaped
 
 from larvseg_jax.config import Experiment
 from larvseg_jax.devices.mesh import batch_sharding
 from larvseg_jax.models.attention import Attention
 from larvseg_jax.models.attention_choice import device_attention
 from larvseg_jax.models.partial import tokens_entering
+from larvseg_jax.models.pixels import normalised_pictures
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.start import first_params
 
@@ -43,11 +44,22 @@ class Encoder:
         vit, attention = dataclasses.replace(run.vit, remat=False), device_attention(run.vit, mesh.devices.flat)
         self._compute = jax.jit(functools.partial(_encode, blocks, vit, attention, dtype))
 
-    def __call__(self, images: Float[np.ndarray, "b height width 3"]) -> dict[str, jax.Array]:
-        """`leading` and `patches` of at most `size` pictures, filled up to it; compiled once for each picture size."""
-        padded = np.zeros((self.size, *images.shape[1:]), np.float32)
-        padded[: len(images)] = images
-        return self._compute(self.params["backbone"], jax.device_put(padded, self._sharding))
+    def __call__(
+        self, images: Shaped[np.ndarray, "b height width 3"], extent: Int[np.ndarray, "b 2"] | None = None
+    ) -> dict[str, jax.Array]:
+        """`leading` and `patches` of at most `size` pictures, filled up to it; compiled once for each picture size.
+
+        Args:
+          images: levels (uint8), which are normalised first, or normalised pictures.
+          extent: what photos fill of pictures of levels (`data_pipelines.rows.extent_of`); None: all.
+        """
+        given = [self._filled(x) for x in (images, extent) if x is not None]
+        return self._compute(self.params["backbone"], *given)
+
+    def _filled(self, rows: np.ndarray) -> jax.Array:
+        padded = np.zeros((self.size, *rows.shape[1:]), rows.dtype)
+        padded[: len(rows)] = rows
+        return jax.device_put(padded, self._sharding)
 
     def layout(self, side: int) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and dtype of what it makes of one picture of so many pixels."""
@@ -62,7 +74,10 @@ def _encode(
     attention: Attention,
     dtype: TokenDtype,
     params: PyTree,
-    images: Float[Array, "b height width 3"],
+    images: Shaped[Array, "b height width 3"],
+    extent: Int[Array, "b 2"] | None = None,
 ) -> dict[str, Array]:
+    if images.dtype == jnp.uint8:
+        images = normalised_pictures(images, extent)
     tokens = tokens_entering(blocks, vit, attention, params, images)
     return {name: x.astype(jnp.dtype(dtype)) for name, x in tokens._asdict().items()}

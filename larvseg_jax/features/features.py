@@ -26,6 +26,7 @@ from data_pipelines.feature_files import (
 )
 from data_pipelines.features import view_rng
 from data_pipelines.replacing import row_or_another
+from data_pipelines.rows import besides_pictures, extent_of
 from data_pipelines.streams import HostBatch, Stream, iterate, stack
 from larvseg_jax import assemble
 from larvseg_jax.config import Experiment
@@ -108,9 +109,12 @@ def _blocks(run: Experiment, asked: int | None) -> int:
 
 def _facts(run: Experiment, name: str, stream: Stream, encoder: Encoder, views: int, blocks: int) -> FeatureFacts:
     arrays: dict[str, tuple[tuple[int, ...], str]] = {}
-    for array, spec in stream.view.spec().items():
-        if not spec.picture:
+    specs = stream.view.spec()
+    others = besides_pictures(specs)
+    for array, spec in specs.items():
+        if array in others:
             arrays[array] = spec.shape, spec.dtype
+        if not spec.picture:
             continue
         layout = encoder.layout(spec.shape[-2])
         for token, of in zip(token_names(array), TOKENS, strict=True):
@@ -181,11 +185,12 @@ def _records(
     """The records of a stream with these numbers; while the host writes those of one batch, the device has the next."""
     batches = _batches(run, name, stream, facts, numbers, encoder.size)
     tracked = track(batches, -(-len(numbers) // encoder.size), name)
-    pictures = [array for array, spec in stream.view.spec().items() if spec.picture]
+    specs = stream.view.spec()
+    pictures, others = [array for array, spec in specs.items() if spec.picture], besides_pictures(specs)
     for batch, begun in _one_ahead((batch, _begun(encoder, batch, pictures)) for batch in tracked):
         found = _tokens(batch, begun)
         for i, photo in enumerate(batch["id"]):
-            labels = {k: batch[k][i] for k in batch if k not in ("id", "valid", *pictures)}
+            labels = {k: batch[k][i] for k in others}
             yield _record(str(photo), {k: x[i] for k, x in found.items()}) | labels
 
 
@@ -193,8 +198,9 @@ def _begun(encoder: Encoder, batch: HostBatch, pictures: list[str]) -> dict[str,
     """What the encoder makes of all pictures of a batch, those of a row one after the other; not waited for."""
     begun = {}
     for name in pictures:
-        flat = batch[name].reshape(-1, *batch[name].shape[-3:])
-        begun[name] = [encoder(flat[i : i + encoder.size]) for i in range(0, len(flat), encoder.size)]
+        flat, extent = batch[name].reshape(-1, *batch[name].shape[-3:]), batch.get(extent_of(name))
+        parts = [slice(i, i + encoder.size) for i in range(0, len(flat), encoder.size)]
+        begun[name] = [encoder(flat[part], None if extent is None else extent[part]) for part in parts]
     return begun
 
 

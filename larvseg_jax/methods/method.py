@@ -18,7 +18,8 @@ from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.vocabulary import LabelSet, Vocabulary
 
 Batch = Mapping[str, Mapping[str, jax.Array]]
-"""Stream -> array -> values of a step: what `view.spec()` says, and `valid`, False for rows that only fill up."""
+"""Stream -> array -> values of a step: what `view.spec()` says, and `valid`, False for rows that only fill up.
+Methods see all pictures normalised (`models.pixels.normalised_batch`)."""
 
 Metrics = dict[str, Float[Array, ""]]
 """Scalars to log. "<stream>/L_<name>" is drawn as a loss; "ready/<what>" is a share of one, shown until it is 1: a loss

@@ -60,15 +60,15 @@ def test_shapes_types_and_fixed_shares():
         assert list(batch) == ["dense", "weak"]
         for name, size in (("dense", 4), ("weak", 8)):
             assert batch[name]["image"].shape == (size, 16, 16, 3)
-            assert batch[name]["image"].dtype == np.float32
+            assert batch[name]["image"].dtype == np.uint8
             assert batch[name]["valid"].dtype == np.bool_
             assert batch[name]["valid"].shape == (size,)
             assert batch[name]["valid"].all()
             assert all(isinstance(i, str) and i.startswith("photo-") for i in batch[name]["id"].tolist())
-        assert batch["dense"].keys() == {"image", "label", "valid", "id"}
+        assert batch["dense"].keys() == {"image", "image_extent", "label", "valid", "id"}
         assert batch["dense"]["label"].shape == (4, 8, 8)
         assert batch["dense"]["label"].dtype == np.int32
-        assert batch["weak"].keys() == {"image", "tags", "valid", "id"}
+        assert batch["weak"].keys() == {"image", "image_extent", "tags", "valid", "id"}
         assert batch["weak"]["tags"].shape == (8, 12)
         assert batch["weak"]["tags"].dtype == np.int32
 

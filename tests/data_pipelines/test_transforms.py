@@ -5,10 +5,12 @@ import json
 from pathlib import Path
 
 import cv2
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from data_pipelines import transforms
+from larvseg_jax.models.pixels import normalised_pictures
 from larvseg_jax.vocabulary import IGNORE_LABEL
 
 
@@ -194,12 +196,14 @@ def undo(pixels):
 
 
 def train(image, label, rng, **changes):
-    """Pixels and label of one crop; what the pixels overwrite is no number."""
+    """Pixels of one crop, as a step gets them, and its label."""
     options = dict(scale=(50, 40), ratio_range=(1.0, 1.0), crop_size=16, category_ratio=1.0) | changes
     crop = transforms.train_transform(image, label, rng, **options)
-    pixels = np.full((options["crop_size"], options["crop_size"], 3), np.nan, np.float32)
-    crop.write(pixels)
-    return pixels, crop.label
+    levels = np.full((1, options["crop_size"], options["crop_size"], 3), 77, np.uint8)
+    crop.write(levels[0])
+    assert not levels[0, crop.extent[0] :].any()
+    assert not levels[0, :, crop.extent[1] :].any()
+    return np.asarray(normalised_pictures(jnp.asarray(levels), jnp.asarray(crop.extent[None])))[0], crop.label
 
 
 def plain_train(image, label, rng, *, scale, ratio_range, crop_size, category_ratio, label_stride):

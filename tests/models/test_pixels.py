@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from larvseg_jax.models.pixels import normalised_batch, normalised_pictures
 from larvseg_jax.models.vit import VisionTransformer, ViTConfig
 
 CONFIG = ViTConfig(width=8, depth=1, num_heads=2, mlp_dim=12, patch_size=4, image_size=12)
@@ -52,3 +53,45 @@ def test_the_batches_own_normalisation_adds_nothing_to_the_program():
         return len(jax.make_jaxpr(model.apply)(params, images).eqns)
 
     assert operations("imagenet") < operations("half")
+
+
+@pytest.mark.parametrize("crops", [(), (3,)])
+def test_levels_are_normalised_as_the_tables_of_the_pipeline_do_it(crops):
+    levels = np.random.default_rng(0).integers(0, 256, (2, *crops, 9, 14, 3), np.uint8)
+    mean, std = IMAGENET
+    found = normalised_pictures(jnp.asarray(levels))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, (levels / 255 - mean) / std, atol=1e-6)
+
+
+def test_what_a_photo_leaves_open_is_the_mean_colour_whatever_its_levels():
+    levels = np.random.default_rng(0).integers(0, 256, (3, 9, 14, 3), np.uint8)
+    extents = np.array([[9, 14], [5, 14], [4, 0]])
+    found = np.asarray(normalised_pictures(jnp.asarray(levels), jnp.asarray(extents, np.int32)))
+    for one, picture, (height, width) in zip(found, levels, extents, strict=True):
+        expected = np.zeros((9, 14, 3))
+        expected[:height, :width] = ((picture / 255 - IMAGENET[0]) / IMAGENET[1])[:height, :width]
+        np.testing.assert_allclose(one, expected, atol=1e-6)
+        assert not one[height:].any()
+        assert not one[:, width:].any()
+
+
+def test_of_a_batch_only_levels_are_normalised():
+    levels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
+    batch = {
+        "image": levels,
+        "image_extent": np.array([[4, 2], [3, 4]], np.int32),
+        "locals": levels[:, None],
+        "recoloured": np.full((2, 4, 4, 3), 7, np.float32),
+        "label": np.arange(8, dtype=np.int32).reshape(2, 2, 2),
+    }
+    found = normalised_batch({name: jnp.asarray(x) for name, x in batch.items()})
+    assert found.keys() == batch.keys() - {"image_extent"}
+    np.testing.assert_array_equal(found["recoloured"], batch["recoloured"])
+    np.testing.assert_array_equal(found["label"], batch["label"])
+    full, part = np.asarray(found["locals"])[:, 0], np.asarray(found["image"])
+    assert np.abs(full).min() > 0
+    np.testing.assert_array_equal(part[0, :, :2], full[0, :, :2])
+    np.testing.assert_array_equal(part[1, :3], full[1, :3])
+    assert not part[0, :, 2:].any()
+    assert not part[1, 3:].any()

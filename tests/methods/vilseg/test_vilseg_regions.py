@@ -8,13 +8,12 @@ import pytest
 from larvseg_jax.methods.vilseg import kmeans, regions
 from larvseg_jax.models.resize import resize_bilinear
 
-RNG = np.random.default_rng(1)
-
 
 def picture(height=4, width=5, clusters=6, classes=3, dim=8):
     """Patches, cluster logits of which cluster 2 wins nowhere, texts."""
+    rng = np.random.default_rng(0)
     pixels, logits, texts = (
-        RNG.normal(size=shape).astype(np.float32)
+        rng.normal(size=shape).astype(np.float32)
         for shape in ((1, height, width, dim), (1, height, width, clusters), (classes, dim))
     )
     logits[..., 2] = -9.0
@@ -74,8 +73,9 @@ def test_resized_scores_are_the_clusters_resized_where_classes_have_one_cluster_
 
 
 def test_kmeans_finds_far_groups():
-    middles = 20 * RNG.normal(size=(4, 6)).astype(np.float32)
-    points = jnp.asarray(np.repeat(middles, 25, 0) + 0.1 * RNG.normal(size=(100, 6)).astype(np.float32))
+    rng = np.random.default_rng(1)
+    middles = 20 * rng.normal(size=(4, 6)).astype(np.float32)
+    points = jnp.asarray(np.repeat(middles, 25, 0) + 0.1 * rng.normal(size=(100, 6)).astype(np.float32))
     for seed in range(5):
         centres = kmeans.kmeans(jax.random.key(seed), points, 4)
         groups = np.asarray(jnp.argmax(kmeans.closeness(points, centres), -1)).reshape(4, 25)
@@ -92,6 +92,7 @@ def test_kmeans_of_fewer_different_points_than_clusters():
 
 
 def test_the_nearest_centre_is_the_closest():
-    points, centres = (jnp.asarray(RNG.normal(size=(n, 3)).astype(np.float32)) for n in (20, 4))
+    rng = np.random.default_rng(1)
+    points, centres = (jnp.asarray(rng.normal(size=(n, 3)).astype(np.float32)) for n in (20, 4))
     distance = np.linalg.norm(np.asarray(points)[:, None] - np.asarray(centres)[None], axis=-1)
     np.testing.assert_array_equal(jnp.argmax(kmeans.closeness(points, centres), -1), distance.argmin(1))
