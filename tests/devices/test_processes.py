@@ -121,7 +121,10 @@ def test_several_processes_train_like_one_and_one_goes_on_from_them(tmp_path, da
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(theirs.params), jax.tree.leaves(ours.params), strict=True
     ):
-        # Adam moves an entry by the rate whatever the size of its gradient, so one near zero may go either way.
+        # Adam moves an entry by the rate whatever the size of its gradient, so one near zero may go either way; that of
+        # a key's bias is nothing but rounding.
+        if jax.tree_util.keystr(path).endswith("['key']['bias']"):
+            continue
         np.testing.assert_allclose(a, b, atol=1e-4, err_msg=jax.tree_util.keystr(path))
     assert_only_the_first_writes_and_tells(workdir, len(devices))
     # Else the first one would not compile at the next start, and give up waiting for the others, which have to.
