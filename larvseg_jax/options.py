@@ -171,3 +171,12 @@ def _tuple(arguments: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]
     if len(value) != len(arguments):
         raise UserError(f"{path} is {_SHORT.repr(tuple(value))}: it must have {len(arguments)} values")
     return tuple(_value(kind, item, path) for kind, item in zip(arguments, value, strict=True))
+
+
+def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with some of them changed, section by section; what `changes` leaves out stays."""
+    found = {**settings, **changes}
+    for name, section in changes.items():
+        if isinstance(section, Mapping) and isinstance(settings.get(name), Mapping):
+            found[name] = merged(settings[name], section)
+    return found

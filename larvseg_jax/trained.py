@@ -24,7 +24,7 @@ from larvseg_jax.evaluation.novel_offset import with_novel_offset
 from larvseg_jax.evaluation.windows import Windows
 from larvseg_jax.methods.method import Consults, Dense, Method, MethodConfig, Reader, ReadsText, Task
 from larvseg_jax.models.vit_config import ViTConfig
-from larvseg_jax.options import read
+from larvseg_jax.options import merged, read
 from larvseg_jax.report.metric_log import FILE_NAME, read_history
 from larvseg_jax.vocabulary import LabelSet, Vocabulary
 from larvseg_jax.vocabulary.stated import aliases_in, lists_in
@@ -129,7 +129,8 @@ def load_trained(
       classes: names, the vocabulary of a CLIP. Other models have their own, but where they read text and some of the
         names are not in it, these are it.
       options: the section `method` of a config that says how to score, if not as in training (ViL-Seg: K-means in
-        place of its head); passed over if it is another method's. A CLIP knows its sizes itself.
+        place of its head, CEL: a CLIP's help), or some options of it; passed over if it names another method. A CLIP
+        knows its sizes itself.
 
     Raises:
       UserError: there is nothing of the kind, it is damaged, it does not fit its own description, or `pretrained` is
@@ -212,9 +213,9 @@ def _clip(
 def _with_options(settings: Mapping[str, Any], options: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The settings with the options of another config of the same method."""
     own = settings.get("method", {})
-    if not options or options.get("name") != own.get("name"):
+    if not options or options.get("name", own.get("name")) != own.get("name"):
         return settings
-    return {**settings, "method": {**own, **options}}
+    return {**settings, "method": merged(own, options)}
 
 
 def _with_chosen_offset(settings: Mapping[str, Any], path: Path, step: int) -> Mapping[str, Any]:

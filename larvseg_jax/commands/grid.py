@@ -18,6 +18,7 @@ from pathlib import Path
 
 from larvseg_jax.cli import Flags, Given, fail
 from larvseg_jax.commands._places import check_output
+from larvseg_jax.commands._settings import setting
 from larvseg_jax.errors import UserError
 
 TAKES_REST = True  # FILE
@@ -45,20 +46,13 @@ def main(given: Given) -> None:
     from larvseg_jax.grid.description import load_grid
     from larvseg_jax.grid.grid import run_grid
 
-    options = dict(_option(text) for text in given.set)
+    options = dict(setting(text, "total_steps=1000") for text in given.set)
     grid = load_grid(given.rest[0]).with_options(options)
     flags = [f"--set={text}" for text in given.set] + ([f"--seeds={given.seeds}"] if seeds else [])
     command = shlex.join(["larvseg", "grid", given.rest[0], "--out=DIR", *flags])
     problems = run_grid(grid, Path(given.out), seeds, given.only, given.jobs, report, command)
     if problems:
         fail(*problems)
-
-
-def _option(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UserError(f"--set={text} sets nothing: give an option of the config, --set=total_steps=1000")
-    return name, value
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from data_pipelines.picture_files import MAX_MEGAPIXELS
 from larvseg_jax.cli import Flags, Given, fail
 from larvseg_jax.commands._places import MODEL, define_pretrained, pretrained_of
+from larvseg_jax.commands._settings import method_settings
 from larvseg_jax.commands._windows import define_windows, scale_of
 from larvseg_jax.errors import UserError
 from larvseg_jax.predict.classes import check_several, choose_classes
@@ -47,6 +48,7 @@ def define(flags: Flags) -> None:
     flags.whole("max_megapixels", MAX_MEGAPIXELS, "The largest photo that is read, millions of pixels.", least=1)
     flags.switch("probabilities", "Softmax over all classes (much slower with many).")
     flags.number("novel_offset", None, "Added to the scores of novel classes, if not as in the evaluation.")
+    flags.texts("set", "method.option=value: how the method scores, if not as in training; may be repeated.")
     define_windows(flags)
 
 
@@ -57,7 +59,7 @@ def main(given: Given) -> None:
     if not photos:
         raise UserError("there is no photo: give photo.jpg, or a folder of photos")
     scale = scale_of(given)
-    formats = _formats(given.format)
+    formats, options = _formats(given.format), method_settings(given.set)
     classes, show = ([text for text in texts if text] or None for texts in (given.classes, given.show))
     found, missing = find_photos(photos)
     if not found:
@@ -84,6 +86,7 @@ def main(given: Given) -> None:
         scale=scale,
         whole=given.whole,
         novel_offset=given.novel_offset,
+        options=options,
         missing=missing,
     )
     if problems:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from data_pipelines.picture_files import MAX_MEGAPIXELS
 from larvseg_jax.console import console, first_few, in_gib, printable, stage, track
@@ -41,6 +42,7 @@ def predict(
     scale: tuple[int, int] | None = None,
     whole: bool = False,
     novel_offset: float | None = None,
+    options: Mapping[str, Any] | None = None,
     missing: Sequence[UserError] = (),
 ) -> list[UserError]:
     """Predicts photos, writes the files and prints a table for each; returns what is wrong with the others.
@@ -59,6 +61,7 @@ def predict(
       scale: (long, short) limits of the resized photo's sides, if not as in the evaluation.
       whole: the whole photo at once instead of sliding windows.
       novel_offset: added to the scores of novel classes, if not what the evaluation adds.
+      options: of the method, how it scores if not as in training (`trained.load_trained`).
       missing: what is wrong with photos that were asked for and are not among these; counted and returned as well.
 
     Raises:
@@ -67,7 +70,7 @@ def predict(
     problems = list(missing)
     with stage("model"):
         free = None if classes is None else free_names(classes)
-        trained = load_trained(model, step, pretrained=pretrained, classes=free)
+        trained = load_trained(model, step, pretrained=pretrained, classes=free, options=options)
         trained = trained if novel_offset is None else trained.with_novel_offset(novel_offset)
     windows = dataclasses.replace(trained.windows, scale=scale or trained.windows.scale)
     predictor = Predictor(trained, dataclasses.replace(windows, window=0) if whole else windows)

@@ -16,6 +16,7 @@ from larvseg_jax import assemble
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
+from larvseg_jax.models.pixels import normalised_batch
 from tests import tiny
 from tests.features.made import made
 
@@ -75,7 +76,7 @@ def test_losses_are_those_of_the_pictures(folder, features):
     for of, host in ((run, batch), (plain, pictures)):
         method = assemble.make_method(of, mesh())
         params, memory = method.init(jax.random.key(0))
-        arrays = {k: jnp.asarray(x) for k, x in host["captions"].items() if k != "id"}
+        arrays = normalised_batch({k: jnp.asarray(x) for k, x in host["captions"].items() if k != "id"})
         losses.append(method.loss(params, memory, {"captions": arrays}, jax.random.key(1)))
     (loss, (metrics, seen)), (expected, (of_pictures, seen_of_pictures)) = losses
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
