@@ -69,6 +69,7 @@ NOT_RUN = {  # beginning of a command -> why not
     "python train.py --config=configs/vilseg": "trains for half an hour; tests/methods/vilseg/ trains a small one",
     "python train.py --config=configs/cel": "trains for half an hour; tests/methods/cel/ trains a small one",
     "python evaluate.py --run=runs/cel": "needs such trainings and a CLIP; tests/methods/cel/test_ensemble.py",
+    "larvseg predict photo.jpg --model=runs/cel": "needs the same; tests/predict/test_predict_settings.py",
     "python evaluate.py --run=runs/vilseg": "needs such a training; tests/methods/vilseg/ evaluates a small one",
     "python -m larvseg_jax.features": "needs pretrained weights; tests/features/ makes features",
     "python evaluate.py --run=runs/mydata": "by tests/configs/test_own_data.py",
@@ -232,7 +233,7 @@ def test_the_page_on_exports(here, capsys):
 def test_the_page_on_clip(here, capsys):
     write_clip(Path("clip-vit-b16-quickgelu.safetensors"))
     printed = run_page("clip.md", capsys)
-    assert len(printed) == 4
+    assert len(printed) == 5
     red_car, *_ = printed.values()
     assert "river" in red_car
     with np.load("stuff.npz") as file:
