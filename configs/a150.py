@@ -13,6 +13,7 @@ from configs import paper
 
 
 def get_config() -> ml_collections.ConfigDict:
+    """The experiment that the head of this file describes."""
     config = paper.experiment("a150", ("ade20k_150",), evaluate="ade20k_150")
     config.streams.ade = paper.masks("ade20k_150", batch_size=16, weight=1.0)
     return config

@@ -11,6 +11,7 @@ from configs import paper
 
 
 def get_config() -> ml_collections.ConfigDict:
+    """The experiment that the head of this file describes."""
     config = paper.experiment("a847", ("ade20k_full_847",), evaluate="ade20k_full_847")
     config.streams.ade = paper.masks("ade20k_full_847", batch_size=16, weight=1.0)
     return config

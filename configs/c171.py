@@ -13,6 +13,7 @@ from configs import paper
 
 
 def get_config() -> ml_collections.ConfigDict:
+    """The experiment that the head of this file describes."""
     config = paper.experiment("c171", ("coco_stuff_171",), evaluate="coco_stuff_171")
     config.streams.c171 = paper.masks("coco_stuff_171", batch_size=16, weight=1.0)
     return config

@@ -28,6 +28,7 @@ from configs import common, paper
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
+    """The experiment that the head of this file describes."""
     args = common.parse_arguments(arguments, **(paper.METHOD | dict(share="synset", imagenet_s=False)))
     # The authors' union by name renames a few synsets, so it comes from their rule and not from the titles.
     merged = args.share == "title"

@@ -24,6 +24,7 @@ from configs import common, paper
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
+    """The experiment that the head of this file describes."""
     args = common.parse_arguments(arguments, **paper.METHOD)
     config = paper.experiment(common.run_name("c171_wa150", arguments), ("ade20k_150", "coco_stuff_171"), "ade20k_150")
     config.streams.c171 = paper.masks("coco_stuff_171", batch_size=8, weight=1 / 2)

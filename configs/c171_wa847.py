@@ -15,6 +15,7 @@ from configs import common, paper
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
+    """The experiment that the head of this file describes."""
     args = common.parse_arguments(arguments, **paper.METHOD)
     lists = ("ade20k_full_847", "coco_stuff_171")
     config = paper.experiment(common.run_name("c171_wa847", arguments), lists, "ade20k_full_847")

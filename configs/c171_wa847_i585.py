@@ -16,6 +16,7 @@ from configs import common, paper
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
+    """The experiment that the head of this file describes."""
     args = common.parse_arguments(arguments, **paper.METHOD)
     lists = ("ade20k_full_847", "coco_stuff_171", "imagenet21k_subset_585")
     config = paper.experiment(common.run_name("c171_wa847_i585", arguments), lists, "ade20k_full_847")

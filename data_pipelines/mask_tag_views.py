@@ -45,11 +45,13 @@ class MaskTagView(CropView):
             )
 
     def check(self, label_set: LabelSet) -> None:
+        """UserError if a class whose masks are left out is not among the stream's."""
         unknown = [name for name in self.unmasked if name not in label_set.members]
         if unknown:
             raise UserError(f"unmasked has {unknown[0]!r}, which is not among the stream's classes: correct it")
 
     def row(self, example: Example, rng: np.random.Generator, label_set: LabelSet) -> dict[str, Any]:
+        """The arrays of `spec`."""
         crop = self.crop(example, rng, label=True)
         assert crop.label is not None
         unmasked = np.array([label_set.column(name) for name in self.unmasked], np.int32)
@@ -61,6 +63,7 @@ class MaskTagView(CropView):
         return {**image_of(crop), "label": label, "tags": padded_tags(tags, self.max_labels, example["id"])}
 
     def spec(self) -> dict[str, ArraySpec]:
+        """What a row consists of: picture, loss grid, tags."""
         return {
             **self.image_spec(),
             "label": ArraySpec((self.loss_size, self.loss_size), "int32", IGNORE_LABEL),

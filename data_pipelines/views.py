@@ -78,13 +78,15 @@ class MaskView(CropView):
     always_tags: ClassVar[tuple[str, ...]] = ()
 
     def check(self, label_set: LabelSet) -> None:
-        pass
+        """Any classes will do."""
 
     def row(self, example: Example, rng: np.random.Generator, label_set: LabelSet) -> dict[str, Any]:
+        """The arrays of `spec`."""
         crop = self.crop(example, rng, label=True)
         return {**image_of(crop), "label": crop.label}
 
     def spec(self) -> dict[str, ArraySpec]:
+        """What a row consists of: picture and loss grid."""
         return {**self.image_spec(), "label": ArraySpec((self.loss_size, self.loss_size), "int32", IGNORE_LABEL)}
 
 
@@ -100,20 +102,24 @@ class TagView(CropView):
 
     @property
     def reads(self) -> Reads:
+        """Masks if the tags are those of the crop, else the photo's tags."""
         return "masks" if self.tags_from == "crop" else "tags"
 
     def check(self, label_set: LabelSet) -> None:
+        """UserError if a tag that every photo has is not among the stream's classes."""
         unknown = [name for name in self.always_tags if name not in label_set.members]
         if unknown:
             raise UserError(f"always_tags has {unknown[0]!r}, which is not among the stream's classes: add it to them")
 
     def row(self, example: Example, rng: np.random.Generator, label_set: LabelSet) -> dict[str, Any]:
+        """The arrays of `spec`."""
         crop = self.crop(example, rng, label=self.reads == "masks")
         present = example["tags"] if crop.label is None else tags_in(crop.label)
         always = (label_set.column(name) for name in self.always_tags)
         return {**image_of(crop), "tags": padded_tags({*present.tolist(), *always}, self.max_labels, example["id"])}
 
     def spec(self) -> dict[str, ArraySpec]:
+        """What a row consists of: picture and tags."""
         return {**self.image_spec(), "tags": ArraySpec((self.max_labels,), "int32", IGNORE_LABEL)}
 
 

@@ -14,6 +14,7 @@ from configs.voc_animals import BASE
 
 
 def get_config() -> ml_collections.ConfigDict:
+    """The experiment that the head of this file describes."""
     config = clip.experiment("clip_small")
     config.total_steps = 5000
     config.model.update(width=96, depth=4, num_heads=3, mlp_dim=384, patch_size=8, image_size=64)

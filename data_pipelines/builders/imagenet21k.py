@@ -56,6 +56,7 @@ class ImageNet21k(DownloadBuilder):
     """Name of the file that lists the photos to take."""
 
     def layout(self, root: Path) -> str:
+        """Which photos the folder has: archives or folders of synsets, and in which folder of it; UserError if none."""
         folder, names = _find(root)
         tars = sum(name.endswith(".tar") for name in names.values())
         kinds = [f"{len(names) - tars:,} folders of photos"] * (tars < len(names)) + [f"{tars:,} archives"] * bool(tars)
@@ -65,6 +66,7 @@ class ImageNet21k(DownloadBuilder):
         return f"{' and '.join(kinds)} named by synset{place}{by_list}"
 
     def pieces(self, root: Path) -> dict[str, Sequence[Synsets]]:
+        """The split train: synsets in the order of their ids, some together in a piece; UserError if none is here."""
         folder, names = _find(root)
         photo_list = self._photo_list(root)
         found = [names[wnid] for wnid in sorted(class_list(self.CLASS_LIST).ids) if wnid in names]
@@ -77,6 +79,7 @@ class ImageNet21k(DownloadBuilder):
         return {"train": [Synsets(str(folder), tuple(group), listed, lines) for group in in_pieces(found, size)]}
 
     def photos(self, piece: Synsets) -> Iterator[Photo | Unreadable]:
+        """The photos of the synsets of a piece, each with its synset as its tag."""
         selections = _selections(piece)
         for name in piece.names:
             path, wnid = Path(piece.folder, name), name.removesuffix(".tar")
@@ -106,6 +109,7 @@ class ImageNet21k(DownloadBuilder):
         }
 
     def remarks(self, root: Path) -> list[str]:
+        """Which release the folder looks like, and what it lacks of it."""
         facts, lines = self.facts(root), []
         if not facts["closest_release"]:
             lines.append(f"release {facts['release']}")

@@ -92,6 +92,7 @@ class ImageNetS(DownloadBuilder):
     ENCODING = Encoding(_meanings, _values)
 
     def layout(self, root: Path) -> str:
+        """Which splits have pictures, and where; UserError if none has."""
         found = _all_masks(root)
         photos = {split: _photos(root, split, masks) for split, masks in found.items()}
         parts = [f"pictures of {split} in {files.path.name}" for split, files in photos.items() if files]
@@ -130,6 +131,7 @@ class ImageNetS(DownloadBuilder):
         return each(read, piece.files)
 
     def remarks(self, root: Path) -> list[str]:
+        """Which splits lack their pictures or masks."""
         found = _all_masks(root)
         with_photos = {split for split, masks in found.items() if _photos(root, split, masks)}
         return [

@@ -71,6 +71,7 @@ class MaskBuilder(DownloadBuilder):
         return each(functools.partial(_read, layout, piece.base, self.max_megapixels), piece.files)
 
     def remarks(self, root: Path) -> list[str]:
+        """Folders that are passed over, and splits whose files are not here."""
         _, base, splits = self._find(root)
         passed_over = sorted({folder for files in splits.values() for folder in files.passed_over(base)})
         lines = [f"folders of other programs passed over: {first_few(passed_over, 3)}"] if passed_over else []
