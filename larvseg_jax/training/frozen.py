@@ -12,7 +12,8 @@ from jaxtyping import PyTree
 
 from larvseg_jax.devices.sharding import path_name
 from larvseg_jax.errors import UserError
-from larvseg_jax.methods.method import Method
+from larvseg_jax.methods.method import Batch, Method
+from larvseg_jax.models.pixels import normalised_batch
 
 
 def frozen_parts(frozen: str, params: PyTree) -> PyTree:
@@ -46,14 +47,16 @@ def _close_paths(frozen: str, params: PyTree) -> list[str]:
 def gradient_of_moving(method: Method, frozen: str) -> Callable[..., Any]:
     """`jax.value_and_grad` of a method's loss: (params, memory, batch, key) -> ((loss, aux), gradient).
 
-    No gradient is computed for what is frozen, nor for what lies below the lowest parameter that moves; it is 0 there.
+    Pictures of levels in the batch are normalised first. No gradient is computed for what is frozen, nor for what lies
+    below the lowest parameter that moves; it is 0 there.
     """
 
-    def loss(params: PyTree, *arguments: Any) -> Any:
+    def loss(params: PyTree, memory: PyTree, batch: Batch, key: jax.Array) -> Any:
         held = jax.tree.map(
             lambda still, x: jax.lax.stop_gradient(x) if still else x, frozen_parts(frozen, params), params
         )
-        return method.loss(held, *arguments)
+        seen = {stream: normalised_batch(arrays) for stream, arrays in batch.items()}
+        return method.loss(held, memory, seen, key)
 
     return jax.value_and_grad(loss, has_aux=True)
 

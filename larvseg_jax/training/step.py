@@ -8,7 +8,6 @@ import jax
 import optax
 
 from larvseg_jax.methods.method import Batch, Method, Metrics
-from larvseg_jax.models.pixels import normalised_batch
 from larvseg_jax.training.frozen import gradient_of_moving, keep_frozen
 from larvseg_jax.training.state import TrainState
 
@@ -21,13 +20,11 @@ def make_train_step(
     """The pure function (state, batch) -> (state, metrics); jit it with the state's shardings.
 
     A `seed` that is an array (`training.state.seed_array`) is no constant of the program.
-    Pictures of levels in the batch are normalised first.
     `frozen`: regular expression on the paths of parameters that stay as they are, as the optimizer has it.
     """
     gradient = gradient_of_moving(method, frozen)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        batch = {stream: normalised_batch(arrays) for stream, arrays in batch.items()}
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         (loss, (metrics, seen)), grads = gradient(state.params, state.memory, batch, key)
         # Optax mixes integers and floats in AdamW's bias correction, which strict promotion refuses.

@@ -105,7 +105,7 @@ def test_arrays_are_booked_by_kind_as_each_chip_has_them():
     assert sizes["class table"] == 16 * 16 * 4 // 2
     slots, mean, cursor_and_wraps = 16 * 3 * 16 * 4 // 2, 16 * 16 * 4 // 2, 2 * 16 * 4 // 2
     assert sizes["memory"] == slots + mean + cursor_and_wraps
-    image = 16 * 16 * 3 * 4
+    image = 16 * 16 * 3 + 2 * 4  # levels, and how far the photo reaches
     assert sizes["batch"] == 2 * (image + 1 + 8 * 8 * 4) + 2 * (image + 1 + 4 * 4)
     # AdamW: two moments of every parameter, and two int32 counts (its own and the schedule's).
     parameters = sizes["backbone"] + sizes["class table"] + sizes["rest of the head"]

@@ -15,6 +15,7 @@ from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.evaluate import evaluate_checkpoint
 from larvseg_jax.export import export
 from larvseg_jax.methods.method import Method, MethodConfig
+from larvseg_jax.models.pixels import normalised_batch
 from larvseg_jax.predict.predictor import Predictor
 from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.train import train
@@ -60,7 +61,7 @@ def test_it_trains_and_its_memory_is_the_running_mean_of_its_classes(data, tmp_p
         batch, params = next(batches), jax.tree.map(jnp.copy, state.params)
         key = jax.random.fold_in(jax.random.key(run.seed), number)
         apply = functools.partial(method.network.apply, train=True, rngs={"drop_path": key})
-        features = np.asarray(apply({"params": params}, batch["masks"]["image"])[0]).reshape(-1, 16)
+        features = np.asarray(apply({"params": params}, normalised_batch(batch["masks"])["image"])[0]).reshape(-1, 16)
         label = np.asarray(batch["masks"]["label"])[:, ::2, ::2].ravel()
         state, _ = step(state, batch)
         rows = run.catalogue.label_set(run.streams["masks"]).rows

@@ -16,6 +16,7 @@ from larvseg_jax.devices.sharding import path_name
 from larvseg_jax.diverged import take_apart
 from larvseg_jax.errors import UserError
 from larvseg_jax.models.frozen import frozen_blocks
+from larvseg_jax.models.pixels import normalised_batch
 from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.training.frozen import describe_parameters, keep_frozen
 from tests import tiny
@@ -72,6 +73,7 @@ def test_frozen_blocks_drop_no_paths_and_the_others_do():
     def losses(frozen):
         run, mesh = run_of(frozen, drop_path=0.9), one_device()
         method, batch = assemble.make_method(run, mesh), random_batch(run, mesh)
+        batch = {name: normalised_batch(arrays) for name, arrays in batch.items()}
         state = assemble.fresh_state(run, mesh, method)
         loss = jax.jit(method.loss)
         return {float(loss(state.params, state.memory, batch, jax.random.key(i))[0]) for i in range(4)}
