@@ -28,7 +28,7 @@ from benchmarks import _ratios
 from benchmarks._parts import Outcome, end_parts_when_stopped, run_part
 from benchmarks._ratio_table import Figure, RatioTable, Verdict, compare, lower_of, read_table, with_table, write_table
 from larvseg_jax import provenance
-from larvseg_jax.cli import Flags, Given, guarded
+from larvseg_jax.cli import Flags, Given, run_with
 from larvseg_jax.console import console
 from larvseg_jax.disk import write_text
 from larvseg_jax.errors import UserError
@@ -182,4 +182,4 @@ def flags(argv: Sequence[str]) -> Flags:
 
 
 if __name__ == "__main__":
-    guarded(main, flags(sys.argv[1:]).parse())
+    run_with(flags(sys.argv[1:]), main, __doc__)

@@ -31,7 +31,7 @@ from benchmarks._gpu_parts import NEED_PYTORCH, PARTS
 from benchmarks._parts import Outcome, end_parts_when_stopped, run_part
 from benchmarks._ratio_table import rounded
 from larvseg_jax import provenance
-from larvseg_jax.cli import Flags, Given, guarded
+from larvseg_jax.cli import Flags, Given, run_with
 from larvseg_jax.console import console
 from larvseg_jax.disk import write_text
 from larvseg_jax.errors import UserError
@@ -180,4 +180,4 @@ def flags(argv: Sequence[str]) -> Flags:
 
 
 if __name__ == "__main__":
-    guarded(main, flags(sys.argv[1:]).parse())
+    run_with(flags(sys.argv[1:]), main, __doc__)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from larvseg_jax.cli import Flags, Given, guarded
+from larvseg_jax.cli import Flags, Given, run_with
 from larvseg_jax.console import console, track
 from larvseg_jax.errors import UserError
 from larvseg_jax.report.metric_log import read_history
@@ -115,9 +115,9 @@ def flags(argv: list[str]) -> Flags:
     """What can be given."""
     found = Flags("soak", argv)
     found.config("what is trained", required=True)
-    found.number("minutes", 30, "how long", 0.5)
+    found.number("minutes", 30.0, "how long", 0.5)
     return found
 
 
 if __name__ == "__main__":
-    guarded(main, flags(sys.argv[1:]).parse())
+    run_with(flags(sys.argv[1:]), main, __doc__)

@@ -117,6 +117,11 @@ class Flags:
         )
         self.required += ["config"] if required else []
 
+    @property
+    def asks_for_help(self) -> bool:
+        """Whether --help or -h was given."""
+        return not {"--help", "-h"}.isdisjoint(self._argv[1:])
+
     def parse(self, *, takes_rest: bool = True) -> Given:
         """The values; what stands without a flag is in `rest`, if the command `takes_rest`.
 
@@ -173,15 +178,28 @@ def run(name: str, argv: Sequence[str] | None = None) -> None:
     command = importlib.import_module(f"larvseg_jax.commands.{name}")
     flags = Flags(name, argv)
     command.define(flags)
-    if "--help" in argv or "-h" in argv:
+    takes_rest, interrupted = getattr(command, "TAKES_REST", False), getattr(command, "INTERRUPTED", _BEGINS_AGAIN)
+    run_with(flags, command.main, command.__doc__, takes_rest=takes_rest, interrupted=interrupted)
+
+
+def run_with(
+    flags: Flags,
+    main: Callable[[Given], None],
+    meaning: str | None,
+    *,
+    takes_rest: bool = False,
+    interrupted: str = _BEGINS_AGAIN,
+) -> None:
+    """Calls main with the values of flags, or prints `meaning` and the flags where --help stands among them."""
+    if flags.asks_for_help:
         own = flags.values.get_help().partition("\nabsl.flags:")[0].replace(f"\n{__name__}:", "")
-        print(f"{(command.__doc__ or '').strip()}\n{own}")
+        print(f"{(meaning or '').strip()}\n{own}")
         return
     try:
-        given = flags.parse(takes_rest=getattr(command, "TAKES_REST", False))
+        given = flags.parse(takes_rest=takes_rest)
     except UserError as error:
         fail(error)
-    guarded(command.main, given, getattr(command, "INTERRUPTED", _BEGINS_AGAIN))
+    guarded(main, given, interrupted)
 
 
 def guarded(main: Callable[[Given], None], given: Given, interrupted: str = _BEGINS_AGAIN) -> None:
