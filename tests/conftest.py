@@ -34,8 +34,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def share_cores():
     """Gives this test process cores of its own, where several run at a time.
 
-    XLA's threads of one process would be as many as the machine has cores, and those of two wait for each other: on 2
-    cores two processes took a third longer than each on a core of its own. Programs that tests start inherit it.
+    XLA's threads of one process would be as many as the machine has cores, and those of two wait for each other: all
+    tests took 28 minutes so on 2 cores, and 14.5 with a core for each process. Programs that tests start inherit it.
     """
     count, name = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), os.environ.get("PYTEST_XDIST_WORKER", "")
     if count > 1 and hasattr(os, "sched_setaffinity"):  # Linux

@@ -112,9 +112,8 @@ def _facts(run: Experiment, name: str, stream: Stream, encoder: Encoder, views: 
     specs = stream.view.spec()
     others = besides_pictures(specs)
     for array, spec in specs.items():
-        if array in others:
-            arrays[array] = spec.shape, spec.dtype
         if not spec.picture:
+            arrays |= {array: (spec.shape, spec.dtype)} if array in others else {}
             continue
         layout = encoder.layout(spec.shape[-2])
         for token, of in zip(token_names(array), TOKENS, strict=True):
