@@ -214,7 +214,7 @@ def _crop_cards(run: Experiment, report: SetReport) -> list[Card]:
 
 def _crop_card(batch: HostBatch, names: tuple[str, ...]) -> Card:
     """A batch of one."""
-    title, crop = str(batch["id"][0]), _enlarged(_as_seen(batch))
+    title, crop = str(batch["id"][0]), _enlarged(as_seen(batch))
     if "tokens" in batch:
         others = [*batch.get("locals", [[]])[0], *(denormalised(other) for other in batch.get("recoloured", []))]
         pictures = [("crop", crop), *(("another", _enlarged(other)) for other in others)]
@@ -238,7 +238,7 @@ def _crop_card(batch: HostBatch, names: tuple[str, ...]) -> Card:
     return Card(title, (("crop", jpeg_url(crop)), ("its mask", png_url(painted))), legend)
 
 
-def _as_seen(batch: HostBatch) -> UInt8[np.ndarray, "h w 3"]:
+def as_seen(batch: HostBatch) -> UInt8[np.ndarray, "h w 3"]:
     """The picture of a batch of one; where no photo is, the mean colour, which networks get there."""
     crop = batch["image"][0].copy()
     if extent_of("image") in batch:

@@ -131,3 +131,15 @@ def test_without_photos_there_is_no_sheet(config, tmp_path):
     section = sheet.sheet_section(run, set_report.inspect(run, None), [], tmp_path / "sheet.html")
     assert [f.level for f in section.findings] == ["note"]
     assert not (tmp_path / "sheet.html").exists()
+
+
+def test_a_crop_is_shown_as_networks_get_it():
+    levels = np.random.default_rng(0).integers(0, 256, (1, 5, 6, 3), np.uint8)
+    batch = {"image": levels, "image_extent": np.array([[3, 4]], np.int32)}
+    seen = sheet.as_seen(batch)
+    np.testing.assert_array_equal(seen[:3, :4], levels[0, :3, :4])
+    mean = [124, 116, 104]  # ImageNet's
+    assert (seen[3:] == mean).all()
+    assert (seen[:, 4:] == mean).all()
+    np.testing.assert_array_equal(sheet.as_seen({"image": levels}), levels[0])
+    assert levels[0, 3:].any()
