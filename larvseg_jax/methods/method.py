@@ -295,3 +295,24 @@ class Watched(Protocol):
     def symptoms(self, metrics: Mapping[str, float]) -> list[str]:
         """What the metrics of a step show to be wrong, a line each with what usually helps; [] if nothing."""
         ...
+
+
+class NamedClusters(NamedTuple):
+    """Clusters of windows and their classes.
+
+    Attributes:
+      clusters: of each patch.
+      classes: of each cluster of a window, by the label set; -1: the cluster has no patches.
+    """
+
+    clusters: Int[Array, "b h w"]
+    classes: Int[Array, "b c"]
+
+
+@runtime_checkable
+class FindsClusters(Protocol):
+    """A method that puts the patches of a window into clusters, each of which then gets a class."""
+
+    def named_clusters(self, params: PyTree, memory: PyTree, label_set: LabelSet, windows: Images) -> NamedClusters:
+        """The clusters of windows, and which class of the label set each of them is."""
+        ...

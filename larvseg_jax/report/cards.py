@@ -12,6 +12,7 @@ from jaxtyping import Float, Int32, UInt8
 
 from larvseg_jax.evaluation.metrics import Summary
 from larvseg_jax.report import colours
+from larvseg_jax.report.clusters import PhotoClusters, paint_clusters
 from larvseg_jax.report.html import jpeg_url
 from larvseg_jax.vocabulary import IGNORE_LABEL
 
@@ -30,6 +31,7 @@ class GalleryItem:
       truth: the same, IGNORE_LABEL where unlabelled; None if the photo has no mask.
       figures: caption and map in [0, 1], of any size.
       note: what else there is to say of it, such as its tags.
+      clusters: into which the method put it, if it does, with their classes.
     """
 
     id: str
@@ -38,6 +40,7 @@ class GalleryItem:
     truth: Int32[np.ndarray, "h w"] | None = None
     figures: tuple[tuple[str, Float[np.ndarray, "p q"]], ...] = ()
     note: str = ""
+    clusters: PhotoClusters | None = None
 
 
 def photo_card(item: GalleryItem, summary: Summary, palette: UInt8[np.ndarray, "n 3"]) -> dict[str, Any]:
@@ -60,6 +63,10 @@ def photo_card(item: GalleryItem, summary: Summary, palette: UInt8[np.ndarray, "
         labelled = item.truth != IGNORE_LABEL
         right = float((item.prediction == item.truth)[labelled].mean()) if labelled.any() else None
     pictures.append(picture("prediction", painted(item.prediction)))
+    if item.clusters is not None:
+        pictures.append(
+            picture("clusters and their names", paint_clusters(image, item.clusters, summary.names, palette))
+        )
     for caption, figure in item.figures:
         pictures.append(picture(caption, colours.heat_map(image, figure)))
     shown = _classes_shown(item)[:_CHIPS]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import cast
 
 import jax
 import numpy as np
@@ -14,8 +15,9 @@ from data_pipelines.examples import Source
 from larvseg_jax.devices.mesh import WHOLE
 from larvseg_jax.evaluation.evaluator import Evaluator
 from larvseg_jax.evaluation.sliding_window import mosaic, stitched_logits
-from larvseg_jax.methods.method import Method
+from larvseg_jax.methods.method import FindsClusters, Method, NamedClusters
 from larvseg_jax.report.cards import GalleryItem
+from larvseg_jax.report.clusters import PhotoClusters
 from larvseg_jax.vocabulary import IGNORE_LABEL, LabelSet, Vocabulary
 
 MAPS_PER_PHOTO = 2
@@ -97,7 +99,8 @@ def make_gallery(
         photo = evaluator.source[number]
         tags = _tags_of(photo["label"], evaluator.label_set, vocabulary)
         maps = figures(photo["image"], tags)
-        items.append(GalleryItem(photo["id"], photo["image"], prediction, photo["label"], maps))
+        found = figures.clusters(photo["image"])
+        items.append(GalleryItem(photo["id"], photo["image"], prediction, photo["label"], maps, clusters=found))
     return items
 
 
@@ -124,7 +127,8 @@ def make_tagged_gallery(
         tags = [places[name] for name in names if name in places][:MAX_TAGS]
         maps = figures(photo["image"], tags)
         note = f"tags: {', '.join(names)}"
-        items.append(GalleryItem(photo["id"], photo["image"], prediction, None, maps, note))
+        found = figures.clusters(photo["image"])
+        items.append(GalleryItem(photo["id"], photo["image"], prediction, None, maps, note, found))
     return items
 
 
@@ -155,6 +159,10 @@ class _Figures:
             return method.figures(params, memory, evaluator.label_set, windows, tags)
 
         self._figures = lambda windows, tags: jax.device_get(figures(params, memory, windows, tags))
+        self._clusters: Callable[[np.ndarray], NamedClusters] | None = None
+        if isinstance(method, FindsClusters):
+            named = jax.jit(lambda p, m, windows: method.named_clusters(p, m, evaluator.label_set, windows))
+            self._clusters = lambda windows: cast(NamedClusters, jax.device_get(named(params, memory, windows)))
 
     def __call__(self, image: np.ndarray, tags: list[int]) -> tuple[tuple[str, np.ndarray], ...]:
         """(caption, map in [0, 1]) of the first tags."""
@@ -169,3 +177,15 @@ class _Figures:
             for i, tag in enumerate(tags[:MAPS_PER_PHOTO]):
                 shown.append((f"{caption}: {names[tag]}", 1.0 / (1.0 + np.exp(-whole[..., i]))))
         return tuple(shown)
+
+    def clusters(self, image: np.ndarray) -> PhotoClusters | None:
+        """Those of a photo that fits into one window: of other photos each window has clusters of its own."""
+        windows = self._evaluator.config.windows
+        cut = windows.cut(image)
+        if self._clusters is None or len(cut) > 1:
+            return None
+        found, test_size = self._clusters(cut), windows.test_size(image.shape)
+        members = np.eye(found.classes.shape[1], dtype=np.float32)[found.clusters]
+        stitching = windows.stitching(found.clusters.shape[1:], test_size, test_size)
+        whole = stitched_logits(mosaic(members, stitching.window_rows), stitching.rows, stitching.columns)
+        return PhotoClusters(whole.argmax(-1).astype(np.int32), np.asarray(found.classes[0], np.int32))

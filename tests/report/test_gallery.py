@@ -8,7 +8,7 @@ import numpy as np
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.evaluation.config import EvalConfig
 from larvseg_jax.evaluation.evaluator import Evaluator
-from larvseg_jax.methods.method import Dense
+from larvseg_jax.methods.method import Dense, NamedClusters
 from larvseg_jax.report.gallery import make_gallery, make_tagged_gallery, photos_by_score, tagged_photos
 from larvseg_jax.vocabulary import OTHER, Vocabulary
 
@@ -46,6 +46,34 @@ def test_other_is_no_class_with_a_map():
     (item,) = make_gallery(Method(), mesh, None, None, evaluator, {0: prediction}, vocabulary)
     assert [caption for caption, _ in item.figures] == ["attention: cat", "attention: dog"]
     assert OTHER in label_set.names
+
+
+class Clustering(Method):
+    """The left half is cluster 2, of class 1, the right half cluster 0, of class 0; cluster 1 is empty."""
+
+    def named_clusters(self, params, memory, label_set, windows):
+        halves = jnp.broadcast_to(jnp.array([2, 2, 0, 0])[None, None], (len(windows), 4, 4))
+        return NamedClusters(halves, jnp.broadcast_to(jnp.array([0, -1, 1])[None], (len(windows), 3)))
+
+
+def test_clusters_of_a_photo_in_one_window_are_shown():
+    vocabulary = Vocabulary(("cat", "dog", "cow"))
+    label_set, mesh = vocabulary.label_set(), make_mesh(8, 1)
+    scorer = Dense(lambda params, memory, images: jnp.zeros((len(images), 4, 4, len(label_set))))
+    prediction = np.zeros((16, 16), np.int32)
+
+    def found(method, **sides):
+        evaluator = Evaluator(EvalConfig(**sides), Photos(), label_set, vocabulary, (), scorer, mesh)
+        (item,) = make_gallery(method, mesh, None, None, evaluator, {0: prediction}, vocabulary)
+        return item.clusters
+
+    whole = found(Clustering(), scale=(16, 16), window=16, stride=16)
+    np.testing.assert_array_equal(whole.clusters, np.repeat([[2] * 8 + [0] * 8], 16, 0))
+    assert whole.classes.tolist() == [0, -1, 1]
+    filled_up = found(Clustering(), scale=(16, 16), window=32, stride=32)  # all of the photo lies in the left half
+    assert set(filled_up.clusters.ravel().tolist()) == {2}
+    assert found(Clustering(), scale=(16, 16), window=8, stride=8) is None  # clusters of several windows
+    assert found(Method(), scale=(16, 16), window=16, stride=16) is None
 
 
 def test_best_middling_and_worst_photos_are_no_neighbours():

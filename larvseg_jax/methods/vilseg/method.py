@@ -5,6 +5,7 @@ Letters: b pictures, h x w patch grid, d width of the common space, v local view
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, cast
@@ -20,7 +21,7 @@ from data_pipelines.features import FeatureView
 from larvseg_jax.devices.in_step import constrain
 from larvseg_jax.errors import UserError
 from larvseg_jax.methods.contrastive import contrastive_loss, mean_of, retrieved
-from larvseg_jax.methods.method import Batch, Dense, Images, Metrics, Seen, Task
+from larvseg_jax.methods.method import Batch, Dense, Images, Metrics, NamedClusters, Seen, Task
 from larvseg_jax.methods.vilseg import vision
 from larvseg_jax.methods.vilseg.clusters import cluster_loss, clusters_in_each, mutual_information
 from larvseg_jax.methods.vilseg.flops import step_flops
@@ -214,23 +215,18 @@ class ViLSeg:
         logits = self._apply(params, Network.cluster, both)
         logits = logits.reshape(*logits.shape[:-1], options.heads, options.num)
         weights = jnp.broadcast_to(counted[:, None, None], patches.shape[:3]).astype(logits.dtype)
-        found = [
-            cluster_loss(
-                logits[0, ..., head, :],
-                logits[1, ..., head, :],
-                weights,
-                symmetric=options.symmetric,
-                marginal_weight=options.marginal_weight,
-            )
-            for head in range(options.heads)
-        ]
-        losses, joints = jnp.stack([loss for loss, _ in found]), lax.stop_gradient([joint for _, joint in found])
-        used = jnp.sum(joints[0], axis=1) > 1 / (4 * options.num)
+        before, after = logits
+        loss_of = functools.partial(
+            cluster_loss, symmetric=options.symmetric, marginal_weight=options.marginal_weight, weights=weights
+        )
+        found = [loss_of(before[..., head, :], after[..., head, :]) for head in range(options.heads)]
+        losses, joint = jnp.stack([loss for loss, _ in found]), lax.stop_gradient(found[0][1])
+        used = jnp.sum(joint, axis=1) > 1 / (4 * options.num)
         metrics = {
             "L_cluster": jnp.mean(losses),
-            "information": mutual_information(joints[0]) / math.log(options.num),
+            "information": mutual_information(joint) / math.log(options.num),
             "clusters_in_use": jnp.sum(used).astype(losses.dtype),
-            "clusters_in_a_picture": mean_of(clusters_in_each(lax.stop_gradient(logits[0, ..., 0, :])), counted),
+            "clusters_in_a_picture": mean_of(clusters_in_each(lax.stop_gradient(before[..., 0, :])), counted),
         }
         return losses, metrics
 
@@ -280,6 +276,10 @@ class ViLSeg:
     ) -> dict[str, Float[Array, "b h w l"]]:
         """Where the clusters lie that got each tag's name."""
         return self._reader.figures(params, memory, label_set, windows, tags)
+
+    def named_clusters(self, params: PyTree, memory: Memory, label_set: LabelSet, windows: Images) -> NamedClusters:
+        """As `methods.method.FindsClusters` has it."""
+        return self._reader.named_clusters(params, memory, label_set, windows)
 
     def symptoms(self, metrics: Mapping[str, float]) -> list[str]:
         """What the metrics of a step show to be wrong (symptoms.py)."""

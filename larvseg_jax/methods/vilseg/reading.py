@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Int32, PyTree
 
 from larvseg_jax.errors import UserError
 from larvseg_jax.methods.class_vectors import class_vectors, prompt_ids
-from larvseg_jax.methods.method import Dense, Images, Linear, Seen, Vectors
+from larvseg_jax.methods.method import Dense, Images, Linear, NamedClusters, Seen, Vectors
 from larvseg_jax.methods.vilseg import regions
 from larvseg_jax.methods.vilseg.kmeans import closeness, kmeans
 from larvseg_jax.methods.vilseg.network import Network
@@ -46,12 +46,10 @@ class Reader:
         """
         reads_memory = self._options.clusters == "head" and self._cluster.heads > 1
         texts_of = functools.partial(self.text_vectors, names=label_set.names)
-        never = jnp.asarray(label_set.multiplicity == 0)
 
         def scores(params: PyTree, memory: PyTree, images: Seen) -> Float[Array, "b h w n"]:
             patches, logits, found = self._regions(params, memory, images)
-            cosines = regions.region_cosines(found, texts_of(params))
-            cosines = jnp.where(never[None, None], _NO_COSINE, cosines)
+            cosines = self._cosines(params, label_set, found)
             return regions.class_scores(logits, found, cosines, self._options.upsample)
 
         if self._options.upsample == "logits":
@@ -72,17 +70,25 @@ class Reader:
         self, params: PyTree, memory: PyTree, label_set: LabelSet, windows: Images, tags: Int[Array, "1 l"]
     ) -> dict[str, Float[Array, "b h w l"]]:
         """Maps of the patches whose cluster got a tag's name."""
-        _, _, found = self._regions(params, memory, windows)
-        classes = regions.region_classes(
-            found, regions.region_cosines(found, self.text_vectors(params, label_set.names))
-        )
-        of_patches = jax.vmap(lambda classes, clusters: classes[clusters])(classes, found.clusters)
+        found = self.named_clusters(params, memory, label_set, windows)
+        of_patches = jax.vmap(lambda classes, clusters: classes[clusters])(found.classes, found.clusters)
         named_so = of_patches[..., None] == tags[0][None, None, None]
         return {"clusters": jnp.where(named_so, _SURE, -_SURE)}
+
+    def named_clusters(self, params: PyTree, memory: PyTree, label_set: LabelSet, windows: Images) -> NamedClusters:
+        """The clusters of windows, and the class each gets; classes that no pixel can have take no part."""
+        _, _, found = self._regions(params, memory, windows)
+        cosines = self._cosines(params, label_set, found)
+        return NamedClusters(found.clusters, regions.region_classes(found, cosines))
 
     def clusters(self, params: PyTree, memory: PyTree, images: Seen) -> Int[Array, "b h w"]:
         """The cluster of each patch, 0 to C - 1, which means nothing from one window to the next with K-means."""
         return self._regions(params, memory, images)[2].clusters
+
+    def _cosines(self, params: PyTree, label_set: LabelSet, found: regions.Regions) -> Float[Array, "b c n"]:
+        """Of regions and classes; less than any of a class that no pixel can have."""
+        cosines = regions.region_cosines(found, self.text_vectors(params, label_set.names))
+        return jnp.where(jnp.asarray(label_set.multiplicity == 0)[None, None], _NO_COSINE, cosines)
 
     def _regions(
         self, params: PyTree, memory: PyTree, images: Seen

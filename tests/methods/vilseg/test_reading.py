@@ -7,7 +7,7 @@ import pytest
 
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.evaluator import make_patch_values
-from larvseg_jax.methods.method import Linear, ReadsText
+from larvseg_jax.methods.method import FindsClusters, Linear, ReadsText
 from larvseg_jax.methods.vilseg.network import Network
 from larvseg_jax.text.prompts import templates
 from larvseg_jax.vocabulary import Vocabulary
@@ -126,6 +126,20 @@ def test_figures_show_where_a_class_is():
     classes = np.asarray(method.scorer(LABELS).scores(params, memory, images)).argmax(-1)
     np.testing.assert_array_equal(np.asarray(maps)[..., :2] > 0, np.stack([classes == 2, classes == 0], -1))
     assert not (np.asarray(maps)[..., 2] > 0).any()
+
+
+@pytest.mark.parametrize("clusters", ["head", "kmeans"])
+def test_each_cluster_has_the_class_that_its_patches_get(clusters):
+    method, params, memory, images = prepared(eval=dict(clusters=clusters))
+    padded = LABELS.padded(8)  # columns that no pixel can have
+    found = method.named_clusters(params, memory, padded, images)
+    assert isinstance(method, FindsClusters)
+    np.testing.assert_array_equal(found.clusters, method.clusters(params, memory, images))
+    classes = np.asarray(method.scorer(LABELS).scores(params, memory, images)).argmax(-1)
+    for of_patch, of_cluster, expected in zip(*map(np.asarray, found), classes, strict=True):
+        np.testing.assert_array_equal(of_cluster[of_patch], expected)
+        empty = np.setdiff1d(np.arange(4), of_patch)
+        np.testing.assert_array_equal(of_cluster[empty], np.full(len(empty), -1))
 
 
 def test_patch_features_are_unit_vectors():
