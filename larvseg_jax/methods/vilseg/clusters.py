@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from larvseg_jax.methods.contrastive import mean_of
 from larvseg_jax.models.precision import precise_einsum
+
+Over = Literal["batch", "picture"]
+"""Of which patches I(J) is: of all pictures together, as Eq. 7 has it, or of those of each picture."""
 
 _LEAST = 1e-12  # what pairs of clusters that never occur are taken to have; their term is 0 all the same
 _LEAST_PRODUCT = 1e-18  # of two marginals; its square is still a float32, as the gradient of a quotient needs
@@ -59,10 +65,25 @@ def cluster_loss(
     *,
     symmetric: bool = False,
     marginal_weight: float = 1.0,
+    over: Over = "batch",
 ) -> tuple[Float[Array, ""], Float[Array, "c c"]]:
-    """L_cluster = -I(J) (Eq. 8, of which `Paper:` prints the sign both ways), and J; arguments as above."""
-    joint = joint_distribution(logits, transformed, weights, symmetric=symmetric)
-    return -mutual_information(joint, marginal_weight), joint
+    """L_cluster = -I(J) (Eq. 8, of which `Paper:` prints the sign both ways), and J; arguments as above.
+
+    `over`: "batch", J of all patches; "picture", I(J) of the patches of each picture, the first axis, and of both the
+    mean over the pictures: then clusters cannot be of whole pictures.
+    """
+
+    def of(
+        logits: Float[Array, "*own c"], transformed: Float[Array, "*own c"], weights: Float[Array, "*own"]
+    ) -> tuple[Float[Array, ""], Float[Array, "c c"]]:
+        joint = joint_distribution(logits, transformed, weights, symmetric=symmetric)
+        return -mutual_information(joint, marginal_weight), joint
+
+    if over == "batch":
+        return of(logits, transformed, weights)
+    losses, joints = jax.vmap(of)(logits, transformed, weights)
+    counted = jnp.any(weights.reshape(len(weights), -1) > 0, axis=1)
+    return mean_of(losses, counted), jax.vmap(jax.vmap(mean_of, (1, None)), (1, None))(joints, counted)
 
 
 def _flat(x: Float[Array, "*batch c"]) -> Float[Array, "n c"]:

@@ -23,7 +23,7 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.methods.contrastive import contrastive_loss, mean_of, retrieved
 from larvseg_jax.methods.method import Batch, Dense, Images, Metrics, NamedClusters, Seen, Task
 from larvseg_jax.methods.vilseg import vision
-from larvseg_jax.methods.vilseg.clusters import cluster_loss, clusters_in_each, mutual_information
+from larvseg_jax.methods.vilseg.clusters import cluster_loss, clusters_in_each
 from larvseg_jax.methods.vilseg.flops import step_flops
 from larvseg_jax.methods.vilseg.network import Network
 from larvseg_jax.methods.vilseg.options import Options
@@ -216,15 +216,18 @@ class ViLSeg:
         logits = logits.reshape(*logits.shape[:-1], options.heads, options.num)
         weights = jnp.broadcast_to(counted[:, None, None], patches.shape[:3]).astype(logits.dtype)
         before, after = logits
-        loss_of = functools.partial(
-            cluster_loss, symmetric=options.symmetric, marginal_weight=options.marginal_weight, weights=weights
+        loss_of = functools.partial(cluster_loss, weights=weights, symmetric=options.symmetric, over=options.over)
+        losses = jnp.stack(
+            [
+                loss_of(before[..., head, :], after[..., head, :], marginal_weight=options.marginal_weight)[0]
+                for head in range(options.heads)
+            ]
         )
-        found = [loss_of(before[..., head, :], after[..., head, :]) for head in range(options.heads)]
-        losses, joint = jnp.stack([loss for loss, _ in found]), lax.stop_gradient(found[0][1])
+        information, joint = loss_of(*lax.stop_gradient((before[..., 0, :], after[..., 0, :])))
         used = jnp.sum(joint, axis=1) > 1 / (4 * options.num)
         metrics = {
             "L_cluster": jnp.mean(losses),
-            "information": mutual_information(joint) / math.log(options.num),
+            "information": -information / math.log(options.num),
             "clusters_in_use": jnp.sum(used).astype(losses.dtype),
             "clusters_in_a_picture": mean_of(clusters_in_each(lax.stop_gradient(before[..., 0, :])), counted),
         }

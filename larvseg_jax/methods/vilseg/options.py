@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from data_pipelines.caption_views import CaptionView
 from larvseg_jax.errors import UserError
+from larvseg_jax.methods.vilseg.clusters import Over
 from larvseg_jax.methods.vilseg.vision import Target
 from larvseg_jax.models.text import TextConfig
 from larvseg_jax.options import Count, Least
@@ -84,6 +85,7 @@ class ClusterConfig:
     num: Annotated[int, Least(2)] = 20  # C: clusters of a picture (Paper: 25 in Sec. 4.1, 20 in Sec. 4.3)
     heads: Count = 1  # clustering heads side by side; the best one is used
     symmetric: bool = False  # a pair of patches counts both ways, as in IIC
+    over: Over = "batch"  # I(J) of all patches (Eq. 7), or `Paper:` not so: the mean of I(J) of each picture
     stop_gradient: bool = False  # L_cluster moves the head alone (Eq. 1 and 5 as printed), not the encoder (Sec. 4.3)
     marginal_weight: float = 1.0  # IIC's lambda: above 1 it pulls clusters to be of one size
 

@@ -75,8 +75,9 @@ def test_the_loss_by_hand(pool):
     np.testing.assert_allclose(method.remember(memory, params, seen)["center"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_any_number_of_devices_gives_one_loss_and_gradient():
-    sections = dict(cross=dict(symmetric=True), vision=dict(target="ema_teacher"))
+@pytest.mark.parametrize("over", ["batch", "picture"])
+def test_any_number_of_devices_gives_one_loss_and_gradient(over):
+    sections = dict(cross=dict(symmetric=True), vision=dict(target="ema_teacher"), cluster=dict(num=4, over=over))
     expected = None
     for devices in (1, 2, 4, 8):
         method = method_of(devices, **sections)

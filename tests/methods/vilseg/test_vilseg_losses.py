@@ -81,6 +81,20 @@ def test_mutual_information_of_hard_clusters(count):
     assert np.isfinite(gradient).all()
 
 
+def test_information_of_each_picture():
+    """Clusters of whole pictures tell nothing of a picture's patches, and all there is of the batch's."""
+    a, b = normal(5, 3, 2, 4), normal(5, 3, 2, 4)
+    alone = [clusters.cluster_loss(a[i], b[i], jnp.ones((3, 2))) for i in range(4)]
+    weights = jnp.ones((5, 3, 2)).at[4].set(0)  # one that only fills up
+    loss, joint = clusters.cluster_loss(a, b, weights, over="picture")
+    assert float(loss) == pytest.approx(float(np.mean([loss for loss, _ in alone])), rel=1e-5)
+    np.testing.assert_allclose(joint, np.mean([joint for _, joint in alone], 0), rtol=1e-5)
+    of_pictures = jnp.broadcast_to(200.0 * jnp.eye(4)[:, None, None], (4, 3, 2, 4))
+    for over, expected in (("batch", -np.log(4)), ("picture", 0)):
+        loss, _ = clusters.cluster_loss(of_pictures, of_pictures, jnp.ones((4, 3, 2)), over=over)
+        assert float(loss) == pytest.approx(expected, abs=1e-5)
+
+
 def test_entropy():
     assert vision.entropy(jnp.asarray([0.5, 0.5, 0.0])) == pytest.approx(np.log(2))
 
