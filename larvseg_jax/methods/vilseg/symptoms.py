@@ -29,8 +29,10 @@ def symptoms(metrics: Mapping[str, float], streams: Sequence[str], config: Optio
                 "method.cluster.weight, or set method.cluster.marginal_weight above 1"
             )
         elif metrics.get(f"{stream}/clusters_in_a_picture", math.nan) < _SEVERAL:
+            of_batch = config.cluster.over == "batch"
+            remedy = "use method.cluster.over='picture' and cluster.stop_gradient=True" if of_batch else "train longer"
             found.append(
                 f"{stream}: the patches of a picture are in one cluster: pictures are told apart, and nothing in them; "
-                "compare with method.eval.clusters='kmeans'"
+                f"{remedy}, or method.eval.clusters='kmeans'"
             )
     return found

@@ -208,3 +208,6 @@ def test_a_collapse_is_named():
     ):
         (line,) = method.symptoms(fine | change)
         assert words in line
+    assert "cluster.over='picture'" in line
+    (line,) = method_of(cluster=dict(num=5, over="picture")).symptoms(fine | change)
+    assert "train longer" in line
