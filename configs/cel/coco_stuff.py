@@ -7,10 +7,12 @@
     ... --config=configs/cel/coco_stuff.py:labels=true
     ... --config=configs/cel/coco_stuff.py:labels=true,unmatched=background,rank=0    those of Table 6
     ... --config=configs/cel/coco_stuff.py:labels=true,rank=0
+    ... --config=configs/cel/coco_stuff.py:stage=pretrain,backbone=resnet50    the paper's backbone and pixel decoder
 
 names.txt: the ids of the class list, one a line. In data_root: coco_stuff_171/1.0.0, and for labels=pseudo
 pseudo_labels.json. The backbone is a ViT-B/16 of AugReg in the place of ResNet-50, the pixel decoder a feature pyramid;
-decoder.pixels=msdeform has the paper's. What the paper leaves open, and what was chosen: docs/cel.md.
+backbone=resnet50 (in both stages) has the paper's two, and begins with torchvision's resnet50-0676ba61.pth. What else the paper leaves
+open, and what was chosen: docs/cel.md.
 
 Paper, mIoU of seen / unseen classes and hIoU in %, all with CLIP's ensemble at the test (method.ensemble):
 
@@ -28,9 +30,9 @@ from configs.cel import parts
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """Arguments: text=FILE of vectors of 512 numbers; those of configs/cel/parts.py."""
-    given = common.parse_arguments(arguments, first="stage", text="coco_stuff.npz", **parts.ARGUMENTS)
+    """Arguments: text=FILE of vectors of 512 numbers; PAPER_ARGUMENTS of configs/cel/parts.py."""
+    given = common.parse_arguments(arguments, first="stage", text="coco_stuff.npz", **parts.PAPER_ARGUMENTS)
     config = parts.experiment("cel_coco_stuff", given.text, 512)
-    parts.paper_sizes(config, side=640, steps=50_000)
+    parts.paper_sizes(config, given, side=640, steps=50_000)
     parts.split(config, given, "coco_stuff_156_15", side=640, max_labels=32)
     return config

@@ -28,12 +28,12 @@ TARGETS = ("ade20k_150", "ade20k_full_847", "pascal_context_59", "pascal_context
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """Arguments: text=FILE of vectors of 512 numbers; nouns=FILE; those of configs/cel/parts.py."""
+    """Arguments: text=FILE of vectors of 512 numbers; nouns=FILE; PAPER_ARGUMENTS of configs/cel/parts.py."""
     given = common.parse_arguments(
-        arguments, first="stage", text="nouns.npz", nouns="", **parts.ARGUMENTS | dict(labels="pseudo")
+        arguments, first="stage", text="nouns.npz", nouns="", **parts.PAPER_ARGUMENTS | dict(labels="pseudo")
     )
     config = parts.experiment("cel_ovs", given.text, 512)
-    parts.paper_sizes(config, side=640, steps=50_000)
+    parts.paper_sizes(config, given, side=640, steps=50_000)
     config.method.ensemble.seen = "none"
     seen = split_of("coco_stuff_156_15").seen
     words = Path(given.nouns).read_text().split("\n") if given.nouns else []

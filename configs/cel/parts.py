@@ -27,6 +27,11 @@ ARGUMENTS: dict[str, str | int | bool] = dict(
 )
 """Arguments of the configs and their defaults."""
 
+PAPER_ARGUMENTS = ARGUMENTS | dict(
+    backbone="vit"  # ViT-B/16 and a feature pyramid; or resnet50, with the paper's deformable attention
+)
+"""Those of the configs of the paper's sizes."""
+
 _TAGS_FROM = {"none": "masked", "unnamed": "masked", "true": "crop", "pseudo": "photo"}
 
 
@@ -71,13 +76,19 @@ def known(given: types.SimpleNamespace, unseen: Sequence[str], classes: Sequence
     return tuple(name for name in classes if given.stage != "pretrain" or name not in unseen)
 
 
-def paper_sizes(config: ml_collections.ConfigDict, side: int, steps: int) -> None:
-    """A ViT-B/16 at `side` pixels in the place of ResNet-50, and the paper's schedule.
+def paper_sizes(config: ml_collections.ConfigDict, given: types.SimpleNamespace, side: int, steps: int) -> None:
+    """A ViT-B/16 at `side` pixels in the place of ResNet-50, or this (`given`: PAPER_ARGUMENTS), and the schedule.
 
     The paper's two falls of the rate, at 5,000 and 80,000 of 50,000 steps, cannot be meant: here they are where
     Mask2Former has them on COCO. `Original:` the decay is that of Simple Baseline.
     """
+    if given.backbone not in ("vit", "resnet50"):
+        raise ValueError(f"config argument backbone={given.backbone}: give vit or resnet50")
     config.pretrained = paper.AUGREG_B16
+    if given.backbone == "resnet50":
+        config.name += "_resnet50"
+        config.pretrained = "resnet50-0676ba61.pth"  # torchvision's IMAGENET1K_V1
+        config.method.backbone.kind, config.method.decoder.pixels = "resnet", "msdeform"
     config.total_steps = steps
     config.model.update(image_size=side, dtype="bfloat16")
     config.optimizer.update(name="adamw", schedule="steps", learning_rate=5e-5, min_learning_rate=0.0)

@@ -19,10 +19,10 @@ from configs.cel import parts
 
 
 def get_config(arguments: str = "") -> ml_collections.ConfigDict:
-    """Arguments: text=FILE of vectors of 512 numbers; those of configs/cel/parts.py."""
-    given = common.parse_arguments(arguments, first="stage", text="voc.npz", **parts.ARGUMENTS)
+    """Arguments: text=FILE of vectors of 512 numbers; PAPER_ARGUMENTS of configs/cel/parts.py."""
+    given = common.parse_arguments(arguments, first="stage", text="voc.npz", **parts.PAPER_ARGUMENTS)
     config = parts.experiment("cel_voc", given.text, 512)
-    parts.paper_sizes(config, side=512, steps=5000)
+    parts.paper_sizes(config, given, side=512, steps=5000)
     config.method.ensemble.weight = 0.7
     parts.split(config, given, "voc_15_5", side=512, max_labels=16)
     return config

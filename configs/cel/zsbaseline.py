@@ -22,11 +22,11 @@ from larvseg_jax.vocabulary.class_lists import class_list
 def get_config(text: str = "coco_ade.npz") -> ml_collections.ConfigDict:
     """Argument: the file of text vectors, 512 numbers each."""
     config = parts.experiment("zsbaseline", text, 512)
-    parts.paper_sizes(config, side=640, steps=60_000)
+    given = common.parse_arguments("pretrain", first="stage", **parts.PAPER_ARGUMENTS)
+    parts.paper_sizes(config, given, side=640, steps=60_000)
     base = class_list("coco_stuff_171").ids
     others = [name for name in class_list("ade20k_150").ids if name not in base]
     config.vocabulary.update(classes=(*base, *others), base=base, novel=tuple(others))
-    given = common.parse_arguments("pretrain", first="stage", **parts.ARGUMENTS)
     source = common.source(tfds="coco_stuff_171/1.0.0", split="train")
     parts.photos(config, given, (), source=source, classes=base, **parts.crops(640), max_labels=32)
     config.name = "zsbaseline"

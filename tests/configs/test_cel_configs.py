@@ -85,9 +85,26 @@ def test_the_sizes_of_the_paper(any_text):
     assert (run.streams["photos"].batch_size, run.streams["photos"].view.crop_size) == (8, 640)
 
 
+def test_the_backbone_of_the_paper(any_text):
+    run = load("voc", "stage=pretrain,backbone=resnet50")
+    mesh = make_mesh(1, 1, jax.devices()[:1])
+    method = make_method(run, mesh)
+    params = state_layout(run, mesh, method).params
+    assert "pyramid" not in params
+    assert params["backbone"]["layer3_5"]["conv2"]["kernel"].shape == (3, 3, 256, 256)
+    assert (
+        sum(x.size for x in jax.tree.leaves(params["backbone"])) == 23_508_032
+    )  # of resnet50 in torchvision, but for its fc
+    masks = jax.eval_shape(lambda p: method._proposed(p, jnp.zeros((1, 512, 512, 3))).masks, params)
+    assert masks.shape == (10, 1, 100, 128, 128)
+    assert run.pretrained == "resnet50-0676ba61.pth"
+    with pytest.raises(ValueError, match="backbone=resnet18"):
+        load("voc", "backbone=resnet18")
+
+
 @pytest.mark.slow
 def test_its_step_lowers_with_the_papers_pixel_decoder(any_text):
-    config = module("coco_stuff").get_config()
+    config = module("coco_stuff").get_config("backbone=resnet50")
     config.method.decoder.update(pixels="msdeform", pixel_layers=1, layers=1)  # the others are the same
     config.model.depth = 1
     run, mesh = from_config(config), make_mesh(1, 1, jax.devices()[:1])

@@ -41,12 +41,18 @@ class Cel:
                 "method.ensemble is for evaluations of what is trained: set ensemble.kind to none in a training, and "
                 "give it to evaluate.py --config (docs/cel.md)"
             )
+        resnet = config.backbone.resnet(task.backbone)
+        if resnet and task.first_block:
+            raise UserError(
+                "cached features are of the ViT, and method.backbone is a ResNet: leave config.features away"
+            )
         self.network = Network(
             task.backbone,
             config.decoder,
             config.text.width,
             device_attention(task.backbone, task.mesh.devices.flat),
             frozen_blocks(task.backbone, task.frozen),
+            resnet=resnet,
         )
         # A trained model brings them in its memory.
         self._text = config.text.read(task.names) if task.streams else None

@@ -1,7 +1,8 @@
-"""From pictures to proposals: a plain ViT, a pixel decoder, and Mask2Former's decoder with a class branch of its own.
+"""From pictures to proposals: a backbone, a pixel decoder, and Mask2Former's decoder with a class branch of its own.
 
-`Original:` ResNet-50 and deformable attention in the pixel decoder. Letters: o outputs of the decoder, b pictures,
-q queries, e width of the text, d width, H x W mask grid.
+`Original:` the backbone is a ResNet-50; here a plain ViT, or a ResNet (`method.backbone`).
+
+Letters: o outputs of the decoder, b pictures, q queries, e width of the text, d width, H x W mask grid.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from larvseg_jax.models.mask_decoder.fpn import FpnPixelDecoder
 from larvseg_jax.models.mask_decoder.msdeform import MsDeformPixelDecoder
 from larvseg_jax.models.mask_decoder.pyramid import FeaturePyramid
 from larvseg_jax.models.partial import StoredTokens, backbone_from, patches_of
+from larvseg_jax.models.resnet import ResNet, ResNetConfig
 from larvseg_jax.models.vit_config import ViTConfig
 
 
@@ -36,13 +38,14 @@ class Proposed(NamedTuple):
 
 
 class Network(nn.Module):
-    """Parameters: backbone/, pyramid/, pixel_decoder/, decoder/, class_branch_*/, background.
+    """Parameters: backbone/, pyramid/ (of a ViT), pixel_decoder/, decoder/, class_branch_*/, background.
 
     `background` is the vector of "no object"; trainings without it leave it as it was, so that they can begin where
     one with it has ended.
 
     Attributes:
-      vit, attention, still: of the backbone.
+      vit, attention, still: of the backbone, unless it is a ResNet.
+      resnet: its sizes, if it is one.
       first: the block that stored tokens enter; 0: pictures.
     """
 
@@ -52,11 +55,15 @@ class Network(nn.Module):
     attention: Attention = "all_heads"
     still: int = 0
     first: int = 0
+    resnet: ResNetConfig | None = None
 
     def setup(self) -> None:
         config = self.config
-        self.backbone = backbone_from(self.first, self.vit, self.attention, self.still)
-        self.pyramid = FeaturePyramid(config.width, config.masks_per_patch)
+        if self.resnet is None:
+            self.backbone = backbone_from(self.first, self.vit, self.attention, self.still)
+            self.pyramid = FeaturePyramid(config.width, config.masks_per_patch)
+        else:
+            self.backbone = ResNet(self.resnet)
         self.pixel_decoder = self._pixel_decoder()
         self.decoder = MaskedDecoder(
             config.width, config.num_heads, config.mlp_dim, config.layers, config.queries, config.mask_width
@@ -76,7 +83,7 @@ class Network(nn.Module):
 
     def __call__(self, seen: Seen, *, train: bool = False) -> Proposed:
         """With train=True a "drop_path" random key is needed."""
-        maps = self.pyramid(self.patches(seen, train=train))
+        maps = self.pyramid(self.patches(seen, train=train)) if self.resnet is None else tuple(self.backbone(seen))
         decoded = self.decoder(*self.pixel_decoder(maps))
         vectors = self.class_branch[0](decoded.states)
         for layer in self.class_branch[1:]:
@@ -84,8 +91,8 @@ class Network(nn.Module):
         return Proposed(unit(vectors), decoded.masks)
 
     def patches(self, seen: Seen, *, train: bool = False) -> Float[Array, "b h w d"]:
-        """What the backbone says, whatever the proposals are."""
-        return patches_of(self.backbone(seen, train=train))
+        """What the backbone says, whatever the proposals are; of a ResNet its last map."""
+        return patches_of(self.backbone(seen, train=train)) if self.resnet is None else self.backbone(seen).res5
 
     def of(self, seen: Seen, first: int) -> Network:
         """The same network, beginning at what it is to see: pictures, or the tokens that enter block `first`."""
