@@ -11,8 +11,8 @@
 
 names.txt: the ids of the class list, one a line. In data_root: coco_stuff_171/1.0.0, and for labels=pseudo
 pseudo_labels.json. The backbone is a ViT-B/16 of AugReg in the place of ResNet-50, the pixel decoder a feature pyramid;
-backbone=resnet50 (in both stages) has the paper's two, and begins with torchvision's resnet50-0676ba61.pth. What else the paper leaves
-open, and what was chosen: docs/cel.md.
+backbone=resnet50 (in both stages) has the paper's two, and begins with torchvision's resnet50-0676ba61.pth. What else
+the paper leaves open, and what was chosen: docs/cel.md.
 
 Paper, mIoU of seen / unseen classes and hIoU in %, all with CLIP's ensemble at the test (method.ensemble):
 

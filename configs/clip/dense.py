@@ -11,7 +11,8 @@ of captions is what a training with this config would learn from.
 
 mIoU of VOC-20, Context-59 and COCO-Stuff-171 in MaskCLIP's README: 49.5, 21.7, 12.5 with ViT-B/16. Here: not yet run.
 `Original:` whole pictures; ImageNet's mean and std, GELU and another epsilon, which OpenAI's weights were not trained
-with; class names as CLIP's authors rewrote them, here those of the data sets ("tvmonitor", "wall-concrete").
+with (--config.method.original_quirks=True: as it does); class names as CLIP's authors rewrote them, here those of the
+data sets ("tvmonitor", "wall-concrete").
 """
 
 import ml_collections

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import cast
 
@@ -20,6 +21,7 @@ from larvseg_jax.models.clip import Clip, Embedded, contrastive_logits, fresh_pa
 from larvseg_jax.models.dense_clip import DenseTokens, denoised, dense_tokens, probabilities_of, smoothed
 from larvseg_jax.models.frozen import frozen_blocks
 from larvseg_jax.models.precision import precise_einsum
+from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.text.prompts import templates
 from larvseg_jax.text.tokenizer import Tokenizer
 from larvseg_jax.vocabulary import LabelSet
@@ -49,6 +51,13 @@ class ClipMethod:
             device_attention(task.backbone, task.mesh.devices.flat),
             frozen_blocks(task.backbone, task.frozen),
         )
+
+    @property
+    def _dense_tower(self) -> ViTConfig:
+        """The image tower as dense features see it."""
+        if not self.config.original_quirks:
+            return self.task.backbone
+        return dataclasses.replace(self.task.backbone, mlp="gelu", layer_norm_epsilon=1e-6, pixels="imagenet")
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -147,7 +156,7 @@ class ClipMethod:
 
     def _tokens(self, params: PyTree, images: Seen) -> DenseTokens:
         return dense_tokens(
-            self.config.features, self.task.backbone, self.model.attention, params["backbone"], cast(Array, images)
+            self.config.features, self._dense_tower, self.model.attention, params["backbone"], cast(Array, images)
         )
 
     def _unit(self, params: PyTree, tokens: DenseTokens) -> Float[Array, "b h w d"]:

@@ -30,6 +30,9 @@ class Options:
     tokenizer: TokenizerConfig = TokenizerConfig()  # as the streams'
     templates: str = "vild_14"  # text/prompts.py: sentences that name a class; or one with {} in the name's place
     features: DenseFeatures = "value"  # of patches: MaskCLIP's paper; value_block: its code for a ViT; tokens: as it is
+    # The image tower of dense features as MaskCLIP's code runs it, and not as it was trained: exact GELU, epsilon 1e-6,
+    # pixels by ImageNet's mean and std. For its published numbers alone.
+    original_quirks: bool = False
     # Classes whose best probability in a picture (a window) is below this win nowhere in it; 0.0: none. MaskCLIP: 0.5
     prompt_denoising: float = 0.0
     key_smoothing: KeySmoothing = "off"  # patches take part in the votes of those with like keys (dense_clip.py)

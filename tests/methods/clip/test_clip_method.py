@@ -63,6 +63,19 @@ def test_it_is_a_method():
     assert isinstance(method, ReadsText)
 
 
+@pytest.mark.parametrize("features", ["value", "value_block", "tokens"])
+def test_the_original_runs_the_image_tower_otherwise_and_the_text_tower_as_it_is(features):
+    as_trained = dataclasses.replace(VIT, mlp="quick_gelu", layer_norm_epsilon=1e-2, pixels="clip")
+    mesh, config = make_mesh(1, 1, jax.devices()[:1]), dataclasses.replace(CONFIG, features=features)
+    of, other = (config.make(Task(3, vit, {}, mesh)) for vit in (as_trained, VIT))  # VIT: gelu, 1e-6, ImageNet's pixels
+    original = dataclasses.replace(config, original_quirks=True).make(Task(3, as_trained, {}, mesh))
+    params = of.init(jax.random.key(0))[0]
+    np.testing.assert_array_equal(original.text_vectors(params, NAMES), of.text_vectors(params, NAMES))
+    np.testing.assert_array_equal(original.embed(params, IMAGES), other.embed(params, IMAGES))
+    assert not np.allclose(original.embed(params, IMAGES), of.embed(params, IMAGES), atol=1e-3)
+    assert not np.allclose(other.text_vectors(params, NAMES), of.text_vectors(params, NAMES), atol=1e-6)
+
+
 def test_the_loss_by_hand():
     rng = np.random.default_rng(0)
     images, texts = jnp.asarray(rng.normal(size=(2, 5, 4)), jnp.float32)
