@@ -111,7 +111,7 @@ class Cel:
         of_ensemble = self._ensemble.scorer(label_set) if self._ensemble else None
 
         def scores(params: PyTree, memory: PyTree, images: Seen) -> Float[Array, "b h w n"]:
-            last = self._last(params, images)
+            last = self.last_proposals(params, images)
             text = memory.text if of_ensemble else memory
             own = self._probabilities(params, last.vectors[0], text[rows], known)
             if of_ensemble is None:
@@ -135,14 +135,14 @@ class Cel:
         rngs, network = None if key is None else {"drop_path": key}, self.network.of(seen, self.task.first_block)
         return cast(Proposed, network.apply({"params": params}, seen, train=key is not None, rngs=rngs))
 
-    def _last(self, params: PyTree, seen: Seen) -> Proposed:
+    def last_proposals(self, params: PyTree, seen: Seen) -> Proposed:
         """The proposals of the last layer alone."""
         proposed = self._proposed(params, seen)
         return Proposed(proposed.vectors[-1:], proposed.masks[-1:])
 
     def proposals(self, params: PyTree, memory: PyTree, images: Seen) -> Float[Array, "b q h w"]:
         """Logits of the masks of the last layer (`methods.method.Proposes`)."""
-        return self._last(params, images).masks[0]
+        return self.last_proposals(params, images).masks[0]
 
     def embed(self, params: PyTree, images: Seen) -> Float[Array, "b h w d"]:
         """Unit patch features of the backbone."""
@@ -162,7 +162,7 @@ class Cel:
         tags: Int[Array, "1 l"],
     ) -> dict[str, Float[Array, "b h w l"]]:
         """The mask of the query that is most like each tag, in each window."""
-        last = self._last(params, windows)
+        last = self.last_proposals(params, windows)
         text = memory[jnp.asarray(label_set.rows)][jnp.maximum(tags[0], 0)]
         best = jnp.argmax(cosine_scores(last.vectors[0], text), axis=1)
         masks = jnp.take_along_axis(last.masks[0], best[..., None, None], axis=1)
