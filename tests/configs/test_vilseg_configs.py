@@ -34,7 +34,9 @@ def test_config_builds(name, arguments):
     make_method(run, make_mesh(1, 1, jax.devices()[:1]))
     assert run.name.startswith(f"vilseg_{name}")
     assert run.streams["captions"].view.local_views == (0 if "vision=false" in arguments else 6)
-    assert run.method.cluster.stop_gradient is ("detached" in arguments)
+    within_pictures = name == "scenes" and "paper" not in arguments
+    assert run.method.cluster.stop_gradient is ("detached" in arguments or within_pictures)
+    assert run.method.cluster.over == ("picture" if within_pictures else "batch")
 
 
 @pytest.mark.slow
