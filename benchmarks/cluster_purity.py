@@ -16,7 +16,6 @@ A photo must fit into one window of the evaluation.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,8 +27,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from rich.table import Table
 
+from benchmarks._of_run import measure_run
 from data_pipelines.sources import open_source
-from larvseg_jax.cli import fail
 from larvseg_jax.console import console, track
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.windows import Windows
@@ -127,16 +126,7 @@ def one_window(windows: Windows, image: np.ndarray) -> Float[np.ndarray, "1 side
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", required=True, type=Path, help="folder of a run or of a checkpoint")
-    parser.add_argument("--step", type=int, help="of the run; its newest by default")
-    parser.add_argument("--count", type=int, default=300, help="photos")
-    parser.add_argument("--data_root", help="where the data is, if not where the config says")
-    given = parser.parse_args(arguments)
-    try:
-        measure(given.run, given.count, given.step, given.data_root)
-    except UserError as error:
-        fail(str(error))
+    measure_run(measure, __doc__, 300, arguments)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,7 @@ def check_script(words: list[str]) -> None:
     assert words[1] == "-m", words
     source = module_file(words[2]).read_text()
     assert '__name__ == "__main__"' in source
+    source += "".join(module_file(part).read_text() for part in re.findall(r"from (benchmarks\._\w+) import", source))
     defined = set(re.findall(r'add_argument\("--(\w+)"|found\.\w+\("(\w+)"', source))
     defined = {name for names in defined for name in names} | ({"config"} if "found.config(" in source else set())
     assert {word[2:].partition("=")[0].partition(".")[0] for word in words[3:] if word.startswith("--")} <= defined
