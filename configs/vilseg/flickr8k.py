@@ -1,6 +1,6 @@
 """ViL-Seg on 7,091 photographs with five captions each, on a CPU: what it makes of little.
 
-Measured on DINOv2: docs/results.md; from scratch: not yet run.
+Measured on DINOv2 and from scratch: docs/results.md, 26.
 
     LARVSEG_DATA=<folder with flickr8k and voc12_animals> python train.py --config=configs/vilseg/flickr8k.py
     ... --config=configs/vilseg/flickr8k.py:vision=false      without L_vision and its six small crops
