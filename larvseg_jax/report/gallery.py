@@ -181,8 +181,7 @@ class _Figures:
     def clusters(self, image: np.ndarray) -> PhotoClusters | None:
         """Those of a photo that fits into one window: of other photos each window has clusters of its own."""
         windows = self._evaluator.config.windows
-        cut = windows.cut(image)
-        if self._clusters is None or len(cut) > 1:
+        if self._clusters is None or len(cut := windows.cut(image)) > 1:
             return None
         found, test_size = self._clusters(cut), windows.test_size(image.shape)
         members = np.eye(found.classes.shape[1], dtype=np.float32)[found.clusters]

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from larvseg_jax.methods.contrastive import mean_of
 from larvseg_jax.models.precision import precise_einsum
 
 Over = Literal["batch", "picture"]
@@ -82,8 +81,9 @@ def cluster_loss(
     if over == "batch":
         return of(logits, transformed, weights)
     losses, joints = jax.vmap(of)(logits, transformed, weights)
-    counted = jnp.any(weights.reshape(len(weights), -1) > 0, axis=1)
-    return mean_of(losses, counted), jax.vmap(jax.vmap(mean_of, (1, None)), (1, None))(joints, counted)
+    counted = jnp.any(weights.reshape(len(weights), -1) > 0, axis=1).astype(weights.dtype)
+    share = counted / jnp.maximum(jnp.sum(counted), 1.0)
+    return precise_einsum("b,b->", share, losses), precise_einsum("b,bcd->cd", share, joints)
 
 
 def _flat(x: Float[Array, "*batch c"]) -> Float[Array, "n c"]:
