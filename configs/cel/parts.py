@@ -88,7 +88,7 @@ def paper_sizes(config: ml_collections.ConfigDict, given: types.SimpleNamespace,
     if given.backbone == "resnet50":
         config.name += "_resnet50"
         config.pretrained = "resnet50-0676ba61.pth"  # torchvision's IMAGENET1K_V1
-        config.method.backbone.kind, config.method.decoder.pixels = "resnet", "msdeform"
+        config.method.backbone, config.method.decoder.pixels = "resnet", "msdeform"
     config.total_steps = steps
     config.model.update(image_size=side, dtype="bfloat16")
     config.optimizer.update(name="adamw", schedule="steps", learning_rate=5e-5, min_learning_rate=0.0)

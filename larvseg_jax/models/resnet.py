@@ -16,18 +16,18 @@ from jaxtyping import Array, Float
 
 from larvseg_jax.options import Count
 
+DType = Literal["float32", "bfloat16"]
 _KERNEL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 _WIDER = 4  # a bottleneck's output over its inner width
 
 
 @dataclasses.dataclass(frozen=True)
 class ResNetConfig:
-    """Sizes, by default those of ResNet-50."""
+    """Sizes, by default those of ResNet-50; in an experiment of CEL the section `method.resnet`."""
 
     depths: tuple[Count, Count, Count, Count] = (3, 4, 6, 3)  # bottlenecks of each scale; ResNet-101: (3, 4, 23, 3)
     stem: Count = 64  # features of the first convolution
     width: Count = 64  # inner features of the first scale's bottlenecks; they double from scale to scale
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters stay float32
 
     @property
     def widths(self) -> tuple[int, int, int, int]:
@@ -46,22 +46,28 @@ class ResNetMaps(NamedTuple):
 
 
 class ResNet(nn.Module):
-    """Pictures, normalised by ImageNet's mean and std, to maps of four scales."""
+    """Pictures, normalised by ImageNet's mean and std, to maps of four scales.
+
+    Attributes:
+      config: sizes.
+      dtype: of the computation; parameters and maps stay float32.
+    """
 
     config: ResNetConfig
+    dtype: DType = "float32"
 
     @nn.compact
     def __call__(self, images: Float[Array, "b height width 3"]) -> ResNetMaps:
         """Any picture size."""
         cfg = self.config
-        x = convolution(cfg.stem, 7, 2, cfg, "conv1")(images.astype(cfg.dtype))
+        x = convolution(cfg.stem, 7, 2, self.dtype, "conv1")(images.astype(self.dtype))
         x = nn.relu(FrozenNorm(name="norm1")(x))
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         maps = []
         for scale, depth in enumerate(cfg.depths):
             for i in range(depth):
                 stride = 2 if scale and not i else 1
-                x = Bottleneck(cfg, cfg.width * 2**scale, stride, name=f"layer{scale + 1}_{i}")(x)
+                x = Bottleneck(cfg.width * 2**scale, stride, self.dtype, name=f"layer{scale + 1}_{i}")(x)
             maps.append(x.astype(jnp.float32))
         return ResNetMaps(*maps)
 
@@ -69,18 +75,18 @@ class ResNet(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3 with the stride, 1x1; what comes in is added, through a 1x1 where it has another shape."""
 
-    config: ResNetConfig
     width: int
     stride: int
+    dtype: DType = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b H W d"]:
-        cfg, out = self.config, _WIDER * self.width
-        y = nn.relu(FrozenNorm(name="norm1")(convolution(self.width, 1, 1, cfg, "conv1")(x)))
-        y = nn.relu(FrozenNorm(name="norm2")(convolution(self.width, 3, self.stride, cfg, "conv2")(y)))
-        y = FrozenNorm(name="norm3")(convolution(out, 1, 1, cfg, "conv3")(y))
+        out, dtype = _WIDER * self.width, self.dtype
+        y = nn.relu(FrozenNorm(name="norm1")(convolution(self.width, 1, 1, dtype, "conv1")(x)))
+        y = nn.relu(FrozenNorm(name="norm2")(convolution(self.width, 3, self.stride, dtype, "conv2")(y)))
+        y = FrozenNorm(name="norm3")(convolution(out, 1, 1, dtype, "conv3")(y))
         if self.stride != 1 or x.shape[-1] != out:
-            x = FrozenNorm(name="shortcut_norm")(convolution(out, 1, self.stride, cfg, "shortcut")(x))
+            x = FrozenNorm(name="shortcut_norm")(convolution(out, 1, self.stride, dtype, "shortcut")(x))
         return nn.relu(x + y)
 
 
@@ -95,7 +101,7 @@ class FrozenNorm(nn.Module):
         return x * scale + bias
 
 
-def convolution(features: int, size: int, stride: int, config: ResNetConfig, name: str) -> nn.Conv:
+def convolution(features: int, size: int, stride: int, dtype: DType, name: str) -> nn.Conv:
     """Without bias; size // 2 zeros on every side, as PyTorch has them ("SAME" of JAX may pad one side only)."""
     pad = (size // 2, size // 2)
     return nn.Conv(
@@ -104,7 +110,7 @@ def convolution(features: int, size: int, stride: int, config: ResNetConfig, nam
         (stride, stride),
         (pad, pad),
         use_bias=False,
-        dtype=jnp.dtype(config.dtype),
+        dtype=jnp.dtype(dtype),
         kernel_init=_KERNEL,
         name=name,
     )

@@ -35,13 +35,13 @@ def test_parameters_and_maps_are_those_of_the_paper(depths, count):
 
 
 def test_maps_are_float32_whatever_it_computes_in():
-    model = ResNet(ResNetConfig((1, 1, 1, 1), stem=4, width=2, dtype="bfloat16"))
+    model = ResNet(ResNetConfig((1, 1, 1, 1), stem=4, width=2), "bfloat16")
     maps, variables = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), jnp.zeros((1, 32, 32, 3)))
     assert {x.dtype for x in jax.tree.leaves((maps, variables))} == {jnp.dtype("float32")}
 
 
 def test_norms_get_no_gradient():
-    block = Bottleneck(ResNetConfig(), width=2, stride=2)
+    block = Bottleneck(width=2, stride=2)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 4, 4)), jnp.float32)
 
     @jax.jit

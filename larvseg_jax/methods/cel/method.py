@@ -41,11 +41,13 @@ class Cel:
                 "method.ensemble is for evaluations of what is trained: set ensemble.kind to none in a training, and "
                 "give it to evaluate.py --config (docs/cel.md)"
             )
-        resnet = config.backbone.resnet(task.backbone)
+        resnet = config.resnet if config.backbone == "resnet" else None
         if resnet and task.first_block:
             raise UserError(
                 "cached features are of the ViT, and method.backbone is a ResNet: leave config.features away"
             )
+        if resnet and (pixels := task.backbone.pixels) != "imagenet":
+            raise UserError(f"model.pixels is {pixels}, and a ResNet knows ImageNet's: set model.pixels to imagenet")
         self.network = Network(
             task.backbone,
             config.decoder,

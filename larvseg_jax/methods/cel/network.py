@@ -45,7 +45,7 @@ class Network(nn.Module):
 
     Attributes:
       vit, attention, still: of the backbone, unless it is a ResNet.
-      resnet: its sizes, if it is one.
+      resnet: its sizes, if it is one; it computes in the dtype of `vit`.
       first: the block that stored tokens enter; 0: pictures.
     """
 
@@ -63,7 +63,7 @@ class Network(nn.Module):
             self.backbone = backbone_from(self.first, self.vit, self.attention, self.still)
             self.pyramid = FeaturePyramid(config.width, config.masks_per_patch)
         else:
-            self.backbone = ResNet(self.resnet)
+            self.backbone = ResNet(self.resnet, self.vit.dtype)
         self.pixel_decoder = self._pixel_decoder()
         self.decoder = MaskedDecoder(
             config.width, config.num_heads, config.mlp_dim, config.layers, config.queries, config.mask_width

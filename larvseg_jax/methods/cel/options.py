@@ -12,7 +12,6 @@ from larvseg_jax.methods.cel.mask_losses import MaskLoss, Where
 from larvseg_jax.methods.cel.matching import ClassCost
 from larvseg_jax.methods.crops import Fill
 from larvseg_jax.models.resnet import ResNetConfig
-from larvseg_jax.models.vit_config import ViTConfig
 from larvseg_jax.options import Count, Least
 from larvseg_jax.text.prompts import templates
 from larvseg_jax.text.vectors import TextClasses
@@ -23,29 +22,6 @@ class StreamLoss:
     """What a stream of masks and tags adds to the loss: weight * L (Eq. 8)."""
 
     weight: float = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class BackboneConfig:
-    """The section `method.backbone`: the ViT of the section `model`, or a ResNet in its place (`Paper:` ResNet-50)."""
-
-    kind: Literal["vit", "resnet"] = "vit"
-    depths: tuple[Count, Count, Count, Count] = (3, 4, 6, 3)  # of the ResNet, as the others; ResNet-101: (3, 4, 23, 3)
-    stem: Count = 64
-    width: Count = 64
-
-    def resnet(self, vit: ViTConfig) -> ResNetConfig | None:
-        """The ResNet's sizes, None where there is none; it computes in the dtype of `model`.
-
-        UserError: `model` knows other pixels than a ResNet does.
-        """
-        if self.kind == "vit":
-            return None
-        if vit.pixels != "imagenet":
-            raise UserError(
-                f"model.pixels is {vit.pixels}, and a ResNet knows ImageNet's: set model.pixels to imagenet"
-            )
-        return ResNetConfig(self.depths, self.stem, self.width, vit.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +118,8 @@ class Options:
     text: TextClasses  # T: the vectors of the classes' names, which stay as they are
     name: Literal["cel"] = "cel"
     temperature: float = 0.01  # tau of the cosines; not trained
-    backbone: BackboneConfig = BackboneConfig()
+    backbone: Literal["vit", "resnet"] = "vit"  # that of the section `model`, or a ResNet in its place (`Paper:` 50)
+    resnet: ResNetConfig = ResNetConfig()  # its sizes; ResNet-101: depths=(3, 4, 23, 3)
     decoder: DecoderConfig = DecoderConfig()
     matching: MatchingConfig = MatchingConfig()
     mask: MaskConfig = MaskConfig()
@@ -155,7 +132,7 @@ class Options:
             raise UserError(f"temperature is {self.temperature}: use a number above 0, such as 0.01")
         if not self.text.width:
             raise UserError("CEL classifies by text vectors: give method.text.vectors and .width (docs/cel.md)")
-        if self.backbone.kind == "resnet" and self.decoder.masks_per_patch != 4:
+        if self.backbone == "resnet" and self.decoder.masks_per_patch != 4:
             raise UserError("a ResNet has four maps, the finest of every 4 pixels: set decoder.masks_per_patch to 4")
 
     def loss_options(self, view: type) -> type[StreamLoss]:

@@ -28,15 +28,16 @@ from tests.weights.pth_files import write_pth
 from tests.weights.resnet_arrays import torchvision_arrays
 
 SIZES = dict(depths=(1, 2, 1, 1), stem=4, width=2)
-RESNET = dict(kind="resnet", **SIZES)
 DECODER = dict(queries=6, layers=1, width=16, num_heads=2, mlp_dim=16, mask_width=8, masks_per_patch=4)
 VIT = ViTConfig(width=16, depth=1, num_heads=2, mlp_dim=16, patch_size=16, image_size=32)
 
 
 def test_its_maps_go_to_the_pixel_decoder():
     """The parts, one after the other by hand."""
-    config = config_of(backbone=RESNET, decoder=DECODER | dict(pixels="msdeform", pixel_layers=1, pixel_mlp_dim=16))
-    network = Network(VIT, config.decoder, 8, resnet=config.backbone.resnet(VIT))
+    config = config_of(
+        backbone="resnet", resnet=SIZES, decoder=DECODER | dict(pixels="msdeform", pixel_layers=1, pixel_mlp_dim=16)
+    )
+    network = Network(VIT, config.decoder, 8, resnet=config.resnet)
     images = jax.random.normal(jax.random.key(0), (2, 64, 32, 3))
     params = network.init(jax.random.key(1), images)["params"]
     assert set(params) == {"backbone", "pixel_decoder", "decoder", "class_branch_0", "background"}
@@ -62,7 +63,7 @@ def test_what_does_not_go_with_it_is_said(sections, vit, block, words):
     mesh = make_mesh(1, 1, jax.devices()[:1])
     backbone = ViTConfig(width=16, depth=1, num_heads=2, mlp_dim=16, patch_size=16, image_size=32, **vit)
     with pytest.raises(UserError, match=words):
-        config_of(backbone=RESNET, **sections).make(Task(5, backbone, {}, mesh, first_block=block))
+        config_of(backbone="resnet", resnet=SIZES, **sections).make(Task(5, backbone, {}, mesh, first_block=block))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,8 @@ def begun(tmp_path_factory):
         config.checkpoint.every = 1
         config.streams.photos.update(crop_size=32, scale=(64, 32))
         config.model.update(patch_size=16, image_size=32)
-        config.method.backbone.update(**RESNET)
+        config.method.backbone = "resnet"
+        config.method.resnet.update(**SIZES)
         config.method.decoder.update(**DECODER, pixels="msdeform", pixel_layers=1, pixel_mlp_dim=16)
         config.optimizer.weight_decay = 0.5
         config.pretrained = str(root / "resnet50.pth")
