@@ -27,16 +27,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from rich.table import Table
 
-from benchmarks._of_run import measure_run
-from data_pipelines.sources import open_source
+from benchmarks._of_run import measure_run, opened
 from larvseg_jax.console import console, track
 from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.windows import Windows
 from larvseg_jax.methods.vilseg.kmeans import closeness, kmeans
 from larvseg_jax.methods.vilseg.method import ViLSeg
-from larvseg_jax.trained import load_trained
 from larvseg_jax.vocabulary import IGNORE_LABEL
-from larvseg_jax.weights.places import check_model
 
 
 def purity(clusters: Int[np.ndarray, "h w"], label: Int[np.ndarray, "h w"]) -> float:
@@ -81,17 +78,8 @@ def colours(windows: Float[Array, "n side side 3"], patch: int, count: int) -> I
 
 def measure(folder: Path, count: int, step: int | None = None, data_root: str | None = None) -> dict[str, float]:
     """Purity by the names above; prints the table."""
-    check_model(folder, step)
-    trained = load_trained(folder, step, memory=True)
-    method = trained.method
-    if not isinstance(method, ViLSeg):
-        raise UserError(f"{folder} is no run of ViL-Seg: only that has clusters")
-    run = trained.experiment(None, data_root)
-    evaluation = next(iter(run.evals.values()))
-    source = open_source(
-        evaluation.source, run.data_root, run.catalogue.label_set(evaluation, evaluation=True), "masks"
-    )
-    number, patch = method.config.cluster.num, run.vit.patch_size
+    trained, method, evaluation, _, source = opened(folder, step, data_root, ViLSeg, "ViL-Seg: only that has clusters")
+    number, patch = method.config.cluster.num, method.task.backbone.patch_size
     options = dataclasses.replace(method.config, eval=dataclasses.replace(method.config.eval, clusters="kmeans"))
     by_kmeans = ViLSeg(options, method.task)
     ways: dict[str, Callable[[Any], Any]] = {

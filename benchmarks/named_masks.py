@@ -26,16 +26,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 from rich.table import Table
 
-from benchmarks._of_run import measure_run
+from benchmarks._of_run import measure_run, opened
 from benchmarks.cluster_purity import of_pixels, one_window
-from data_pipelines.sources import open_source
 from larvseg_jax.console import console, track
-from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.windows import Windows
 from larvseg_jax.methods.cel.method import Cel
 from larvseg_jax.models.cosine_head import cosine_scores
-from larvseg_jax.trained import load_trained
-from larvseg_jax.weights.places import check_model
 
 _FOUND = 0.5  # IoU from which on a query has a mask
 
@@ -70,15 +66,7 @@ def of_class(
 
 def measure(folder: Path, count: int, step: int | None = None, data_root: str | None = None) -> dict[str, float]:
     """The means by the names above; prints the table."""
-    check_model(folder, step)
-    trained = load_trained(folder, step, memory=True)
-    method = trained.method
-    if not isinstance(method, Cel):
-        raise UserError(f"{folder} is no run of CEL: only that has queries")
-    run = trained.experiment(None, data_root)
-    evaluation = next(iter(run.evals.values()))
-    label_set = run.catalogue.label_set(evaluation, evaluation=True)
-    source = open_source(evaluation.source, run.data_root, label_set, "masks")
+    trained, method, evaluation, label_set, source = opened(folder, step, data_root, Cel, "CEL: only that has queries")
     text = jnp.asarray(trained.memory)[jnp.asarray(label_set.rows)]
     proposed = jax.jit(lambda images: method.last_proposals(trained.params, images))
     found: dict[str, list[float]] = {}

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from larvseg_jax import assemble
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.errors import UserError
@@ -23,7 +22,7 @@ from larvseg_jax.predict.predictor import Predictor
 from larvseg_jax.report.metric_log import read_history
 from larvseg_jax.train import train
 from larvseg_jax.weights.stored_checkpoint import read_checkpoint
-from tests.methods.cel.tiny_cel import config_of, experiment, write_data
+from tests.methods.cel.tiny_cel import config_of, experiment, trained_on_one_device, write_data
 from tests.weights.pth_files import write_pth
 from tests.weights.resnet_arrays import torchvision_arrays
 
@@ -75,9 +74,7 @@ def begun(tmp_path_factory):
 
     def begun(workdir):
         config = experiment(root, workdir)
-        config.total_steps, config.log_every, config.data_threads, config.gallery = 2, 1, 0, 1
-        config.evals.val.update(every=2, window=32, stride=32, scale=(64, 32))
-        config.checkpoint.every = 1
+        config.evals.val.update(window=32, stride=32, scale=(64, 32))
         config.streams.photos.update(crop_size=32, scale=(64, 32))
         config.model.update(patch_size=16, image_size=32)
         config.method.backbone = "resnet"
@@ -92,11 +89,7 @@ def begun(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(begun, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assemble, "mesh_of", lambda run: make_mesh(1, 1, jax.devices()[:1]))
-        train(from_config(begun(workdir)))
-    return workdir
+    return trained_on_one_device(begun(tmp_path_factory.mktemp("run")))
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from larvseg_jax import assemble
 from larvseg_jax.config import from_config
 from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.evaluate import evaluate_checkpoint
@@ -19,7 +18,7 @@ from larvseg_jax.train import train
 from larvseg_jax.trained import load_trained
 from larvseg_jax.weights.pretrained import check_pretrained
 from larvseg_jax.weights.stored_checkpoint import read_checkpoint
-from tests.methods.cel.tiny_cel import experiment, write_data
+from tests.methods.cel.tiny_cel import experiment, trained_on_one_device, write_data
 
 STEPS = 4
 
@@ -33,22 +32,14 @@ def config_of(tmp_path_factory):
     write_data(root)
 
     def config_of(workdir, **arguments):
-        config = experiment(root, workdir, **arguments)
-        config.total_steps, config.log_every, config.data_threads, config.gallery = STEPS, 1, 0, 1
-        config.evals.val.every, config.checkpoint.every = STEPS, 2
-        return config
+        return experiment(root, workdir, STEPS, **arguments)
 
     return config_of
 
 
 @pytest.fixture(scope="module")
 def trained(config_of, tmp_path_factory):
-    """A run on one device, which is compiled sooner than on eight."""
-    workdir = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assemble, "mesh_of", lambda run: make_mesh(1, 1, jax.devices()[:1]))
-        train(from_config(config_of(workdir)))
-    return workdir
+    return trained_on_one_device(config_of(tmp_path_factory.mktemp("run")))
 
 
 def test_it_is_logged_evaluated_and_reported(trained):

@@ -1,17 +1,24 @@
 """A tiny CEL, proposals and labels of noise for it; and a whole run of one on the tiny data."""
 
 import types
+from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from configs import common
 from configs.cel import parts
+from larvseg_jax import assemble
+from larvseg_jax.config import from_config
+from larvseg_jax.devices.mesh import make_mesh
 from larvseg_jax.methods.cel import Config
 from larvseg_jax.methods.cel.network import Proposed
 from larvseg_jax.methods.cel.supervision import Labels
 from larvseg_jax.options import read
 from larvseg_jax.text.vectors import write_text_vectors
+from larvseg_jax.train import train
 from tests import tiny
 
 QUERIES, TEXT_WIDTH, CLASSES = 6, 8, 5
@@ -60,8 +67,16 @@ def write_data(root):
     write_text_vectors(root / "text.npz", tiny.NAMES, vectors)
 
 
-def experiment(root, workdir, **arguments):
-    """A config of either stage on what `write_data` has written; `arguments`: of configs/cel/parts.py."""
+def trained_on_one_device(config):
+    """The folder of a run on one device, which is compiled sooner than on eight."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assemble, "mesh_of", lambda run: make_mesh(1, 1, jax.devices()[:1]))
+        train(from_config(config))
+    return Path(config.workdir)
+
+
+def experiment(root, workdir, steps=2, **arguments):
+    """A short run of either stage on what `write_data` has written; `arguments`: of configs/cel/parts.py."""
     config = parts.experiment("cel_tiny", str(root / "text.npz"), 6)
     config.data_root, config.workdir = str(root), str(workdir)
     config.vocabulary.update(classes=tiny.NAMES, base=tiny.BASE, novel=tiny.NOVEL, background="background")
@@ -74,5 +89,7 @@ def experiment(root, workdir, **arguments):
     parts.photos(config, given, tiny.NOVEL, source=source, classes=tiny.NAMES, **sizes)
     config.optimizer.update(common.from_scratch_optimizer())
     source = common.source(folder="tiny", split="val")
-    config.evals.val.update(source=source, scale=(64, 16), window=16, stride=8, batch_size=4)
+    config.evals.val.update(source=source, scale=(64, 16), window=16, stride=8, batch_size=4, every=steps)
+    config.total_steps, config.log_every, config.data_threads, config.gallery = steps, 1, 0, 1
+    config.checkpoint.every = steps // 2
     return config
