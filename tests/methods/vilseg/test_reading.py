@@ -132,6 +132,8 @@ def test_figures_show_where_a_class_is():
 def test_each_cluster_has_the_class_that_its_patches_get(clusters):
     method, params, memory, images = prepared(eval=dict(clusters=clusters))
     padded = LABELS.padded(8)  # columns that no pixel can have
+    bias = params["cluster_head"]["bias"].at[1].set(-100.0)  # of the head's clusters one stays empty
+    params = {**params, "cluster_head": {**params["cluster_head"], "bias": bias}}
     found = method.named_clusters(params, memory, padded, images)
     assert isinstance(method, FindsClusters)
     np.testing.assert_array_equal(found.clusters, method.clusters(params, memory, images))
@@ -140,6 +142,7 @@ def test_each_cluster_has_the_class_that_its_patches_get(clusters):
         np.testing.assert_array_equal(of_cluster[of_patch], expected)
         empty = np.setdiff1d(np.arange(4), of_patch)
         np.testing.assert_array_equal(of_cluster[empty], np.full(len(empty), -1))
+        assert clusters == "kmeans" or 1 in empty
 
 
 def test_patch_features_are_unit_vectors():
