@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from larvseg_jax.models.mask_decoder.decoder import Decoded, MaskedDecoder
+from larvseg_jax.models.mask_decoder.decoder import MaskedDecoder
 from larvseg_jax.models.mask_decoder.deformable import sampled
 from larvseg_jax.models.mask_decoder.msdeform import MsDeformPixelDecoder
 from larvseg_jax.models.mask_decoder.position import sine_position
@@ -28,17 +28,21 @@ def check_masked_decoder(report: Report, golden: Golden) -> None:
     mask_features = jnp.asarray(channels_last(golden["in/mask_features"]))
 
     @jax.jit
-    def decoded(params, scales, mask_features) -> tuple[Decoded, tuple]:
-        out, pull = jax.vjp(lambda *given: model.apply({"params": given[0]}, *given[1:]), params, scales, mask_features)
-        return out, pull(Decoded(jnp.ones_like(out.states), jnp.ones_like(out.masks)))
+    def decoded(params, scales, mask_features):
+        def said(params, *given):
+            out = model.apply({"params": params}, *given)
+            return out.states, out.masks
 
-    out, gradients = decoded(params, scales, mask_features)
+        out, pull = jax.vjp(said, params, scales, mask_features)
+        return out, pull(jax.tree.map(jnp.ones_like, out))
+
+    (states, masks), gradients = decoded(params, scales, mask_features)
     for i in range(model.layers + 1):
-        report.array("states", out.states[i], golden[f"out/state_{i}"].swapaxes(0, 1))
-        report.array("mask_logits", out.masks[i], golden[f"out/mask_logits_{i}"])
+        report.array("states", states[i], golden[f"out/state_{i}"].swapaxes(0, 1))
+        report.array("mask_logits", masks[i], golden[f"out/mask_logits_{i}"])
     empty = []
     for i in range(model.layers):
-        logits = resize_bilinear(out.masks[i][..., None], scales[i % 3].shape[1:3])
+        logits = resize_bilinear(masks[i][..., None], scales[i % 3].shape[1:3])
         empty.append(np.sum(np.all(np.asarray(logits) < 0, axis=(2, 3, 4))))
     report.exact("empty_rows", empty, golden["out/empty_rows"])
     report.exact("gradients not finite", sum(np.sum(~np.isfinite(x)) for x in jax.tree.leaves(gradients)), 0)

@@ -38,7 +38,8 @@ def check_losses(report: Report, golden: Golden) -> None:
 
     @jax.jit
     def loss(logits):
-        masks = mask_losses.losses_of_pairs(logits["mask_logits"], matched, label, labels, candidates, anywhere, count)
+        pairs = maps_of(logits["mask_logits"], matched)
+        masks = mask_losses.losses_of_pairs(pairs, matched, label, labels, candidates, anywhere, count)
         queries = logits["class_logits"].shape[2]
         said = matching.label_of_query(matched, labels, queries)
         counted = jnp.ones(pictures, bool)
@@ -54,6 +55,11 @@ def check_losses(report: Report, golden: Golden) -> None:
             report.loss(f"loss_{name}", values[layer], golden[f"layer{layer}/loss_{name}"], LOSS)
         for name, gradient in gradients.items():
             report.gradient(f"grad_{name}", gradient[layer], golden[f"layer{layer}/grad_{name}"])
+
+
+def maps_of(mask_logits, matched: matching.Matching):
+    """Those of the matched queries."""
+    return jnp.take_along_axis(mask_logits, matched.query[..., None, None], axis=-3)
 
 
 def _check_matching(report: Report, golden: Golden, logits, label, labels) -> matching.Matching:
@@ -117,7 +123,7 @@ def _draws(report: Report, golden: Golden, mask_logits, matched):
                     into[layer, i, column] = golden[f"layer{layer}/{name}"][pair]
                 pair += 1
     candidates, anywhere = (jnp.asarray(placed[name]) for name in ("draws_oversampled", "draws_uniform"))
-    of_pairs = matching.of_matched(mask_logits, matched)
+    of_pairs = maps_of(mask_logits, matched)
     chosen = points.least_certain_points(of_pairs, candidates, anywhere, count)
     there = np.asarray(matched.matched)
     as_sets = [{tuple(point) for point in pair} for pair in np.asarray(chosen)[there].tolist()]

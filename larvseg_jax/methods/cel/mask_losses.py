@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from larvseg_jax.methods.cel.matching import Matching, of_matched
+from larvseg_jax.methods.cel.matching import Matching
 from larvseg_jax.methods.cel.points import least_certain_points, sample_labelled, sample_masks, sample_own
 from larvseg_jax.methods.pixel_loss import pick
 from larvseg_jax.vocabulary import IGNORE_LABEL
@@ -36,7 +36,7 @@ class MaskLosses(NamedTuple):
 
 
 def losses_of_pairs(
-    mask_logits: Float[Array, "*outputs b q h w"],
+    logits: Float[Array, "*outputs b k h w"],
     matching: Matching,
     label: Int[Array, "b H W"],
     labels: Int[Array, "b k"],
@@ -49,7 +49,7 @@ def losses_of_pairs(
     """The losses of matched masks, each at `points` points of its own, most of them where it is least certain.
 
     Args:
-      mask_logits: of all queries.
+      logits: of the matched queries' masks.
       matching: of queries and `labels`.
       label: of each pixel, IGNORE_LABEL for none; may be larger or smaller than the logits.
       labels: of each picture's masks, filled up with IGNORE_LABEL.
@@ -57,7 +57,6 @@ def losses_of_pairs(
       points: of each pair.
       kind, where: see `MaskLoss` and `Where`.
     """
-    logits = of_matched(mask_logits, matching)
     chosen = least_certain_points(logits, candidates, anywhere, points)
     of_points = sample_own(logits, chosen)
     targets = sample_masks(label, jnp.broadcast_to(labels, matching.query.shape), chosen)

@@ -66,9 +66,9 @@ def label_of_query(matching: Matching, labels: Int[Array, "b k"], queries: int) 
     return jnp.max(found, axis=-1)
 
 
-def of_matched(of_queries: Float[Array, "*batch q h w"], matching: Matching) -> Float[Array, "*batch k h w"]:
-    """The maps of the matched queries, in the labels' order."""
-    return jnp.take_along_axis(of_queries, matching.query[..., None, None], axis=-3)
+def of_matched(of_queries: Float[Array, "*batch q e"], matching: Matching) -> Float[Array, "*batch k e"]:
+    """The vectors of the matched queries, in the labels' order."""
+    return jnp.take_along_axis(of_queries, matching.query[..., None], axis=-2)
 
 
 def mask_cost(

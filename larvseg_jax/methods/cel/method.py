@@ -140,7 +140,7 @@ class Cel:
     def last_proposals(self, params: PyTree, seen: Seen) -> Proposed:
         """The proposals of the last layer alone."""
         proposed = self._proposed(params, seen)
-        return Proposed(proposed.vectors[-1:], proposed.masks[-1:])
+        return Proposed(proposed.vectors[-1:], proposed.mask_vectors[-1:], proposed.mask_features)
 
     def proposals(self, params: PyTree, memory: PyTree, images: Seen) -> Float[Array, "b q h w"]:
         """Logits of the masks of the last layer (`methods.method.Proposes`)."""

@@ -2,7 +2,8 @@
 
 `Original:` the backbone is a ResNet-50; here a plain ViT, or a ResNet (`method.backbone`).
 
-Letters: o outputs of the decoder, b pictures, q queries, e width of the text, d width, H x W mask grid.
+Letters: o outputs of the decoder, b pictures, q queries, e width of the text, d width, m of the masks,
+H x W mask grid.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from larvseg_jax.methods.cel.options import DecoderConfig
 from larvseg_jax.methods.method import Seen
 from larvseg_jax.models.attention import Attention
 from larvseg_jax.models.cosine_head import unit
-from larvseg_jax.models.mask_decoder.decoder import MaskedDecoder
+from larvseg_jax.models.mask_decoder.decoder import MaskedDecoder, masks_of
 from larvseg_jax.models.mask_decoder.fpn import FpnPixelDecoder
 from larvseg_jax.models.mask_decoder.msdeform import MsDeformPixelDecoder
 from larvseg_jax.models.mask_decoder.pyramid import FeaturePyramid
@@ -30,11 +31,17 @@ class Proposed(NamedTuple):
 
     Attributes:
       vectors: E^c, of unit length, in the space of the text.
-      masks: logits.
+      mask_vectors, mask_features: whose products are the masks.
     """
 
     vectors: Float[Array, "o b q e"]
-    masks: Float[Array, "o b q H W"]
+    mask_vectors: Float[Array, "o b q m"]
+    mask_features: Float[Array, "b H W m"]
+
+    @property
+    def masks(self) -> Float[Array, "o b q H W"]:
+        """Logits of the masks."""
+        return masks_of(self.mask_vectors, self.mask_features)
 
 
 class Network(nn.Module):
@@ -88,7 +95,7 @@ class Network(nn.Module):
         vectors = self.class_branch[0](decoded.states)
         for layer in self.class_branch[1:]:
             vectors = layer(nn.relu(vectors))
-        return Proposed(unit(vectors), decoded.masks)
+        return Proposed(unit(vectors), decoded.mask_vectors, decoded.mask_features)
 
     def patches(self, seen: Seen, *, train: bool = False) -> Float[Array, "b h w d"]:
         """What the backbone says, whatever the proposals are; of a ResNet its last map."""

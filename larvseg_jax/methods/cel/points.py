@@ -57,6 +57,18 @@ def sample_maps(maps: Float[Array, "*batch m h w"], points: Float[Array, "*batch
     return jnp.sum(values * found.weight[..., None, :, :], axis=-1)
 
 
+def sample_features(features: Float[Array, "b h w e"], points: Float[Array, "b p 2"]) -> Float[Array, "b p e"]:
+    """The features of each picture at points. A mask's logits there are their products with its vector.
+
+    Vectors lie in memory as wholes, where the values of many maps at a point lie scattered.
+    """
+    found = neighbours(points, (features.shape[1], features.shape[2]))
+    near = jax.vmap(lambda flat, pixel: flat[pixel])(
+        features.reshape(len(features), -1, features.shape[-1]), found.pixel
+    )
+    return jnp.sum(near * found.weight[..., None], axis=-2)
+
+
 def sample_own(maps: Float[Array, "*batch m h w"], points: Float[Array, "*batch m p 2"]) -> Float[Array, "*batch m p"]:
     """The values of each map at points of its own.
 

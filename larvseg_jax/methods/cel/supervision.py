@@ -22,10 +22,12 @@ from larvseg_jax.methods.cel.matching import (
     label_of_query,
     mask_cost,
     match,
+    of_matched,
 )
 from larvseg_jax.methods.cel.network import Proposed
 from larvseg_jax.methods.cel.options import MaskConfig, MatchingConfig, Options
-from larvseg_jax.methods.cel.points import sample_labelled, sample_maps, sample_masks
+from larvseg_jax.methods.cel.points import sample_features, sample_labelled, sample_masks
+from larvseg_jax.models.mask_decoder.decoder import masks_of
 from larvseg_jax.models.precision import precise_einsum
 from larvseg_jax.vocabulary import IGNORE_LABEL
 
@@ -93,8 +95,8 @@ def losses_of(
     if config.classes.unmatched == "background":
         other = precise_einsum("obqe,e->obq", proposed.vectors, background / jnp.linalg.norm(background))
         similarity = jnp.concatenate([similarity, other[..., None]], axis=-1)
-    of_masks, of_classes = matchings(proposed.masks, similarity, labels, jax.random.fold_in(key, 0), config)
-    wanted = label_of_query(of_classes, labels.tags, proposed.masks.shape[2])
+    of_masks, of_classes = matchings(proposed, similarity, labels, jax.random.fold_in(key, 0), config)
+    wanted = label_of_query(of_classes, labels.tags, proposed.vectors.shape[2])
     logits = similarity / config.temperature
     if config.classes.unmatched == "background":
         classes = no_object_loss(logits, wanted, labels.counted, config.classes.background_weight)
@@ -104,12 +106,12 @@ def losses_of(
         rank = rank_loss(alone, labels.tags, labels.counted, config.rank, config.temperature)
     else:
         rank = jnp.zeros_like(classes)
-    masks = losses_of_masks(proposed.masks, of_masks, labels, jax.random.fold_in(key, 1), config.mask)
+    masks = losses_of_masks(proposed, of_masks, labels, jax.random.fold_in(key, 1), config.mask)
     return Losses(classes, masks, rank, lax.stop_gradient(_named(logits, wanted)))
 
 
 def matchings(
-    masks: Float[Array, "o b q _h _w"],
+    proposed: Proposed,
     similarity: Float[Array, "o b q _c"],
     labels: Labels,
     key: Array,
@@ -117,10 +119,10 @@ def matchings(
 ) -> tuple[Matching, Matching]:
     """The matching of masks and that of classes, from one call of the assignment. No gradient."""
     options: MatchingConfig = config.matching
-    masks, similarity = lax.stop_gradient((masks, similarity))
+    proposed, similarity = lax.stop_gradient((proposed, similarity))
     of_classes = class_cost(fitness(similarity, options.class_cost, config.temperature), labels.tags)
-    of_masks = _mask_costs(masks, labels, key, config.mask)
-    present, masked = (jnp.broadcast_to(x[None], (len(masks), *x.shape)) for x in (labels.present, labels.masked))
+    of_masks = _mask_costs(proposed, labels, key, config.mask)
+    present, masked = (jnp.broadcast_to(x[None], (len(similarity), *x.shape)) for x in (labels.present, labels.masked))
     if options.classes == "unpaired":
         found = match(jnp.stack([of_masks, of_classes]), jnp.stack([masked, present]))
         return Matching(found.query[0], found.matched[0]), Matching(found.query[1], found.matched[1])
@@ -129,31 +131,32 @@ def matchings(
     return found._replace(matched=found.matched & masked), found
 
 
-def _mask_costs(
-    masks: Float[Array, "o b q _h _w"], labels: Labels, key: Array, config: MaskConfig
-) -> Float[Array, "o b q k"]:
+def _mask_costs(proposed: Proposed, labels: Labels, key: Array, config: MaskConfig) -> Float[Array, "o b q k"]:
     """Of every query and label, at points that all masks of a picture share."""
-    o, b, q, h, w = masks.shape
-    points = draws(key, b, (config.points, 2))
+    points = draws(key, len(labels.pixels), (config.points, 2))
     targets = sample_masks(labels.pixels, labels.tags, points[:, None])
     weight = None if config.where == "anywhere" else sample_labelled(labels.pixels, points[:, None])
-    logits = sample_maps(jnp.swapaxes(masks, 0, 1).reshape(b, o * q, h, w), points)
-    logits = jnp.swapaxes(logits.reshape(b, o, q, -1), 0, 1)
-    shared, weights = jax.tree.map(lambda of: jnp.broadcast_to(of[None], (o, *of.shape)), (targets, weight))
+    features = sample_features(proposed.mask_features, points)
+    logits = precise_einsum("obqm,bpm->obqp", proposed.mask_vectors, features)
+    shared, weights = jax.tree.map(lambda of: jnp.broadcast_to(of[None], (len(logits), *of.shape)), (targets, weight))
     return mask_cost(logits, shared, ce=config.ce_weight, dice=config.dice_weight, weight=weights)
 
 
 def losses_of_masks(
-    masks: Float[Array, "o b q _h _w"], matching: Matching, labels: Labels, key: Array, config: MaskConfig
+    proposed: Proposed, matching: Matching, labels: Labels, key: Array, config: MaskConfig
 ) -> MaskLosses:
-    """Of matched pairs, each at points of its own: three quarters where the mask is least certain."""
+    """Of matched pairs, each at points of its own: three quarters where the mask is least certain.
+
+    No other query's mask is ever made.
+    """
     o, b, k = matching.query.shape
     anywhere = config.points // 4
     drawn = draws(key, b, (o, k, anywhere + config.candidates * config.points, 2))
     drawn = jnp.swapaxes(drawn, 0, 1)
     candidates, others = drawn[..., anywhere:, :], drawn[..., :anywhere, :]
     of_points = (candidates, others, config.points, config.kind, config.where)
-    return losses_of_pairs(masks, matching, labels.pixels, labels.tags, *of_points)
+    logits = masks_of(of_matched(proposed.mask_vectors, matching), proposed.mask_features)
+    return losses_of_pairs(logits, matching, labels.pixels, labels.tags, *of_points)
 
 
 def draws(key: Array, pictures: int, shape: tuple[int, ...]) -> Float[Array, "{pictures} ..."]:

@@ -25,11 +25,23 @@ class Decoded(NamedTuple):
 
     Attributes:
       states: the queries' vectors after the decoder's norm; a class head reads them.
-      masks: logits of the queries' masks.
+      mask_vectors: whose products with the mask features are the queries' masks.
+      mask_features: of the pictures.
     """
 
     states: Float[Array, "o b q d"]
-    masks: Float[Array, "o b q H W"]
+    mask_vectors: Float[Array, "o b q e"]
+    mask_features: Float[Array, "b H W e"]
+
+    @property
+    def masks(self) -> Float[Array, "o b q H W"]:
+        """Logits of the queries' masks."""
+        return masks_of(self.mask_vectors, self.mask_features)
+
+
+def masks_of(vectors: Float[Array, "o b q e"], features: Float[Array, "b H W e"]) -> Float[Array, "o b q H W"]:
+    """Logits of masks: one product for all outputs, where the inner ones are not asked for they are not computed."""
+    return precise_einsum("obqe,bhwe->obqhw", vectors, features)
 
 
 class MaskedDecoder(nn.Module):
@@ -70,8 +82,7 @@ class MaskedDecoder(nn.Module):
             x = DecoderLayer(self.num_heads, self.mlp_dim, name=f"layer_{i}")(x, positions, source, allowed)
             states.append(norm(x))
             vectors.append(mask_mlp(states[-1]))
-        # All outputs in one product: where the inner ones are not asked for, they are not computed.
-        return Decoded(jnp.stack(states), precise_einsum("obqe,bhwe->obqhw", jnp.stack(vectors), mask_features))
+        return Decoded(jnp.stack(states), jnp.stack(vectors), mask_features)
 
 
 class _Source(NamedTuple):

@@ -45,7 +45,7 @@ def test_costs_that_are_no_numbers_end():
     assert np.all(np.sort(found.query, axis=-1)[..., :-1] < np.sort(found.query, axis=-1)[..., 1:])
 
 
-def test_labels_and_maps_of_matched_queries():
+def test_labels_and_vectors_of_matched_queries():
     pairs = matching.Matching(jnp.asarray([[[4, 0, 2]], [[1, 3, 4]]]), jnp.asarray([[[True, True, False]]] * 2))
     labels = jnp.asarray([[7, 5, IGNORE_LABEL]])
     none = IGNORE_LABEL
@@ -53,8 +53,8 @@ def test_labels_and_maps_of_matched_queries():
         [[5, none, none, none, 7]],
         [[none, 7, none, 5, none]],
     ]
-    maps = jnp.arange(2 * 5 * 2.0).reshape(2, 1, 5, 1, 2)
-    assert matching.of_matched(maps, pairs)[1, 0, :, 0].tolist() == maps[1, 0, jnp.asarray([1, 3, 4]), 0].tolist()
+    vectors = jnp.arange(2 * 5 * 2.0).reshape(2, 1, 5, 2)
+    assert matching.of_matched(vectors, pairs)[1, 0].tolist() == [[12.0, 13.0], [16.0, 17.0], [18.0, 19.0]]
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -33,6 +33,13 @@ def test_maps_at_points():
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
+def test_features_at_points():
+    features, at = RNG.normal(size=(2, 5, 6, 3)).astype(np.float32), drawn(2, 20)
+    found = jax.jit(points.sample_features)(jnp.asarray(features), jnp.asarray(at))
+    expected = [[interpolated(features[b, ..., e], at[b]) for e in range(3)] for b in range(2)]
+    np.testing.assert_allclose(found, np.moveaxis(expected, 1, 2), atol=2e-6)
+
+
 def test_maps_at_points_of_their_own():
     """By gathers, and by the products that TPUs have; gradients, too."""
     maps, at = RNG.normal(size=(2, 3, 5, 6)).astype(np.float32), drawn(2, 3, 20)

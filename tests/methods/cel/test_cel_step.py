@@ -125,7 +125,7 @@ def test_pixels_are_scored_by_their_proposals(one, seen, unmatched):
     proposed, _, scores, _ = seen
     found = np.asarray(scores[unmatched])
     assert found.shape[1:3] == (8, 8)
-    vectors, masks = (np.asarray(x[-1], np.float64) for x in proposed)
+    vectors, masks = (np.asarray(x[-1], np.float64) for x in (proposed.vectors, proposed.masks))
     every = np.asarray(memory, np.float64)[[4, 0, 2]]
     if unmatched == "background":
         every = np.concatenate([every, unit(np.asarray(params["background"], np.float64))[None]])
@@ -136,10 +136,11 @@ def test_pixels_are_scored_by_their_proposals(one, seen, unmatched):
 
 
 def test_proposals_and_the_mask_of_the_query_most_like_a_tag(one, seen):
-    (vectors, masks), _, _, (figures, proposals) = seen
+    proposed, _, _, (figures, proposals) = seen
+    vectors, masks = proposed.vectors, proposed.masks
     (maps,) = figures.values()
     assert proposals.shape == (BATCH, 6, 8, 8)
-    np.testing.assert_array_equal(proposals, masks[-1])
+    np.testing.assert_allclose(proposals, masks[-1], atol=1e-5)
     for b in range(BATCH):
         for slot, row in ((0, 2), (1, 0)):
             best = int((np.asarray(vectors[-1, b]) @ np.asarray(one[2])[row]).argmax())

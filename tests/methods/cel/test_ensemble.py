@@ -51,7 +51,8 @@ def seen(root):
     photo = np.asarray(Image.open(root / "tiny" / "images" / "p19.png").convert("RGB"))
     windows = np.stack([trained.windows.cut(photo)[0], np.full((16, 16, 3), 0.3, np.float32)])
     propose = jax.jit(lambda params, windows: trained.method.network.apply({"params": params}, windows))
-    vectors, masks = propose(trained.params, jnp.asarray(windows))
+    said = propose(trained.params, jnp.asarray(windows))
+    vectors, masks = said.vectors, said.masks
     text = np.asarray(trained.memory)[[tiny.NAMES.index(name) for name in COMPETING]]
     return windows, softmax(np.asarray(vectors[-1]) @ unit(text).T / 0.01, -1), np.asarray(masks[-1])
 

@@ -60,7 +60,7 @@ def pairs(cost):
 def expected(config, proposed, text, background):
     """(label -> query for masks, the same for classes) by output and picture."""
     known = labels()
-    vectors, masks = (np.asarray(x, np.float64) for x in proposed)
+    vectors, masks = (np.asarray(x, np.float64) for x in (proposed.vectors, proposed.masks))
     every = np.asarray(text if config.classes.unmatched == "uniform" else [*text, background], np.float64)
     points = np.asarray(draws(jax.random.fold_in(KEY, 0), 3, (8, 2)), np.float64)
     found = {}
@@ -103,7 +103,7 @@ def setting(request):
     both = jax.jit(
         lambda p: (
             matchings(
-                p.masks,
+                p,
                 jnp.einsum("obqe,ce->obqc", p.vectors, jnp.stack([*text, background]))[
                     ..., : len(text) + (config.classes.unmatched == "background")
                 ],

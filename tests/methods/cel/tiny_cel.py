@@ -41,13 +41,14 @@ def unit(x):
 
 
 def proposals(outputs=2, pictures=3, seed=0):
-    """Vectors and masks, and the unit vectors of CLASSES classes and of "no object"."""
+    """Vectors of classes and masks, and the unit vectors of CLASSES classes and of "no object"."""
     rng = np.random.default_rng(seed)
     vectors = unit(rng.normal(size=(outputs, pictures, QUERIES, TEXT_WIDTH)))
-    masks = 3 * rng.normal(size=(outputs, pictures, QUERIES, 8, 8))
+    mask_vectors = rng.normal(size=(outputs, pictures, QUERIES, TEXT_WIDTH))
+    features = rng.normal(size=(pictures, 8, 8, TEXT_WIDTH))
     text = unit(rng.normal(size=(CLASSES + 1, TEXT_WIDTH)))
-    vectors, masks, text = (jnp.asarray(x, jnp.float32) for x in (vectors, masks, text))
-    return Proposed(vectors, masks), text[:-1], text[-1]
+    *proposed, text = (jnp.asarray(x, jnp.float32) for x in (vectors, mask_vectors, features, text))
+    return Proposed(*proposed), text[:-1], text[-1]
 
 
 def labels():
