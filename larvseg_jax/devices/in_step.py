@@ -36,9 +36,12 @@ def by_picture(function: Callable[[Any], T], pictures: PyTree) -> T:
 
     First axes: pictures of `pictures` and of the result. Gradients go through.
     """
-    if jax.sharding.get_abstract_mesh().empty:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
         return function(pictures)
-    return jax.shard_map(function, in_specs=(BY_PICTURE,), out_specs=BY_PICTURE, check_vma=False)(pictures)
+    # The gradient is summed over an axis that is not named, and a sum over one device is still a copy.
+    split = PartitionSpec(("data", "model")) if mesh.shape["model"] == 1 else BY_PICTURE
+    return jax.shard_map(function, in_specs=(split,), out_specs=split, check_vma=False)(pictures)
 
 
 def sum_over_class_shards(function: Callable[[Any, Any], T], pictures: PyTree, classes: PyTree) -> T:

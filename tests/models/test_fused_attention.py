@@ -158,6 +158,23 @@ def test_on_a_mesh_every_device_has_the_kernel_for_its_own_pictures():
     np.testing.assert_allclose(found, dot_product_attention(q, q, q, "library"), atol=5e-6)
 
 
+@pytest.mark.parametrize(("data", "sums"), [(8, False), (4, True)])
+def test_gradients_on_a_mesh_are_summed_over_the_chips_that_see_the_same_pictures(data, sums):
+    """Where there are none, a sum over one chip would be a copy of all that it has."""
+    q, weights = jax.random.normal(jax.random.key(0), (2, 8, 256, 1, 8))
+
+    def gradient(attend):
+        return jax.grad(lambda q: jnp.sum(weights * attend(q, q, q)))
+
+    kernel = gradient(functools.partial(attention_of_splash, interpret=True))
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        with jax.set_mesh(make_mesh(data, 8 // data)):
+            assert ("psum" in str(jax.make_jaxpr(kernel)(q))) == sums
+            found = jax.jit(kernel)(q)
+        expected = gradient(lambda *x: dot_product_attention(*x, "library"))(q)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
 def test_without_a_mesh_a_program_over_several_tpus_has_no_kernel():
     q = jnp.zeros((8, 256, 1, 8), jnp.bfloat16)
     attend = functools.partial(dot_product_attention, how="splash")

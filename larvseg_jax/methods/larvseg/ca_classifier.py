@@ -147,17 +147,21 @@ def _mined_sums(
 ) -> MinedBackground:
     """What the given classes contribute: `mean` is still the sum of their bank means."""
     patches, label, foreground = pictures
-    blocks = jax.tree.map(lambda x: _in_blocks(x, min(config.class_block, x.shape[0])), classes)
+    count = classes[0].shape[0]
+    block = min(config.class_block, count)
     foreground_map = _standardised_unbiased(foreground)
 
-    def mine(found: MinedBackground, block: tuple[Array, Array, Array, Array]) -> tuple[MinedBackground, None]:
-        vectors, means, multiplicity, column = block
+    def mine(i: Int[Array, ""], found: MinedBackground) -> MinedBackground:
+        first = jnp.minimum(i * block, count - block)  # the last block begins earlier and skips what it repeats
+        vectors, means, multiplicity, column = (lax.dynamic_slice_in_dim(x, first, block) for x in classes)
+        multiplicity = jnp.where(first + jnp.arange(block, dtype=jnp.int32) >= i * block, multiplicity, 0.0)
         # Classes in front, as the product leaves them: nothing of this size is transposed.
         scores = precise_einsum("kd,bpd->kbp", vectors, patches)
-        filled = jnp.any(means != 0.0, axis=-1) & (multiplicity > 0)
+        own = precise_einsum("kd,bpd->kbp", means, patches)
+        filled = jnp.any(own != 0.0, axis=-1) & (multiplicity > 0)[:, None]
         candidate = mean_of_best(scores, config.background_topk) > config.background_threshold
-        candidate &= filled[:, None] & (column[:, None] != label[None])
-        maps = _standardised_unbiased(precise_einsum("kd,bpd->kbp", means, patches))
+        candidate &= filled & (column[:, None] != label[None])
+        maps = _standardised_unbiased(own)
         mse = jnp.mean(jnp.square(foreground_map[None] - maps), axis=-1)
         kept = candidate & (mse > config.background_mse_threshold)
         copies = jnp.where(kept, multiplicity[:, None], 0.0)
@@ -165,12 +169,11 @@ def _mined_sums(
             found.mean + precise_einsum("kb,kd->bd", copies, means),
             found.kept + jnp.sum(copies, axis=0),
             found.candidates + jnp.sum(jnp.where(candidate, multiplicity[:, None], 0.0), axis=0),
-        ), None
+        )
 
     b, _, d = patches.shape
     nothing = MinedBackground(jnp.zeros((b, d)), jnp.zeros(b), jnp.zeros(b))
-    total, _ = lax.scan(mine, nothing, blocks)
-    return total
+    return lax.fori_loop(0, -(-count // block), mine, nothing)
 
 
 def mean_of_best(scores: Float[Array, "*batch p"], count: int) -> Float[Array, "*batch"]:
@@ -193,10 +196,3 @@ def _standardised_unbiased(maps: Float[Array, "*batch p"]) -> Float[Array, "*bat
     centred = maps - jnp.mean(maps, axis=-1, keepdims=True)
     std = jnp.std(maps, axis=-1, keepdims=True, ddof=1)
     return centred / jnp.where(std > 0.0, std, 1.0)
-
-
-def _in_blocks(x: Array, block: int) -> Array:
-    """(n, ...) -> (blocks, block, ...), filled up with zeros (multiplicity 0: never a candidate)."""
-    extra = -x.shape[0] % block
-    padded = jnp.pad(x, ((0, extra), *((0, 0),) * (x.ndim - 1)))
-    return padded.reshape(-1, block, *x.shape[1:])

@@ -45,15 +45,18 @@ def tag_losses(
     b, h, w, d = patches.shape
     size, rows = (stream.loss_size, stream.loss_size), class_rows(stream.label_set, bank.class_mean.shape[0])
     present = tags != IGNORE_LABEL
-    pooled = pooled_classifier(patches.reshape(b, h * w, d), table)
-    losses = {"L_cls": pair_losses(pooled(everywhere(b, (h, w), size)), tags, table.multiplicity, present)}
-    losses["L_aux"], features = jnp.zeros(()), jnp.zeros((*tags.shape, d))
-    if attends:
-        # Attention is a constant of the loss.
-        where = pool_tags(*lax.stop_gradient((patches, table)), tags, rows, bank, config, size)
-        features = where.features
+    # Attention is a constant of the loss.
+    where = pool_tags(*lax.stop_gradient((patches, table)), tags, rows, bank, config, size) if attends else None
+    aux = where if isinstance(stream.loss, TagLoss) and stream.loss.lambda_aux > 0 else None
+    weights = everywhere(b, (h, w), size)
+    # One product for both losses, which reads the classes once.
+    weights = weights if aux is None else jnp.concatenate([weights, aux.weights], axis=1)
+    pooled = pooled_classifier(patches.reshape(b, h * w, d), table)(weights)
+    losses = {"L_cls": pair_losses(pooled[:, :1], tags, table.multiplicity, present), "L_aux": jnp.zeros(())}
+    if aux is not None:
+        losses["L_aux"] = pair_losses(pooled[:, 1:], tags, table.multiplicity, aux.active)
+    if where is not None:
         losses["attended"] = mean_over_pairs(where.active.astype(jnp.float32), tags)
-        if isinstance(stream.loss, TagLoss) and stream.loss.lambda_aux > 0:
-            losses["L_aux"] = pair_losses(pooled(where.weights), tags, table.multiplicity, where.active)
+    features = jnp.zeros((*tags.shape, d)) if where is None else where.features
     writes = BankWrites(rows_of_tags(tags, rows).reshape(-1), features.reshape(-1, d), present.reshape(-1))
     return losses, writes
