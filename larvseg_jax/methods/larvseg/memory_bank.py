@@ -100,13 +100,13 @@ def _write(
     safe_rows = jnp.minimum(rows, classes - 1)
     slot = (bank.cursor[safe_rows] + occurrence) % size
     kept_rows = jnp.where(occurrence >= count - size, rows, classes)
-    # Whole rings are written: to write single slots, the compiler for TPUs lays the bank out anew in every step. All
-    # pairs of a class write the same ring, into which all of them have written.
+    vectors = vectors.astype(bank.slots.dtype)
+    slots = bank.slots.at[kept_rows, slot].set(vectors, mode="drop")
+    # The rings after that, made of the bank before it: to read it after the scatter, the compiler for TPUs lays all of
+    # it out anew in every step.
     nobody = jnp.full((classes, size), -1, jnp.int32)
     writer = nobody.at[kept_rows, slot].set(jnp.arange(len(rows), dtype=jnp.int32), mode="drop")[safe_rows]
-    written = vectors.astype(bank.slots.dtype)[jnp.maximum(writer, 0)]
-    ring = jnp.where(writer[..., None] >= 0, written, bank.slots[safe_rows])
-    slots = bank.slots.at[rows].set(ring, mode="drop")
+    ring = jnp.where(writer[..., None] >= 0, vectors[jnp.maximum(writer, 0)], bank.slots[safe_rows])
     class_mean = bank.class_mean.at[rows].set(jnp.mean(ring, axis=1, dtype=jnp.float32), mode="drop")
     advanced = bank.cursor.at[rows].add(1, mode="drop")
     return MemoryBank(slots, advanced % size, bank.wraps + advanced // size, class_mean)
