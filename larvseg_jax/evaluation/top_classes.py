@@ -244,14 +244,22 @@ def _largest(
         first = (a[0] > b[0]) | ((a[0] == b[0]) & (a[1] < b[1]))
         return jnp.where(first, a[0], b[0]), jnp.where(first, a[1], b[1])
 
-    best_scores, best_labels = [], []
-    for _ in range(k):
-        # Score and label in one reduction: a score that XLA computes anew elsewhere may differ in its last bit.
+    def take_one(i: Int[Array, ""], state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        scores, best_scores, best_labels = state
         best, label = (x[:, None] for x in lax.reduce((scores, labels), (-jnp.inf, none), better, (1,)))
-        scores = jnp.where(labels == label, -jnp.inf, scores)
-        best_scores.append(best)
-        best_labels.append(jnp.where(best > -jnp.inf, label, IGNORE_LABEL))
-    return jnp.concatenate(best_scores, axis=1), jnp.concatenate(best_labels, axis=1)
+        found = jnp.where(best > -jnp.inf, label, IGNORE_LABEL)
+        return (
+            jnp.where(labels == label, -jnp.inf, scores),
+            lax.dynamic_update_slice_in_dim(best_scores, best, i, axis=1),
+            lax.dynamic_update_slice_in_dim(best_labels, found, i, axis=1),
+        )
+
+    # A loop, because XLA's CPU compiler otherwise makes the scores anew in each pass, and what it makes anew may
+    # differ in its last bit.
+    shape = (scores.shape[0], k, *scores.shape[2:])
+    state = scores, jnp.zeros(shape, scores.dtype), jnp.zeros(shape, labels.dtype)
+    _, best_scores, best_labels = lax.fori_loop(0, k, take_one, state)
+    return best_scores, best_labels
 
 
 @jax.jit
