@@ -158,6 +158,7 @@ def _mined_sums(
         # Classes in front, as the product leaves them: nothing of this size is transposed.
         scores = precise_einsum("kd,bpd->kbp", vectors, patches)
         own = precise_einsum("kd,bpd->kbp", means, patches)
+        # The map of an empty bank is 0 everywhere; asked of the map, the banks are read once less.
         filled = jnp.any(own != 0.0, axis=-1) & (multiplicity > 0)[:, None]
         candidate = mean_of_best(scores, config.background_topk) > config.background_threshold
         candidate &= filled & (column[:, None] != label[None])

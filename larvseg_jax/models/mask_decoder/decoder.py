@@ -40,7 +40,7 @@ class Decoded(NamedTuple):
 
 
 def masks_of(vectors: Float[Array, "o b q e"], features: Float[Array, "b H W e"]) -> Float[Array, "o b q H W"]:
-    """Logits of masks: one product for all outputs, where the inner ones are not asked for they are not computed."""
+    """Logits of masks: one product for all outputs; inner ones that nobody asks for are not computed."""
     return precise_einsum("obqe,bhwe->obqhw", vectors, features)
 
 
