@@ -193,11 +193,13 @@ def _kind(tree: Tree) -> str:
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
+    parser.add_argument("--folder", type=Path, help="where the temporary folder is made; made itself, if it is not there")
     parser.add_argument("--processes", default="1,2", help="numbers of processes, such as 1,2,4")
     parser.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()
     counts = [int(count) for count in args.processes.split(",")]
+    if args.folder is not None:
+        args.folder.mkdir(parents=True, exist_ok=True)
     print(f"{os.cpu_count()} cores, {len(os.sched_getaffinity(0))} of them for this process\n")
     print_rates(print_costs(args.folder, counts, args.repeats))
 
