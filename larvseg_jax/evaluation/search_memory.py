@@ -13,6 +13,8 @@ from larvseg_jax.errors import UserError
 from larvseg_jax.evaluation.tiles import AxisTiles
 
 CHUNK = 16  # classes tried at a time
+TOGETHER = 8  # tiles that are searched together
+LISTED = 48  # best classes of every patch, which are tried first
 _LOG_SUM_SCORES = 1 << 19  # scores that are added up at a time: 2 MiB, about a CPU cache
 
 
@@ -68,7 +70,7 @@ def plan_memory(
     band = _band_bytes(rows, columns, patch_columns, classes, k, log_sum)
     pixels = (held or int(rows.last[-1]) + 1) * (int(columns.last[-1]) + 1)
     output = pixels * (8 * k + 4 * log_sum)
-    row = 4 * patch_columns * classes
+    row = 4 * patch_columns * (classes + 2 * min(LISTED, classes))
     least = max(len(np.unique(sources)) for sources in rows.sources)
     most = -(-len(np.unique(rows.sources)) // few) * few
     for threads in range(_most_threads(), 0, -1):
@@ -94,11 +96,11 @@ def _most_threads() -> int:
 
 
 def _band_bytes(rows: AxisTiles, columns: AxisTiles, q: int, n: int, k: int, log_sum: bool) -> int:
-    """Most memory of one band: scores of its patches, at its corners, and the sorted bounds; or chunks of scores."""
+    """Most memory of one band: scores of a row of patches, or at those of a few tiles, and of the classes tried."""
     s = rows.sources.shape[1]
     tiles, u = columns.sources.shape
     pixels = tiles * rows.weights.shape[1] * columns.weights.shape[1]
-    bounds = n * ((s + 1) * q + tiles * 6)
-    chunks = pixels * (3 * (CHUNK + k) + 4 * k)
+    scores = n * max(2 * q, TOGETHER * (s * u + 4))
+    chunks = pixels * (3 * (CHUNK + k) + 4 * k) + tiles * s * u * LISTED * (s * u + 6)
     blocks = (n * s * (2 * tiles * u + q) + s * u * pixels + 2 * max(_LOG_SUM_SCORES, 8 * pixels)) * log_sum
-    return 4 * max(bounds + chunks, blocks)
+    return 4 * max(scores + chunks, blocks)

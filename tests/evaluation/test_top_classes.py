@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from larvseg_jax.errors import UserError
-from larvseg_jax.evaluation import sliding_window, top_classes
-from larvseg_jax.evaluation.search_memory import plan_memory
+from larvseg_jax.evaluation import sliding_window, tile_search, top_classes
+from larvseg_jax.evaluation.search_memory import LISTED, plan_memory
 from larvseg_jax.evaluation.tiles import axis_tiles
 from larvseg_jax.methods.larvseg.linear import centred_vectors, scaled_features
 from larvseg_jax.methods.method import Vectors
@@ -128,6 +128,61 @@ def test_any_cut_into_tiles_gives_the_same(most_corners, longest):
     check(found, direct(patches, vectors, ones, a, b), ones > 0)
 
 
+@pytest.mark.parametrize(("listed", "sorted_first", "stages"), [(48, 512, 0), (3, 512, 1), (3, 3, 2)])
+def test_the_lists_of_patches_the_greatest_bounds_and_all_classes_give_the_same(
+    monkeypatch, listed, sorted_first, stages
+):
+    """One after the other, for the tiles for which the one before does not suffice."""
+    counts = set()
+    by_bounds = tile_search._by_bounds
+
+    def watched(band, count):
+        counts.add(count)
+        return by_bounds(band, count)
+
+    monkeypatch.setattr(tile_search, "_by_bounds", watched)
+    monkeypatch.setattr(tile_search, "LISTED", listed)
+    monkeypatch.setattr(tile_search, "_OF_BOUNDS", sorted_first)
+    jax.clear_caches()  # so that the lengths are read anew
+    rng = np.random.default_rng(10)
+    a, b = matrices(*GEOMETRIES["odd, enlarged"])
+    patches = make_patches(rng, a.shape[1], b.shape[1], 16, smooth=True)
+    vectors, competing = unit(rng.normal(size=(600, 16))).astype(np.float32), rng.random(600) < 0.8
+    found = search(patches, vectors, competing, a, b, 3, longest=5)
+    check(found, direct(patches, vectors, competing, a, b), competing)
+    assert counts == set([sorted_first, 600][:stages])
+
+
+@pytest.mark.parametrize("classes", [15, 16, 17, 100, 777])
+def test_the_list_of_a_patch_has_the_best_classes(classes):
+    rng = np.random.default_rng(11)
+    slab = rng.normal(size=(3, 4, classes)).astype(np.float32)
+    slab[:, :, ::5] = slab[:, :, :1]  # equal ones
+    competing = rng.random(classes) < 0.7
+    found = tile_search.listed(jnp.asarray(slab), jnp.asarray(competing, jnp.float32), np.int32(1))
+    expected = -np.sort(-np.where(competing, slab[1], -np.inf), axis=-1)[:, : min(LISTED, classes)]
+    np.testing.assert_array_equal(found.scores, expected)
+    listed = np.isfinite(expected)
+    np.testing.assert_array_equal(np.take_along_axis(slab[1], np.asarray(found.classes), -1)[listed], expected[listed])
+    for patch, some in zip(np.asarray(found.classes), listed, strict=True):
+        assert len(set(patch[some])) == some.sum()
+        assert competing[patch[some]].all()
+
+
+def test_a_class_that_ties_with_the_last_of_a_list_is_not_taken_for_listed():
+    """Class 599 is the best at the right patch; at the left one it is as good as class 50, the last that is listed."""
+    vectors = np.zeros((600, 2), np.float32)  # column by column the scores at the two patches
+    vectors[: LISTED - 1] = np.linspace([1.1, 0.7], [1.0, 0.6], LISTED - 1)
+    vectors[[50, 599]] = [[0.5, 0], [0.5, 2]]
+    patches = np.eye(2, dtype=np.float32)[None]
+    b = np.linspace([1, 0], [0, 1], 8, dtype=np.float32)
+    rows, columns = axis_tiles(np.ones((2, 1), np.float32)), axis_tiles(b)
+    plan = plan_memory(rows, columns, 2, 600, 2, BUDGET)
+    classes = Vectors(jnp.asarray(vectors), jnp.ones(600), jnp.float32(0))
+    found = top_classes.top_classes(patches, classes, rows, columns, plan)
+    check(found, np.tile(b @ vectors.T, (2, 1, 1)), np.ones(600, bool))
+
+
 @pytest.mark.parametrize(("classes", "k"), [(3, 1), (7, 7), (31, 5), (32, 1), (33, 5), (40, 36)])
 def test_few_classes_and_many_wanted(classes, k):
     """Fewer classes than a chunk, chunks that do not divide them, more wanted than a chunk holds."""
@@ -218,11 +273,12 @@ def test_a_small_budget_gives_the_same_in_more_slabs():
     vectors, ones = unit(rng.normal(size=(400, 12))).astype(np.float32), np.ones(400)
     rows, columns = (axis_tiles(m, 2, 64) for m in (a, b))
     whole = plan_memory(rows, columns, 24, 400, 2, BUDGET)
-    band = whole.bytes - 24 * 24 * 400 * 4
-    small = plan_memory(rows, columns, 24, 400, 2, band + 5 * 24 * 400 * 4)
+    row = 24 * (400 + 2 * LISTED) * 4  # scores, and the lists of the best ones with their classes
+    budget = whole.bytes - 24 * row + 5 * row
+    small = plan_memory(rows, columns, 24, 400, 2, budget)
     assert (whole.slab_rows, small.slab_rows) == (24, 5)
-    assert small.bytes <= band + 5 * 24 * 400 * 4
-    found = search(patches, vectors, ones, a, b, 2, budget=band + 5 * 24 * 400 * 4)
+    assert small.bytes <= budget
+    found = search(patches, vectors, ones, a, b, 2, budget=budget)
     check(found, direct(patches, vectors, ones, a, b), ones > 0)
 
 
