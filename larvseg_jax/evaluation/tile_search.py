@@ -30,7 +30,7 @@ from larvseg_jax.vocabulary import IGNORE_LABEL
 
 AnyArray = Array | np.ndarray
 
-_OF_LISTS = 256  # classes that are tried at most of the lists of a tile's patches
+_OF_LISTS = 128  # classes of the lists of a tile's patches that are tried at most
 _OF_BOUNDS = 512  # classes sorted by their bound first; all of them only where these do not suffice
 _GROUP = 16  # classes of which a patch looks at the greatest score first
 _SLACK = 2e-5  # of the bounds, relative: rounding, and weights that are linear to 1e-6 only
@@ -98,7 +98,8 @@ def listed(slab: Float[Array, "p q n"], multiplicity: Float[Array, " n"], row: I
 
 def best_of_band(band: Band, k: int) -> tuple[Float32[np.ndarray, "y b k"], Int32[np.ndarray, "y b k"]]:
     """Scores and labels of the best k classes, best first; of equal scores the lowest class comes first."""
-    best = _best_of_lists(band, k)
+    # In programs of their own: in that of the search XLA does not find top_k, and sorts all.
+    best = _search(band, _by_lists(band), k)
     scores, labels, complete = (np.asarray(part) for part in best)
     if not complete.all():
         scores, labels = scores.copy(), labels.copy()
@@ -116,15 +117,13 @@ def _searched_whole(band: Band, tiles: np.ndarray, k: int) -> _Best:
     filled = np.pad(tiles, (0, TOGETHER - len(tiles)), mode="edge")
     part = band._replace(columns=AxisTiles(*(np.asarray(array)[filled] for array in band.columns)))
     n = band.slab.shape[-1]
-    # Programs of their own: in that of the search XLA does not find top_k, and sorts all bounds.
-    best = _search_all(part, _by_bounds(part, min(_OF_BOUNDS, n)), k)
-    return best if best.complete.all() else _search_all(part, _by_bounds(part, n), k)
+    best = _search(part, _by_bounds(part, min(_OF_BOUNDS, n)), k)
+    return best if best.complete.all() else _search(part, _by_bounds(part, n), k)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _best_of_lists(band: Band, k: int) -> _Best:
-    from_lists = jax.vmap(functools.partial(_from_lists, band))
-    return _search_all(band, from_lists(band.columns.sources, band.columns.corners), k)
+@jax.jit
+def _by_lists(band: Band) -> _ToTry:
+    return jax.vmap(functools.partial(_from_lists, band))(band.columns.sources, band.columns.corners)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -171,7 +170,7 @@ def _bounds(at_patches: Float[Array, "a m"], corners: Float[Array, "a vw"]) -> F
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _search_all(band: Band, to_try: _ToTry, k: int) -> _Best:
+def _search(band: Band, to_try: _ToTry, k: int) -> _Best:
     """Tries the classes of every tile until no other can matter; on a CPU of so few tiles that its cache holds them."""
     tiles = len(to_try.rest)
     together = -(-tiles // -(-tiles // TOGETHER)) if jax.default_backend() == "cpu" else tiles

@@ -109,7 +109,7 @@ def _lists(pool: futures.Executor, slab: Array, multiplicity: Array, used: int) 
 
     made = list(pool.map(of_row, np.arange(used, dtype=np.int32)))
     made += made[-1:] * (len(slab) - used)
-    return Lists(*(jnp.asarray(np.stack(part)) for part in zip(*made, strict=True)))
+    return Lists(*(jnp.stack(part) for part in zip(*made, strict=True)))
 
 
 def _slabs(rows: AxisTiles, most: int) -> Iterator[tuple[int, int, np.ndarray]]:
