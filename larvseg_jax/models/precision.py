@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from larvseg_jax.models.any_device import for_any_device
+from larvseg_jax.models.any_device import traced_for
 
 THREE_PASSES = lax.DotAlgorithmPreset.BF16_BF16_F32_X3
 """Each operand as the sum of two bfloat16 numbers, three of the four products of these, added in float32.
@@ -24,12 +24,10 @@ def precise_einsum(subscripts: str, *operands: Float[Array | np.ndarray, "..."])
 
 
 def _precision() -> lax.Precision | lax.DotAlgorithmPreset:
-    """For the devices of the mesh that is set, which need not be here, else for those of this process."""
-    mesh, own = jax.sharding.get_abstract_mesh(), jax.local_devices()[0]
-    described = None if mesh.empty else mesh.abstract_device
-    platform = described.platform if described else own.platform
-    without = platform == "gpu" and own.platform == "gpu" and not has_bfloat16(own)
-    if for_any_device() or platform not in ("tpu", "gpu") or without:
+    own = jax.local_devices()[0]
+    without = own.platform == "gpu" and not has_bfloat16(own)
+    kind = traced_for()
+    if kind not in ("tpu", "gpu") or (kind == "gpu" and without):
         return lax.Precision.HIGHEST
     return THREE_PASSES
 
