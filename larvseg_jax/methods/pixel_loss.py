@@ -123,12 +123,12 @@ def _rows_together(row: int, rows: int) -> int:
     """How many rows of so many numbers are made at a time, a power of two."""
     if traced_for() != "cpu":
         return rows
-    return min(rows, 1 << max(_TOGETHER // row, 1).bit_length() - 1)
+    return min(rows, 1 << (max(_TOGETHER // row, 1).bit_length() - 1))
 
 
 @functools.lru_cache(maxsize=64)
 def _row_blocks(h: int, height: int, together: int) -> tuple[Float32[np.ndarray, "k r s"], Int32[np.ndarray, " k"]]:
-    """`bilinear_matrix` of some rows at a time, for the few rows of the patch grid that they need; and the first one."""
+    """`bilinear_matrix` of some rows at a time, for the few rows of the patch grid that they need; and the first."""
     rows = bilinear_matrix(h, height)
     blocks = np.pad(rows, ((0, -height % together), (0, 0))).reshape(-1, together, h)
     needed = [np.flatnonzero(block.any(axis=0)) for block in blocks]
