@@ -193,7 +193,9 @@ def _kind(tree: Tree) -> str:
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="where the temporary folder is made; made itself, if it is not there")
+    parser.add_argument(
+        "--folder", type=Path, help="where the temporary folder is made; made itself, if it is not there"
+    )
     parser.add_argument("--processes", default="1,2", help="numbers of processes, such as 1,2,4")
     parser.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()
