@@ -140,8 +140,8 @@ def _shared_of_band(shared: Float[Array, "p q 1"], band: Band) -> Float[Array, "
 def _log_sum_of_band(band: Band, greatest: Float[AnyArray, "y b"]) -> Float[Array, "y b"]:
     """logsumexp over all classes at every pixel of a band, block by block; `greatest` is the best score there."""
     # One weight per contributing patch and pixel: nothing but sums of products and exp remains in the loop.
-    taps, patches = _taps_of_tiles(band), _patches_of_tiles(band.slab, band)
-    t, y, n = len(taps), len(greatest), band.slab.shape[-1]
+    weights, patches = _taps_of_tiles(band), _patches_of_tiles(band.slab, band)
+    t, y, n = len(weights), len(greatest), band.slab.shape[-1]
     highest = jnp.asarray(greatest).reshape(y, t, -1).transpose(1, 0, 2).reshape(t, 1, -1)
     block = min(log_sum_block(greatest.size), n)
 
@@ -150,7 +150,9 @@ def _log_sum_of_band(band: Band, greatest: Float[AnyArray, "y b"]) -> Float[Arra
         counted = start + jnp.arange(block, dtype=jnp.int32) < i * block
         copies = jnp.where(counted, 0.0, lax.dynamic_slice_in_dim(band.multiplicity, start, block))
         scores = lax.dynamic_slice_in_dim(patches, start, block, axis=2)
-        values = functools.reduce(jnp.add, (scores[:, i, :, None] * taps[:, i, None] for i in range(taps.shape[1])))
+        values = functools.reduce(
+            jnp.add, (scores[:, j, :, None] * weights[:, j, None] for j in range(weights.shape[1]))
+        )
         return total + jnp.sum(jnp.exp(values - highest) * copies[None, :, None], axis=1)
 
     total = lax.fori_loop(0, -(-n // block), add, jnp.zeros((t, highest.shape[-1])))

@@ -58,18 +58,6 @@ def _summed(
     return _forward(logits, extra, label, counted, gradient=False)[0]
 
 
-def _with_gradient(
-    logits: Float[Array, "b h w n"],
-    extra: Float[Array, " n"],
-    label: Int[Array, "b H W"],
-    counted: Bool[Array, "b H W"],
-) -> tuple[Float[Array, ""], Float[Array, "b h w n"]]:
-    return _forward(logits, extra, label, counted, gradient=True)
-
-
-_summed.defvjp(_with_gradient, lambda kept, weight: (weight * kept, None, None, None))
-
-
 def _forward(
     logits: Float[Array, "b h w n"],
     extra: Float[Array, " n"],
@@ -105,6 +93,9 @@ def _forward(
     start = jnp.zeros((), logits.dtype), jnp.zeros_like(wide) if gradient else jnp.zeros((), logits.dtype)
     (total, to_wide), _ = lax.scan(add_rows, start, (*blocks, *of_pixels))
     return total, precise_einsum("Ww,bhWn->bhwn", columns, to_wide) if gradient else jnp.zeros_like(logits)
+
+
+_summed.defvjp(functools.partial(_forward, gradient=True), lambda kept, weight: (weight * kept, None, None, None))
 
 
 def _cross_entropy(

@@ -24,12 +24,9 @@ def precise_einsum(subscripts: str, *operands: Float[Array | np.ndarray, "..."])
 
 
 def _precision() -> lax.Precision | lax.DotAlgorithmPreset:
-    own = jax.local_devices()[0]
-    without = own.platform == "gpu" and not has_bfloat16(own)
-    kind = traced_for()
-    if kind not in ("tpu", "gpu") or (kind == "gpu" and without):
-        return lax.Precision.HIGHEST
-    return THREE_PASSES
+    own, kind = jax.local_devices()[0], traced_for()
+    without = kind == "gpu" and own.platform == "gpu" and not has_bfloat16(own)
+    return THREE_PASSES if kind in ("tpu", "gpu") and not without else lax.Precision.HIGHEST
 
 
 def has_bfloat16(gpu: jax.Device) -> bool:
