@@ -52,6 +52,7 @@ def plan_memory(
     log_sum: bool = False,
     held: int | None = None,
     few: int = 1,
+    set_aside: int = 0,
 ) -> Plan:
     """The fastest plan within a budget.
 
@@ -63,6 +64,7 @@ def plan_memory(
       log_sum: whether the logsumexp is wanted.
       held: rows of the output that are held at a time; all of them by default.
       few: rows of patches are scored by multiples of this where the budget allows it.
+      set_aside: bytes of the budget that are for something else.
 
     Raises:
       TooLittleMemoryError: no plan fits the budget.
@@ -74,11 +76,11 @@ def plan_memory(
     least = max(len(np.unique(sources)) for sources in rows.sources)
     most = -(-len(np.unique(rows.sources)) // few) * few
     for threads in range(_most_threads(), 0, -1):
-        slab_rows = min((budget - output - threads * band) // row, most)
+        slab_rows = min((budget - set_aside - output - threads * band) // row, most)
         if slab_rows >= least:
             slab_rows = max(slab_rows // few * few, least)
             return Plan(k, log_sum, slab_rows, threads, output + threads * band + slab_rows * row)
-    needed = output + band + least * row
+    needed = set_aside + output + band + least * row
     raise TooLittleMemoryError(
         f"{classes} classes at {pixels} pixels need {in_gib(needed)}, but the budget is "
         f"{in_gib(max(budget, 0))}: give more memory (--memory_gb) or a smaller picture"

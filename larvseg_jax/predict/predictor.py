@@ -238,13 +238,21 @@ class Predictor:
         longest = min(max(_BAND_PIXELS // size[1], 8), 64)
         rows = rounded_up(axis_tiles(stitching.rows, longest=longest), length=_ROUND, few=2)
         columns = rounded_up(axis_tiles(stitching.columns), count=_ROUND, length=_ROUND, few=2)
-        budget = memory - _COMPILING
         row_bytes = size[1] * (8 * top_k + 4 * probabilities)
         bands = max(_STRIP // (row_bytes * rows.weights.shape[1]), 1) if strips else len(rows.first)
         held = min(bands * rows.weights.shape[1], size[0])
         patch_columns = stitching.columns.shape[1]
         plan = plan_memory(
-            rows, columns, patch_columns, classes, top_k, budget, log_sum=probabilities, held=held, few=_SLAB
+            rows,
+            columns,
+            patch_columns,
+            classes,
+            top_k,
+            memory,
+            log_sum=probabilities,
+            held=held,
+            few=_SLAB,
+            set_aside=_COMPILING,
         )
         search = _Search(competition, plan, stitching.window_rows, rows, columns, bands)
         needed = max(len(np.unique(strip.sources)) for strip in search.strips())  # patch rows of a strip
