@@ -126,10 +126,14 @@ def lower_step(run: Experiment, mesh: Mesh, layout: TrainState, method: Method |
 
 def compiler_options(mesh: Mesh) -> dict[str, int]:
     """Options of XLA for a step over these devices."""
-    if mesh.devices.flat[0].platform != "gpu":
-        return {}
-    # XLA would join products with the same weights, those of two streams, by copying their activations side by side.
-    return {"xla_gpu_dot_merger_threshold_mb": 0}
+    device = mesh.devices.flat[0]
+    if device.platform == "gpu":
+        # XLA would join products of the same weights, those of two streams, by copying their activations side by side.
+        return {"xla_gpu_dot_merger_threshold_mb": 0}
+    if device.device_kind == "TPU7x":
+        # XLA joins more operations than fit into half of the 64 MiB of vector memory, its own limit, and then fails.
+        return {"xla_tpu_scoped_vmem_limit_kib": 48 * 1024}
+    return {}
 
 
 def seeded(run: Experiment, mesh: Mesh, compiled: Callable[..., Any]) -> TrainStep:

@@ -21,7 +21,12 @@ from larvseg_jax.errors import UserError
 def define(flags: Flags) -> None:
     """Adds the flags."""
     flags.config("Config of the run.", required=True)
-    flags.text("topology", None, "What to compile for: v5e:4x4, v4:2x2x2, v5p:..., v6e:..., h100:1x8.", required=True)
+    flags.text(
+        "topology",
+        None,
+        "What to compile for: v5e:4x4, v4:2x2x2, v5p:..., v6e:..., tpu7x:..., h100:1x8, h200:..., b200:...",
+        required=True,
+    )
     flags.text("mesh", "", "DATAxMODEL, such as 32x8; by default as the config has it.")
     flags.whole(
         "images_per_chip",

@@ -19,14 +19,15 @@ def cudnn_of(target: Target) -> Iterator[None]:
     jax asks this machine's driver while it traces, by three functions that are its own: there is no public way to
     trace for another GPU. For TPUs nothing is changed.
     """
+    device = target.devices[0]
     answers = {
         "check_cudnn_version": lambda: _VERSION,
-        "check_compute_capability": lambda capability: float(capability) <= 9.0,
-        "is_cuda_compute_capability_equal": lambda capability: capability == "9.0",
+        "check_compute_capability": lambda least: float(device.compute_capability) >= float(least),
+        "is_cuda_compute_capability_equal": lambda capability: device.compute_capability == capability,
     }
     of_this_machine = {name: getattr(of_jax, name) for name in answers}
     try:
-        if target.devices[0].platform == "gpu":
+        if device.platform == "gpu":
             vars(of_jax).update(answers)
         yield
     finally:

@@ -27,7 +27,10 @@ _ENVIRONMENT = {  # for libtpu, which reads it when the first topology is asked 
     "TPU_STDERR_LOG_LEVEL": "3",
 }
 
-_EXAMPLES = "v4:2x2x2, v5e:2x2, v5e:4x4, v5e:16x16, v5p:4x4x4, v6e:4x4 (TPU), h100:1x8, h200:2x8 (hosts x GPUs)"
+_EXAMPLES = (
+    "v4:2x2x2, v5e:2x2, v5e:4x4, v5e:16x16, v5p:4x4x4, v6e:4x4, tpu7x:2x2x1 (TPU), "
+    "h100:1x8, h200:2x8, b200:1x8 (hosts x GPUs)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,20 +95,25 @@ def _tpu(topology: str, sides: tuple[int, ...]) -> Any:
     return topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
 
 
-_HOPPER = """gpu_device_info {{ threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
- shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
+_GPU = """gpu_device_info {{ threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+ shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: {cores} fpus_per_core: 128
  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: {bandwidth}
- l2_cache_size: {cache} clock_rate_ghz: 1.98 device_memory_size: {memory} shared_memory_per_block_optin: 232448
- cuda_compute_capability {{ major: 9 }} registers_per_core_limit: 65536 registers_per_block_limit: 65536 }}
+ l2_cache_size: {cache} clock_rate_ghz: {clock} device_memory_size: {memory} shared_memory_per_block_optin: 232448
+ cuda_compute_capability {{ major: {major} }} registers_per_core_limit: 65536 registers_per_block_limit: 65536 }}
 platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 10 }} runtime_version {{ major: 12 minor: 8 patch: 0 }}
 device_description_str: "NVIDIA {name}" """
+_OF_GPU: dict[str, dict[str, float]] = {  # what differs, as OpenXLA describes the cards
+    "h100": {"major": 9, "cores": 132, "clock": 1.98, "cache": 52_428_800},
+    "h200": {"major": 9, "cores": 132, "clock": 1.98, "cache": 62_914_560},
+    "b200": {"major": 10, "cores": 148, "clock": 1.965, "cache": 132_644_864},
+}
 
 
 def _gpu(name: str, sides: tuple[int, ...]) -> Any:
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # there is no driver to ask for its version
-    chip, cache = CHIPS[name], 62_914_560 if name == "h200" else 52_428_800
-    config = _HOPPER.format(
-        bandwidth=int(chip.memory_bandwidth), cache=cache, memory=int(chip.memory), name=name.upper()
+    chip = CHIPS[name]
+    config = _GPU.format(
+        bandwidth=int(chip.memory_bandwidth), memory=int(chip.memory), name=name.upper(), **_OF_GPU[name]
     )
     shape = (1,) * (3 - len(sides)) + sides  # slices x hosts x GPUs of a host
     return topologies.get_topology_desc(platform="cuda", target_config=config, topology="x".join(map(str, shape)))

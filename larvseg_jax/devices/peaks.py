@@ -28,7 +28,7 @@ class Accelerator:
 
 @dataclasses.dataclass(frozen=True)
 class Chip(Accelerator):
-    """An accelerator that a step can be compiled for without having it (compile_target.py).
+    """An accelerator that a step can be compiled for without having it (compile_check).
 
     Attributes:
       memory: HBM, bytes.
@@ -75,6 +75,11 @@ CHIPS: dict[str, Chip] = {
         r"TPU v6 lite|TPU v6e", 918e12, "docs.cloud.google.com/tpu/docs/v6e",
         gib=32, bandwidth=1600e9, ring=800e9 / 4, wraps=16,
     ),
+    # Of a chip's two devices, half a chip each; a ring passes from the one to the other inside the chip, faster.
+    "tpu7x": _tpu(
+        r"TPU7x", 2307e12 / 2, "docs.cloud.google.com/tpu/docs/tpu7x",
+        gib=96, bandwidth=7380e9 / 2, ring=1200e9 / 6, wraps=4,
+    ),
     "h100": Chip(
         r"NVIDIA H100 80GB HBM3", _HOPPER, "NVIDIA H100 SXM data sheet",
         memory=84_929_347_584, memory_bandwidth=3.35e12, ring_bandwidth=450e9, wraps=0,
@@ -83,16 +88,16 @@ CHIPS: dict[str, Chip] = {
         r"NVIDIA H200", _HOPPER, "NVIDIA H200 SXM data sheet",
         memory=150_754_820_096, memory_bandwidth=4.8e12, ring_bandwidth=450e9, wraps=0,
     ),
+    # Memory and bandwidth as the driver tells them and OpenXLA describes the card; data sheets round to 8 TB/s.
+    "b200": Chip(
+        r"NVIDIA B200", {"bfloat16": 2250e12, "float32": 1125e12}, "NVIDIA HGX B200 data sheet, an eighth of it",
+        memory=191_514_411_008, memory_bandwidth=7.672e12, ring_bandwidth=900e9, wraps=0,
+    ),
 }  # fmt: skip
 """By the name that a topology begins with."""
 
 ACCELERATORS: tuple[Accelerator, ...] = (
     *CHIPS.values(),
-    # JAX sees each of the two cores of a chip of 2,307 TFLOP/s as a device.
-    Accelerator(r"TPU7x", {"bfloat16": 2307e12 / 2, "float32": 2307e12 / 2}, "docs.cloud.google.com/tpu/docs/tpu7x"),
-    Accelerator(
-        r"NVIDIA B200", {"bfloat16": 2250e12, "float32": 1125e12}, "NVIDIA HGX B200 data sheet, an eighth of it"
-    ),
     Accelerator(r"NVIDIA H100 PCIe", {"bfloat16": 756e12, "float32": 378e12}, "NVIDIA H100 PCIe data sheet"),
     Accelerator(r"NVIDIA A100.*GB.*", {"bfloat16": 312e12, "float32": 156e12}, "NVIDIA A100 data sheet"),
     Accelerator(r"Tesla V100-SXM2-\d+GB", {"float32": 15.7e12}, "NVIDIA V100 data sheet"),

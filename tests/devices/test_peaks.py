@@ -44,8 +44,10 @@ def test_peak_is_that_of_the_data_sheet_or_unknown(kind, bfloat16, float32):
         ("v5e", 197e12 / 3, 17_179_869_184, 819e9, 100e9, 16),
         ("v5p", 459e12 / 3, 102_005_473_280, 2.765e12, 200e9, 4),
         ("v6e", 918e12 / 3, 34_359_738_368, 1.6e12, 200e9, 16),
+        ("tpu7x", 1_153.5e12 / 3, 103_079_215_104, 3.69e12, 200e9, 4),
         ("h100", 989.4e12 / 3, 84_929_347_584, 3.35e12, 450e9, 0),
         ("h200", 989.4e12 / 3, 150_754_820_096, 4.8e12, 450e9, 0),
+        ("b200", 2_250e12 / 3, 191_514_411_008, 7.672e12, 900e9, 0),
     ],
 )
 def test_what_a_step_is_compiled_for_is_as_published(name, precise, memory, bandwidth, ring, wraps):
@@ -55,8 +57,8 @@ def test_what_a_step_is_compiled_for_is_as_published(name, precise, memory, band
 
 
 def test_topologies_and_devices_have_the_same_names():
-    kinds = {"v4": "TPU v4", "v5e": "TPU v5 lite", "v5p": "TPU v5", "v6e": "TPU v6 lite",
-             "h100": "NVIDIA H100 80GB HBM3", "h200": "NVIDIA H200"}  # fmt: skip
+    kinds = {"v4": "TPU v4", "v5e": "TPU v5 lite", "v5p": "TPU v5", "v6e": "TPU v6 lite", "tpu7x": "TPU7x",
+             "h100": "NVIDIA H100 80GB HBM3", "h200": "NVIDIA H200", "b200": "NVIDIA B200"}  # fmt: skip
     assert kinds.keys() == CHIPS.keys()
     for name, kind in kinds.items():
         named = [accelerator for accelerator in ACCELERATORS if re.fullmatch(accelerator.device_kind, kind)]

@@ -26,7 +26,8 @@ from tests.conftest import REPOSITORY
 from tests.models.test_attention import numpy_attention
 
 SMALL = ViTConfig(width=16, depth=2, num_heads=2, mlp_dim=16, patch_size=4, image_size=16, dtype="bfloat16")
-GPU, TPU = (mock.Mock(spec=jax.Device, platform=platform) for platform in ("gpu", "tpu"))
+GPU = mock.Mock(spec=jax.Device, platform="gpu", compute_capability="9.0")
+TPU = mock.Mock(spec=jax.Device, platform="tpu")
 H100 = Target("h100:1x1", CHIPS["h100"], (GPU,), 0.0)
 
 
@@ -195,13 +196,13 @@ def test_texts_have_the_library_s_attention_on_accelerators():
 
 
 GPU_PROGRAM = """
-import functools, jax, jax.numpy as jnp
+import functools, sys, jax, jax.numpy as jnp
 jax.config.update("jax_platforms", "cpu")
 from larvseg_jax.compile_check.cudnn import cudnn_of
 from larvseg_jax.compile_check.target import open_target, target_mesh
 from larvseg_jax.devices.mesh import batch_sharding
 from larvseg_jax.models.attention import dot_product_attention
-target = open_target("h100:1x2")
+target = open_target(sys.argv[1])
 mesh, _ = target_mesh(target, 2, 1)
 x = jax.ShapeDtypeStruct((4, 1026, 12, 64), jnp.bfloat16, sharding=batch_sharding(mesh))
 def loss(*x):
@@ -213,10 +214,10 @@ with cudnn_of(target), jax.set_mesh(mesh):
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax_cuda12_plugin") is None, reason="the GPU's compiler is not installed")
-def test_the_program_compiled_for_h100_has_the_fused_calls_on_the_pictures_of_one_gpu():
-    done = subprocess.run(
-        [sys.executable, "-c", GPU_PROGRAM], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
+@pytest.mark.parametrize("topology", ["h100:1x2", "b200:1x2"])
+def test_the_program_compiled_for_a_gpu_has_the_fused_calls_on_its_own_pictures(topology):
+    words = [sys.executable, "-c", GPU_PROGRAM, topology]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert 'custom_call_target="__cudnn$fmhaSoftmax"' in done.stdout
     assert 'custom_call_target="__cudnn$fmhaSoftmaxBackward"' in done.stdout
     assert "bf16[2,1026,12,64]" in done.stdout
