@@ -43,7 +43,7 @@ class Report:
       failure: why it does not compile or fit, "" if it does.
       arrays: the state and the batch by kind, as their shapes have it.
       memory: what XLA reserves; "total" is what has to fit. Empty if it did not compile.
-      flops: model FLOPs of a step over all chips, by formula.
+      flops: model FLOPs of a step over all chips, by formula; 0: the method has none.
       chip_flops: what one chip does of them, work that several chips repeat included.
       xla_flops, hbm_bytes: one chip's as XLA counts them, the body of a loop once; of a GPU 0 and our own count.
     """
@@ -199,6 +199,8 @@ def print_report(report: Report) -> None:
         return
     console.print(_collective_table(report))
     work = f"{report.flops:.3g} FLOP in all, {report.chip_flops:.3g} on a chip with what several repeat (by formula)"
+    if not report.flops:
+        work = "no formula for this method"
     console.print(f"work: {work}; XLA counts {report.xla_flops:.3g} on a chip, loops once")
     console.print(_time_text(report))
 
@@ -232,7 +234,9 @@ def grouped(exchanges: tuple[Collective, ...]) -> dict[tuple[str, tuple[str, ...
 def _time_text(report: Report) -> str:
     times = report.time
     assert times is not None
-    parts = ", ".join(f"{name} {1000 * value:.2f} ms" for name, value in dataclasses.asdict(times).items())
+    parts = ", ".join(f"{name} {1000 * value:.2f} ms" for name, value in times.known.items())
+    if times.compute is None:
+        parts += ", compute unknown and left out"
     if not report.xla_flops:
         parts += " (HBM traffic by our own count: the GPU's compiler does not tell)"
     return (

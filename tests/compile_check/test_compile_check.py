@@ -147,6 +147,22 @@ def test_what_bounds_a_step():
     assert (time.bound, time.least, time.without_overlap) == ("memory", 3.0, 5.5)
 
 
+def test_unknown_work_is_no_work_of_zero_seconds():
+    target = Target("v5e:2x2", CHIPS["v5e"], (), ring_bandwidth=100.0)
+    time = predicted_time({}, "bfloat16", target, 819e9 / 2, [Collective("all-gather", 400, 4, ("data",))])
+    assert time.compute is None
+    assert (time.bound, time.least, time.without_overlap) == ("network", 3.0, 3.5)
+    found = report.Report(
+        target="v5e:2x2", mesh={}, batch={}, notes=(), quick=True, seconds=1.0, failure="", arrays={}, available=1,
+        flops=0.0, chip_flops=0.0, source="", memory={"total": 1}, xla_flops=2e12, time=time,
+    )  # fmt: skip
+    with report.console.capture() as printed:
+        report.print_report(found)
+    text = " ".join(printed.get().split())
+    assert "work: no formula for this method; XLA counts 2e+12 on a chip" in text
+    assert "memory 500.00 ms, network 3000.00 ms, compute unknown and left out; bound by network" in text
+
+
 def test_batch_sizes_grow_with_the_mesh():
     mesh = make_mesh(8, 1)
     config = tiny.get_config()
