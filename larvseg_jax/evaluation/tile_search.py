@@ -7,9 +7,9 @@ negative and add up to 1, so that no class outside the lists of a tile's patches
 one of them. Where that leaves a class that could matter, as in tiles whose patches have little in common, the bounds of
 all classes are made and sorted.
 
-Letters: p x q mosaic of patches, n classes, k classes kept, c classes listed per patch, m classes in question; t tiles
-of y x x pixels, b = t * x of these in a row, v and w corners and s and u contributing patches along y and x, a = s * u
-of these in all.
+Letters: p x q mosaic of patches, n classes, k classes kept, c classes listed per patch, m classes in question; r bands
+of tiles side by side, t tiles in all; y x x pixels of a tile, b of these in a row of a band, v and w corners and s and
+u contributing patches along y and x, a = s * u of these in all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Shaped
 
 from larvseg_jax.evaluation.search_memory import CHUNK, LISTED, TOGETHER
 from larvseg_jax.evaluation.tiles import AxisTiles
@@ -43,23 +43,44 @@ class Lists(NamedTuple):
     classes: Int[Array, "p q c"]
 
 
-class Band(NamedTuple):
-    """Tiles side by side, and what is known of the patches under them.
+class Slab(NamedTuple):
+    """Rows of patches.
 
     Attributes:
-      slab: scores of the classes at patches.
+      scores: of the classes at the patches.
       multiplicity: 0 for classes that do not compete.
-      lists: of the patches of the slab that tiles use (`listed`).
-      sources, weights, corners: of the band along y (`tiles.AxisTiles`), `sources` counted in the slab.
-      columns: its tiles along x.
+      lists: of the patches that tiles use (`listed`).
     """
 
-    slab: Float[Array, "p q n"]
+    scores: Float[Array, "p q n"]
     multiplicity: Float[Array, " n"]
     lists: Lists
-    sources: Int[AnyArray, " s"]
-    weights: Float[AnyArray, "y s"]
-    corners: Float[AnyArray, "v s"]
+
+
+class Tiles(NamedTuple):
+    """Tiles of bands.
+
+    Attributes:
+      bands: along y, `sources` counted in a slab.
+      columns: along x.
+      which: the tiles meant, counted band by band.
+    """
+
+    bands: AxisTiles
+    columns: AxisTiles
+    which: Int[AnyArray, " t"]
+
+    def axes(self) -> _Axes:
+        """What each tile has along both axes."""
+        row, column = jnp.divmod(self.which, len(self.columns.first))
+        bands, columns = (jax.tree.map(jnp.asarray, axis) for axis in (self.bands, self.columns))
+        return _Axes(AxisTiles(*(part[row] for part in bands)), AxisTiles(*(part[column] for part in columns)))
+
+
+class _Axes(NamedTuple):
+    """Of t tiles along y and along x; of a single one all arrays have an axis less."""
+
+    rows: AxisTiles
     columns: AxisTiles
 
 
@@ -74,87 +95,98 @@ class _ToTry(NamedTuple):
 class _Best(NamedTuple):
     """The best classes at every pixel of t tiles; `complete` where no class that was not tried can be among them."""
 
-    scores: Float[Array, "y b k"]
-    labels: Int[Array, "y b k"]
+    scores: Float[Array, "r y b k"]
+    labels: Int[Array, "r y b k"]
     complete: Bool[Array, " t"]
 
 
 @jax.jit
-def listed(slab: Float[Array, "p q n"], multiplicity: Float[Array, " n"], row: Int[Array, ""] | np.int32) -> Lists:
-    """The best classes of one row of patches, scores and numbers "q c"; of classes that do not compete -inf."""
-    q, n = slab.shape[1:]
+def listed(
+    scores: Float[Array, "p q n"], multiplicity: Float[Array, " n"], rows: Int[Array, " r"] | Int[np.ndarray, " r"]
+) -> Lists:
+    """The best classes of some rows of patches, "r q c"; of classes that do not compete -inf."""
+    return jax.vmap(functools.partial(_listed, scores, multiplicity))(jnp.asarray(rows))
+
+
+def _listed(scores: Float[Array, "p q n"], multiplicity: Float[Array, " n"], row: Int[Array, ""]) -> Lists:
+    q, n = scores.shape[1:]
     c, groups = min(LISTED, n), -(-n // _GROUP)
     # The c best are in the c groups of the greatest maxima: sorting few maxima takes less time than sorting n scores.
-    scores = jnp.where(multiplicity[None] > 0, slab[row], -jnp.inf)
-    filled = jnp.pad(scores, ((0, 0), (0, _GROUP * groups - n)), constant_values=-jnp.inf)
+    of_row = jnp.where(multiplicity[None] > 0, scores[row], -jnp.inf)
+    filled = jnp.pad(of_row, ((0, 0), (0, _GROUP * groups - n)), constant_values=-jnp.inf)
     _, best_groups = lax.top_k(jnp.max(filled.reshape(q, _GROUP, groups), axis=1), min(c, groups))
     members = jnp.arange(_GROUP, dtype=jnp.int32)[None, :, None] * groups + best_groups[:, None]
     classes = jnp.minimum(members.reshape(q, -1), n - 1)
     competes = (members.reshape(q, -1) < n) & (multiplicity[classes] > 0)
     of_patch = jnp.arange(q, dtype=jnp.int32)[:, None]
-    best, place = lax.top_k(jnp.where(competes, slab[row, of_patch, classes], -jnp.inf), c)
+    best, place = lax.top_k(jnp.where(competes, scores[row, of_patch, classes], -jnp.inf), c)
     return Lists(best, jnp.take_along_axis(classes, place, axis=1))
 
 
-def best_of_band(band: Band, k: int) -> tuple[Float32[np.ndarray, "y b k"], Int32[np.ndarray, "y b k"]]:
-    """Scores and labels of the best k classes, best first; of equal scores the lowest class comes first."""
+def best_of_bands(
+    slab: Slab, tiles: Tiles, k: int
+) -> tuple[Float32[np.ndarray, "r y b k"], Int32[np.ndarray, "r y b k"]]:
+    """Scores and labels of the best k classes, best first; of equal scores the lowest class comes first.
+
+    `tiles` are all of their bands.
+    """
     # In programs of their own: in that of the search XLA does not find top_k, and sorts all.
-    best = _search(band, _by_lists(band), k)
+    best = _search(slab, tiles, _by_lists(slab, tiles), k, len(tiles.bands.first))
     scores, labels, complete = (np.asarray(part) for part in best)
     if not complete.all():
         scores, labels = scores.copy(), labels.copy()
-        width = scores.shape[1] // len(complete)
-        left = np.flatnonzero(~complete)
-        for tiles in np.split(left, range(TOGETHER, len(left), TOGETHER)):
-            found = _searched_whole(band, tiles, k)
-            pixels = (tiles[:, None] * width + np.arange(width)).ravel()
-            scores[:, pixels], labels[:, pixels] = (np.asarray(part)[:, : len(pixels)] for part in found[:2])
+        left, columns = np.flatnonzero(~complete), len(tiles.columns.first)
+        width = scores.shape[2] // columns
+        for which in np.split(left, range(TOGETHER, len(left), TOGETHER)):
+            found = [np.asarray(part) for part in _searched_whole(slab, tiles, which, k)[:2]]
+            for i, (row, column) in enumerate(zip(*np.divmod(which, columns), strict=True)):
+                pixels, own = (slice(j * width, (j + 1) * width) for j in (column, i))
+                scores[row, :, pixels], labels[row, :, pixels] = (part[0, :, own] for part in found)
     return scores, labels
 
 
-def _searched_whole(band: Band, tiles: np.ndarray, k: int) -> _Best:
-    """A few tiles, by the bounds of all classes."""
-    filled = np.pad(tiles, (0, TOGETHER - len(tiles)), mode="edge")
-    part = band._replace(columns=AxisTiles(*(np.asarray(array)[filled] for array in band.columns)))
-    n = band.slab.shape[-1]
-    best = _search(part, _by_bounds(part, min(_OF_BOUNDS, n)), k)
-    return best if best.complete.all() else _search(part, _by_bounds(part, n), k)
+def _searched_whole(slab: Slab, tiles: Tiles, which: np.ndarray, k: int) -> _Best:
+    """A few of the tiles, by the bounds of all classes; as one band."""
+    some = tiles._replace(which=np.pad(which, (0, TOGETHER - len(which)), mode="edge").astype(np.int32))
+    n = slab.scores.shape[-1]
+    best = _search(slab, some, _by_bounds(slab, some, min(_OF_BOUNDS, n)), k, 1)
+    return best if best.complete.all() else _search(slab, some, _by_bounds(slab, some, n), k, 1)
 
 
 @jax.jit
-def _by_lists(band: Band) -> _ToTry:
-    return jax.vmap(functools.partial(_from_lists, band))(band.columns.sources, band.columns.corners)
+def _by_lists(slab: Slab, tiles: Tiles) -> _ToTry:
+    return jax.vmap(functools.partial(_from_lists, slab))(tiles.axes())
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _by_bounds(band: Band, count: int) -> _ToTry:
-    return jax.vmap(functools.partial(_from_bounds, band, count))(band.columns.sources, band.columns.corners)
+@functools.partial(jax.jit, static_argnums=2)
+def _by_bounds(slab: Slab, tiles: Tiles, count: int) -> _ToTry:
+    return jax.vmap(functools.partial(_from_bounds, slab, count))(tiles.axes())
 
 
-def _from_lists(band: Band, sources: Int[AnyArray, " u"], corners: Float[AnyArray, "w u"]) -> _ToTry:
+def _from_lists(slab: Slab, tile: _Axes) -> _ToTry:
     """The classes listed at the patches of one tile, each once."""
-    scores, classes = (
-        part[band.sources[:, None], sources[None]].reshape(-1, part.shape[-1]) for part in band.lists
-    )  # a c
+    scores, classes = (at_tile(part, tile) for part in slab.lists)  # a c
+    everything = classes.shape[1] == slab.scores.shape[-1]
+    if everything:  # In every list. Of fewer than CHUNK, with many patches, XLA's CPU compiler makes code of gigabytes.
+        filler = (0, 0), (0, max(CHUNK - classes.shape[1], 0))
+        scores, classes = jnp.pad(scores[:1], filler, constant_values=-jnp.inf), jnp.pad(classes[:1], filler)
     flat, last = classes.reshape(-1), scores[:, -1]
-    at_patches = _at_patches(band, sources, flat)
+    at_patches = _at_patches(slab, tile, flat)
     patch = jnp.arange(len(last), dtype=jnp.int32)
     before = patch[:, None] < jnp.repeat(patch, classes.shape[1])[None]
     # In the list of an earlier patch, too. Where scores are equal that is not known, and a class may be tried twice.
     repeated = jnp.any((at_patches > last[:, None]) & before, axis=0)
-    bounds = _bounds(at_patches, taps(band.corners, corners))
+    bounds = _bounds(at_patches, taps(tile.rows.corners, tile.columns.corners))
     bounds = jnp.where(repeated | (scores.reshape(-1) == -jnp.inf), -jnp.inf, bounds)
     ordered, place = lax.top_k(bounds, min(_OF_LISTS, len(flat)))
-    everything = classes.shape[1] == band.slab.shape[-1]
     unlisted = jnp.float32(-jnp.inf) if everything else jnp.max(last)
     return _ToTry(ordered, flat[place], _rest(ordered, len(flat), unlisted))
 
 
-def _from_bounds(band: Band, count: int, sources: Int[AnyArray, " u"], corners: Float[AnyArray, "w u"]) -> _ToTry:
+def _from_bounds(slab: Slab, count: int, tile: _Axes) -> _ToTry:
     """The classes of the greatest bounds in one tile, of all that compete."""
-    at_patches = band.slab[band.sources[:, None], sources[None]].reshape(-1, band.slab.shape[-1])
-    bounds = _bounds(at_patches, taps(band.corners, corners))
-    ordered, classes = lax.top_k(jnp.where(band.multiplicity > 0, bounds, -jnp.inf), count)
+    bounds = _bounds(at_tile(slab.scores, tile), taps(tile.rows.corners, tile.columns.corners))
+    ordered, classes = lax.top_k(jnp.where(slab.multiplicity > 0, bounds, -jnp.inf), count)
     return _ToTry(ordered, classes, _rest(ordered, len(bounds), jnp.float32(-jnp.inf)))
 
 
@@ -169,25 +201,25 @@ def _bounds(at_patches: Float[Array, "a m"], corners: Float[Array, "a vw"]) -> F
     return functools.reduce(jnp.maximum, (_weighted(at_patches, corners[:, i]) for i in range(corners.shape[1])))
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _search(band: Band, to_try: _ToTry, k: int) -> _Best:
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _search(slab: Slab, tiles: Tiles, to_try: _ToTry, k: int, bands: int) -> _Best:
     """Tries the classes of every tile until no other can matter; on a CPU of so few tiles that its cache holds them."""
-    tiles = len(to_try.rest)
-    together = -(-tiles // -(-tiles // TOGETHER)) if jax.default_backend() == "cpu" else tiles
-    of_tiles = to_try, band.columns.sources, band.columns.weights
-    scores, labels, complete = lax.map(lambda of_tile: _search_tile(band, k, *of_tile), of_tiles, batch_size=together)
-    return _Best(side_by_side(scores, band), side_by_side(labels, band), complete)
+    t = len(to_try.rest)
+    together = -(-t // -(-t // TOGETHER)) if jax.default_backend() == "cpu" else t
+    of_tiles = to_try, tiles.axes()
+    scores, labels, complete = lax.map(lambda of_tile: _search_tile(slab, k, *of_tile), of_tiles, batch_size=together)
+    return _Best(side_by_side(scores, tiles, bands), side_by_side(labels, tiles, bands), complete)
 
 
 def _search_tile(
-    band: Band, k: int, to_try: _ToTry, sources: Int[AnyArray, " u"], weights: Float[AnyArray, "x u"]
+    slab: Slab, k: int, to_try: _ToTry, tile: _Axes
 ) -> tuple[Float[Array, "k pixels"], Int[Array, "k pixels"], Bool[Array, ""]]:
     """One tile, its pixels in a row: so XLA's CPU compiler uses the whole width of the processor's vectors."""
     filler = CHUNK + -len(to_try.bounds) % CHUNK
     bounds = jnp.pad(to_try.bounds, (0, filler), constant_values=-jnp.inf)
     classes = jnp.pad(to_try.classes, (0, filler))
     slack = _SLACK * jnp.maximum(1.0, jnp.where(bounds[0] > -jnp.inf, bounds[0], 1.0))
-    weights_at = taps(band.weights, weights)
+    weights_at = taps(tile.rows.weights, tile.columns.weights)
 
     def needed(scores: Array) -> Array:
         return jnp.min(scores[-1]) - slack
@@ -199,7 +231,7 @@ def _search_tile(
     def try_chunk(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         tried, scores, labels = state
         bound, chunk = (lax.dynamic_slice_in_dim(part, tried, CHUNK) for part in (bounds, classes))
-        values = _weighted(_at_patches(band, sources, chunk)[..., None], weights_at[:, None])
+        values = _weighted(_at_patches(slab, tile, chunk)[..., None], weights_at[:, None])
         values = jnp.where((bound > -jnp.inf)[:, None], values, -jnp.inf)
         scores = jnp.concatenate([scores, values])
         labels = jnp.concatenate([labels, jnp.broadcast_to(chunk[:, None], values.shape)])
@@ -210,8 +242,14 @@ def _search_tile(
     return scores, labels, (to_try.rest == -jnp.inf) | (to_try.rest < needed(scores))
 
 
-def _at_patches(band: Band, sources: Int[AnyArray, " u"], classes: Int[Array, " m"]) -> Float[Array, "a m"]:
-    return band.slab[band.sources[:, None, None], sources[None, :, None], classes[None, None]].reshape(-1, len(classes))
+def at_tile(of_patches: Shaped[Array, "p q m"], tile: _Axes) -> Shaped[Array, "a m"]:
+    """What the patches that contribute to a tile have."""
+    return of_patches[tile.rows.sources[:, None], tile.columns.sources[None]].reshape(-1, of_patches.shape[-1])
+
+
+def _at_patches(slab: Slab, tile: _Axes, classes: Int[Array, " m"]) -> Float[Array, "a m"]:
+    row, column = tile.rows.sources[:, None, None], tile.columns.sources[None, :, None]
+    return slab.scores[row, column, classes[None, None]].reshape(-1, len(classes))
 
 
 def taps(weights: Float[AnyArray, "y s"], column_weights: Float[AnyArray, "x u"]) -> Float[Array, "a pixels"]:
@@ -220,11 +258,10 @@ def taps(weights: Float[AnyArray, "y s"], column_weights: Float[AnyArray, "x u"]
     return product.reshape(product.shape[0] * product.shape[1], -1)
 
 
-def side_by_side(of_tiles: Float[Array, "t k pixels"] | Int[Array, "t k pixels"], band: Band) -> Array:
-    """Of the pixels of each tile -> of those of the band, "y b k"."""
-    t, k, _ = of_tiles.shape
-    laid = of_tiles.reshape(t, k, band.weights.shape[0], band.columns.weights.shape[1]).transpose(2, 0, 3, 1)
-    return laid.reshape(laid.shape[0], -1, k)
+def side_by_side(of_tiles: Float[Array, "t k pixels"] | Int[Array, "t k pixels"], tiles: Tiles, bands: int) -> Array:
+    """Of the pixels of each tile -> of those of the bands, "r y b k"."""
+    y, x, k = tiles.bands.weights.shape[1], tiles.columns.weights.shape[1], of_tiles.shape[1]
+    return of_tiles.reshape(bands, -1, k, y, x).transpose(0, 3, 1, 4, 2).reshape(bands, y, -1, k)
 
 
 def _weighted(patches: Iterable[Array], taps: Iterable[Array]) -> Array:

@@ -3,8 +3,8 @@
 Scores exist on the patch grid only, a slab of its rows at a time. The output is cut into tiles inside which the
 weights of upsampling and stitching are piecewise linear in y and in x, and searched band by band (`tile_search`).
 
-Letters: p x q mosaic of patches, n classes, d feature width, k classes kept; in a band (tiles side by side):
-t tiles of y x x pixels, b = t * x of these in a row, s contributing patches along an axis, a of these in all.
+Letters: p x q mosaic of patches, n classes, d feature width, k classes kept; r bands (tiles side by side), t tiles of
+y x x pixels in all, b pixels in a row of a band, a contributing patches of a tile.
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ from jax import lax
 from jaxtyping import Array, Float, Float32, Int, Int32
 
 from larvseg_jax.evaluation.search_memory import Plan, log_sum_block
-from larvseg_jax.evaluation.tile_search import AnyArray, Band, Lists, best_of_band, listed, side_by_side, taps
+from larvseg_jax.evaluation.tile_search import (
+    AnyArray,
+    Lists,
+    Slab,
+    Tiles,
+    at_tile,
+    best_of_bands,
+    listed,
+    side_by_side,
+    taps,
+)
 from larvseg_jax.evaluation.tiles import AxisTiles
 from larvseg_jax.methods.method import Vectors
 from larvseg_jax.models.precision import precise_einsum
@@ -73,43 +83,54 @@ def top_classes(
     log_sum = np.empty((height, width), np.float32) if plan.log_sum else None
     tile = np.repeat(np.arange(len(columns.first)), columns.last - columns.first + 1)
     column = tile * columns.weights.shape[1] + np.arange(width) - columns.first[tile]
+    which = jnp.arange(plan.bands * len(columns.first), dtype=jnp.int32)
     on_device = jax.tree.map(jnp.asarray, columns)
 
-    def search(slab: Array, lists: Lists, shared: Array | None, local: np.ndarray, i: int) -> None:
-        band = Band(slab, classes.multiplicity, lists, local, rows.weights[i], rows.corners[i], on_device)
-        best, best_labels = best_of_band(band, plan.k)
-        count = rows.last[i] - rows.first[i] + 1
-        into = slice(rows.first[i], rows.first[i] + count)
-        common = np.asarray(classes.offset)
+    def search(slab: Slab, shared: Array | None, bands: AxisTiles) -> None:
+        filled = AxisTiles(*(np.resize(part, (plan.bands, *part.shape[1:])) for part in bands))  # some once more
+        tiles = Tiles(filled, on_device, which)
+        best, best_labels = best_of_bands(slab, tiles, plan.k)
+        common = np.broadcast_to(np.asarray(classes.offset), best.shape[:3])
         if shared is not None:
-            common = common + np.asarray(_shared_of_band(shared, band))[:count, column]
-        # take: no copy on the way, and other threads go on.
-        np.take(best[:count], column, axis=1, out=scores[into], mode="clip")
-        np.take(best_labels[:count], column, axis=1, out=labels[into], mode="clip")
-        scores[into] += common[..., None]
+            common = common + np.asarray(_shared_of_tiles(shared, tiles, plan.bands))
+        totals = common
         if log_sum is not None:
-            log_sum[into] = np.asarray(_log_sum_of_band(band, best[..., 0]))[:count, column] + common
+            totals = common + np.asarray(_log_sum_of_tiles(slab, tiles, best[..., 0]))
+        for i, (first, last) in enumerate(zip(bands.first, bands.last, strict=True)):
+            count, into = last - first + 1, slice(first, last + 1)
+            # take: no copy on the way, and other threads go on.
+            np.take(best[i, :count], column, axis=1, out=scores[into], mode="clip")
+            np.take(best_labels[i, :count], column, axis=1, out=labels[into], mode="clip")
+            scores[into] += common[i, :count, column, None].swapaxes(0, 1)
+            if log_sum is not None:
+                log_sum[into] = totals[i, :count, column].T
 
     with futures.ThreadPoolExecutor(plan.threads) as pool:
         for first, last, needed in _slabs(rows, plan.slab_rows):
-            slab = _slab_scores(patches[needed], classes.vectors)
+            at_patches = _slab_scores(patches[needed], classes.vectors)
             shared = None if classes.common is None else _slab_scores(patches[needed], classes.common[None])
-            local = np.searchsorted(needed, rows.sources[first:last]).astype(np.int32)
-            lists = _lists(pool, slab, classes.multiplicity, int(local.max()) + 1)
-            list(pool.map(functools.partial(search, slab, lists, shared), local, range(first, last)))
-            del slab
+            bands = AxisTiles(*(part[first:last] for part in rows))
+            bands = bands._replace(sources=np.searchsorted(needed, bands.sources).astype(np.int32))
+            lists = _lists(pool, at_patches, classes.multiplicity, int(bands.sources.max()) + 1, plan.bands)
+            slab = Slab(at_patches, classes.multiplicity, lists)
+            parts = (
+                AxisTiles(*(part[i : i + plan.bands] for part in bands)) for i in range(0, last - first, plan.bands)
+            )
+            list(pool.map(functools.partial(search, slab, shared), parts))
+            del at_patches, slab
     return TopClasses(scores, labels, log_sum)
 
 
-def _lists(pool: futures.Executor, slab: Array, multiplicity: Array, used: int) -> Lists:
-    """The lists of the first rows of the slab that are used; the others have the last one's."""
+def _lists(pool: futures.Executor, scores: Array, multiplicity: Array, used: int, together: int) -> Lists:
+    """The lists of the first rows of the slab that are used, so many at a time; the others have the last one's."""
 
-    def of_row(row: np.int32) -> Lists:
-        return jax.block_until_ready(listed(slab, multiplicity, row))  # here, and not where all wait for it
+    def of_rows(first: int) -> Lists:
+        rows = np.minimum(np.arange(first, first + together, dtype=np.int32), used - 1)
+        return jax.block_until_ready(listed(scores, multiplicity, rows))  # here, and not where all wait for it
 
-    made = list(pool.map(of_row, np.arange(used, dtype=np.int32)))
-    made += made[-1:] * (len(slab) - used)
-    return Lists(*(jnp.stack(part) for part in zip(*made, strict=True)))
+    made = list(pool.map(of_rows, range(0, used, together)))
+    row = np.minimum(np.arange(len(scores)), used - 1)
+    return Lists(*(jnp.concatenate(part)[row] for part in zip(*made, strict=True)))
 
 
 def _slabs(rows: AxisTiles, most: int) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -129,26 +150,26 @@ def _slab_scores(patches: Float[Array, "p q d"], vectors: Float[Array, "n d"]) -
     return precise_einsum("pqd,nd->pqn", patches, vectors)
 
 
-@jax.jit
-def _shared_of_band(shared: Float[Array, "p q 1"], band: Band) -> Float[Array, "y b"]:
-    """What all classes share at every pixel of a band."""
-    of_tiles = jnp.sum(_patches_of_tiles(shared, band) * _taps_of_tiles(band), axis=1, keepdims=True)
-    return side_by_side(of_tiles, band)[..., 0]
+@functools.partial(jax.jit, static_argnums=2)
+def _shared_of_tiles(shared: Float[Array, "p q 1"], tiles: Tiles, bands: int) -> Float[Array, "r y b"]:
+    """What all classes share at every pixel."""
+    of_tiles = jnp.sum(_patches_of_tiles(shared, tiles) * _taps_of_tiles(tiles), axis=1, keepdims=True)
+    return side_by_side(of_tiles, tiles, bands)[..., 0]
 
 
 @jax.jit
-def _log_sum_of_band(band: Band, greatest: Float[AnyArray, "y b"]) -> Float[Array, "y b"]:
-    """logsumexp over all classes at every pixel of a band, block by block; `greatest` is the best score there."""
+def _log_sum_of_tiles(slab: Slab, tiles: Tiles, greatest: Float[AnyArray, "r y b"]) -> Float[Array, "r y b"]:
+    """logsumexp over all classes at every pixel, block by block; `greatest` is the best score there."""
     # One weight per contributing patch and pixel: nothing but sums of products and exp remains in the loop.
-    weights, patches = _taps_of_tiles(band), _patches_of_tiles(band.slab, band)
-    t, y, n = len(weights), len(greatest), band.slab.shape[-1]
-    highest = jnp.asarray(greatest).reshape(y, t, -1).transpose(1, 0, 2).reshape(t, 1, -1)
+    weights, patches = _taps_of_tiles(tiles), _patches_of_tiles(slab.scores, tiles)
+    (bands, y, _), t, n = greatest.shape, len(weights), slab.scores.shape[-1]
+    highest = jnp.asarray(greatest).reshape(bands, y, t // bands, -1).swapaxes(1, 2).reshape(t, 1, -1)
     block = min(log_sum_block(greatest.size), n)
 
     def add(i: Int[Array, ""], total: Float[Array, "t pixels"]) -> Float[Array, "t pixels"]:
         start = jnp.minimum(i * block, n - block)  # the last block begins earlier and skips what it repeats
         counted = start + jnp.arange(block, dtype=jnp.int32) < i * block
-        copies = jnp.where(counted, 0.0, lax.dynamic_slice_in_dim(band.multiplicity, start, block))
+        copies = jnp.where(counted, 0.0, lax.dynamic_slice_in_dim(slab.multiplicity, start, block))
         scores = lax.dynamic_slice_in_dim(patches, start, block, axis=2)
         values = functools.reduce(
             jnp.add, (scores[:, j, :, None] * weights[:, j, None] for j in range(weights.shape[1]))
@@ -156,14 +177,14 @@ def _log_sum_of_band(band: Band, greatest: Float[AnyArray, "y b"]) -> Float[Arra
         return total + jnp.sum(jnp.exp(values - highest) * copies[None, :, None], axis=1)
 
     total = lax.fori_loop(0, -(-n // block), add, jnp.zeros((t, highest.shape[-1])))
-    return side_by_side(highest + jnp.log(total)[:, None], band)[..., 0]
+    return side_by_side(highest + jnp.log(total)[:, None], tiles, bands)[..., 0]
 
 
-def _patches_of_tiles(slab: Float[Array, "p q n"], band: Band) -> Float[Array, "t a n"]:
+def _patches_of_tiles(scores: Float[Array, "p q n"], tiles: Tiles) -> Float[Array, "t a n"]:
     """The scores at the patches that contribute to each tile."""
-    rows = slab[band.sources][:, band.columns.sources]  # s t u n
-    return rows.transpose(1, 0, 2, 3).reshape(rows.shape[1], -1, slab.shape[-1])
+    return jax.vmap(functools.partial(at_tile, scores))(tiles.axes())
 
 
-def _taps_of_tiles(band: Band) -> Float[Array, "t a pixels"]:
-    return jax.vmap(functools.partial(taps, band.weights))(band.columns.weights)
+def _taps_of_tiles(tiles: Tiles) -> Float[Array, "t a pixels"]:
+    rows, columns = tiles.axes()
+    return jax.vmap(taps)(rows.weights, columns.weights)

@@ -1,5 +1,6 @@
 """The search for the best classes against the whole map of all classes, made by NumPy."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -136,9 +137,9 @@ def test_the_lists_of_patches_the_greatest_bounds_and_all_classes_give_the_same(
     counts = set()
     by_bounds = tile_search._by_bounds
 
-    def watched(band, count):
+    def watched(slab, tiles, count):
         counts.add(count)
-        return by_bounds(band, count)
+        return by_bounds(slab, tiles, count)
 
     monkeypatch.setattr(tile_search, "_by_bounds", watched)
     monkeypatch.setattr(tile_search, "LISTED", listed)
@@ -153,18 +154,52 @@ def test_the_lists_of_patches_the_greatest_bounds_and_all_classes_give_the_same(
     assert counts == set([sorted_first, 600][:stages])
 
 
+@pytest.mark.parametrize("bands", [2, 5, 100])
+@pytest.mark.parametrize("listed", [4, 20])
+def test_several_bands_in_one_program_give_the_same(monkeypatch, bands, listed):
+    """As on an accelerator; of the lists of 4 some tiles need more."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(tile_search, "LISTED", listed)
+    jax.clear_caches()  # so that both are read anew
+    rng = np.random.default_rng(12)
+    a, b = matrices((64, 45), 32, 32, (8, 4), (83, 91))
+    patches = make_patches(rng, a.shape[1], b.shape[1], 16, smooth=listed == 4)
+    vectors, competing = unit(rng.normal(size=(600, 16))).astype(np.float32), rng.random(600) < 0.8
+    classes = Vectors(jnp.asarray(vectors), jnp.asarray(competing, jnp.float32), jnp.float32(BETA))
+    rows, columns = (axis_tiles(m, 2, 5) for m in (a, b))
+    plan = plan_memory(rows, columns, patches.shape[1], 600, 3, BUDGET, log_sum=True)
+    assert (plan.bands, plan.threads) == (len(rows.first), 1)
+    plan = dataclasses.replace(plan, bands=bands, slab_rows=9)  # of 16: two slabs
+    found = top_classes.top_classes(patches, top_classes.centred(classes), rows, columns, plan)
+    expected = np.einsum("Hp,pqd,nd,Wq->HWn", a, patches, vectors, b, optimize=True) + BETA
+    check(found, expected, competing)
+    total = np.log(np.exp(expected.astype(np.float64))[..., competing].sum(-1))
+    np.testing.assert_allclose(found.log_sum, total, atol=1e-4)
+
+
+def test_a_smaller_budget_takes_fewer_bands_at_a_time(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    rows = columns = axis_tiles(sliding_window.stitch_matrix(512, 512, 512, 32, 512))
+    budgets = [mebibytes << 20 for mebibytes in (400, 300, 200, 60)]
+    plans = [plan_memory(rows, columns, 32, 21_841, 5, budget) for budget in budgets]
+    assert [plan.bands for plan in plans] == [35, 18, 9, 3]
+    assert all(plan.bytes <= budget for plan, budget in zip(plans, budgets, strict=True))
+
+
 @pytest.mark.parametrize("classes", [15, 16, 17, 100, 777])
 def test_the_list_of_a_patch_has_the_best_classes(classes):
     rng = np.random.default_rng(11)
     slab = rng.normal(size=(3, 4, classes)).astype(np.float32)
     slab[:, :, ::5] = slab[:, :, :1]  # equal ones
     competing = rng.random(classes) < 0.7
-    found = tile_search.listed(jnp.asarray(slab), jnp.asarray(competing, jnp.float32), np.int32(1))
-    expected = -np.sort(-np.where(competing, slab[1], -np.inf), axis=-1)[:, : min(LISTED, classes)]
+    rows = np.array([1, 2], np.int32)
+    found = tile_search.listed(jnp.asarray(slab), jnp.asarray(competing, jnp.float32), rows)
+    expected = -np.sort(-np.where(competing, slab[rows], -np.inf), axis=-1)[..., : min(LISTED, classes)]
     np.testing.assert_array_equal(found.scores, expected)
     listed = np.isfinite(expected)
-    np.testing.assert_array_equal(np.take_along_axis(slab[1], np.asarray(found.classes), -1)[listed], expected[listed])
-    for patch, some in zip(np.asarray(found.classes), listed, strict=True):
+    its_scores = np.take_along_axis(slab[rows], np.asarray(found.classes), -1)
+    np.testing.assert_array_equal(its_scores[listed], expected[listed])
+    for patch, some in zip(np.asarray(found.classes).reshape(8, -1), listed.reshape(8, -1), strict=True):
         assert len(set(patch[some])) == some.sum()
         assert competing[patch[some]].all()
 
@@ -264,6 +299,16 @@ def test_all_scores_equal():
     found = search(patches, vectors, np.ones(300), a, b, 3)
     assert (found.labels == [0, 1, 2]).all()
     np.testing.assert_allclose(found.scores, BETA, atol=1e-3)  # rounding over a variance of nothing, 1 / sqrt(1e-5)
+
+
+def test_of_no_more_classes_than_a_list_has_all_are_tried_at_once(monkeypatch):
+    """Also where their scores are equal; with many patches behind a pixel, where XLA's CPU compiler once took 20 GB."""
+    monkeypatch.setattr(tile_search, "_by_bounds", None)
+    a, b = matrices((60, 60), 32, 12, (8, 8), (60, 60))
+    patches = make_patches(np.random.default_rng(13), a.shape[1], b.shape[1], 8, smooth=False)
+    found = search(patches, np.zeros((5, 8), np.float32), np.ones(5), a, b, 3)
+    assert (found.labels == [0, 1, 2]).all()
+    np.testing.assert_array_equal(found.scores, np.float32(BETA))
 
 
 def test_a_small_budget_gives_the_same_in_more_slabs():
