@@ -75,7 +75,7 @@ def top_classes(
         program for every number of rows.
       classes: the competing classes.
       rows, columns: `tiles.axis_tiles` of the two matrices of `sliding_window.stitch_matrix`.
-      plan: how many rows of patches are scored at a time, and by how many threads (`plan_memory`).
+      plan: how many rows of patches are scored, and how many bands searched, at a time (`plan_memory`).
     """
     height, width = int(rows.last[-1]) + 1, int(columns.last[-1]) + 1
     scores = np.empty((height, width, plan.k), np.float32)
