@@ -59,6 +59,16 @@ def test_a_gpu_without_cudnn_says_so_and_computes_plainly(monkeypatch):
     assert "not fused, because cuDNN's is refused here (cuDNN is not detected)" in attention_line(SMALL, GPU)
 
 
+@pytest.mark.parametrize(("capability", "reached", "not_reached"), [("9.0", "8.0", "10.0"), ("10.0", "9.0", "10.3")])
+def test_jax_finds_the_tensor_cores_of_the_target(capability, reached, not_reached):
+    device = mock.Mock(spec=jax.Device, platform="gpu", compute_capability=capability)
+    with cudnn_of(Target("b200:1x1", CHIPS["b200"], (device,), 0.0)):
+        assert fused_attention_stablehlo.check_compute_capability(reached)
+        assert not fused_attention_stablehlo.check_compute_capability(not_reached)
+        assert fused_attention_stablehlo.is_cuda_compute_capability_equal(capability)
+        assert not fused_attention_stablehlo.is_cuda_compute_capability_equal(reached)
+
+
 def test_heads_that_cudnn_does_not_take_are_refused_by_name():
     odd = ViTConfig(width=20, depth=1, num_heads=2, mlp_dim=16, patch_size=4, image_size=16, dtype="bfloat16")
     with cudnn_of(H100):
